@@ -1,0 +1,143 @@
+/** A token's power; each includes the ones before it. */
+export type Scope = 'read' | 'write' | 'admin'
+export type Strategy = 'lossless' | 'int4' | 'sparse' | 'quantized' | 'whole'
+
+/** A file that a model serves. `blob` is null where its bytes are reconstructed from the lineage. */
+export interface FileRecord {
+  readonly path: string
+  readonly size: number
+  readonly sha256: string
+  readonly blob: string | null
+}
+
+/** Reconstruction error against what was uploaded: see `API.md`, Model. */
+export interface ErrorFigures {
+  readonly nmse: number
+  readonly maxAbs: number
+}
+
+/** The first bad byte seen in a model's stored bytes. */
+export interface Damage {
+  readonly file: string
+  readonly offset: number
+  readonly at: string
+}
+
+/** One row of `models` with its files. Times are ISO 8601 in UTC, sizes bytes, hashes lowercase hex. */
+export interface ModelRecord {
+  readonly id: string
+  readonly name: string
+  readonly revision: string
+  readonly kind: 'base' | 'delta'
+  readonly strategy: Strategy
+  readonly parent: string | null
+  readonly tensors: number
+  readonly parameters: number
+  readonly dtypes: readonly string[]
+  /** Length and SHA-256 of the `dtype=stored` reconstruct stream. */
+  readonly size: number
+  readonly sha256: string
+  readonly storedSize: number
+  /** The hashes that a delta may name this model by; `float32` is null where a dtype cannot be widened. */
+  readonly hashes: {
+    readonly stored: string
+    readonly shardOrder: string
+    readonly float32: string | null
+  }
+  /** SHA-256 over names and shapes in name order: equal for models that a delta could fit. */
+  readonly signature: string
+  readonly files: readonly FileRecord[]
+  /** Key of the blob that holds the manifest: layouts and, for a delta, its index. */
+  readonly manifest: string
+  /** Key of the `.wdelta` blob; null for a base. */
+  readonly delta: string | null
+  readonly error: ErrorFigures | null
+  readonly damaged: Damage | null
+  readonly message: string
+  readonly createdAt: string
+}
+
+/** A committed blob that the catalog knows. Content is known by SHA-256, stored under a random key. */
+export interface BlobRecord {
+  readonly key: string
+  readonly sha256: string
+  readonly size: number
+}
+
+export interface TokenRecord {
+  readonly id: string
+  readonly name: string
+  readonly scope: Scope
+  /** SHA-256 of the whole token, hex. */
+  readonly secretHash: string
+  readonly createdAt: string
+  readonly expiresAt: string | null
+}
+
+export interface ModelQuery {
+  readonly name?: string
+  readonly revision?: string
+  readonly parent?: string
+  /** 1..1000 */
+  readonly limit: number
+  /** `next` of the page before. */
+  readonly cursor?: string
+}
+
+export interface Stats {
+  readonly models: number
+  readonly bases: number
+  readonly deltas: number
+  readonly logicalBytes: number
+  readonly storedBytes: number
+}
+
+/**
+ * Models, lineage, revisions, blobs and tokens. Every write is one transaction, durable when its promise
+ * resolves. Rejects with RegistryError: the code that a method names, `catalog-failed` for anything else
+ * (`storage-full` for a full disk).
+ */
+export interface Catalog {
+  /**
+   * Makes a model visible: the row, its files, its references to `blobs` (all blobs that it needs: manifest, delta,
+   * files; those the catalog does not know yet are added) and its revision, which moves to it.
+   * Rejects `parent-deleted` if `model.parent` is gone.
+   */
+  insertModel(model: ModelRecord, blobs: readonly BlobRecord[]): Promise<void>
+  /** null where there is no such id. */
+  model(id: string): Promise<ModelRecord | null>
+  /** The model that a revision points at; null where there is none. */
+  resolve(name: string, revision: string): Promise<ModelRecord | null>
+  /** Newest first; `next` is null on the last page. Rejects `bad-request` for a cursor it did not make. */
+  list(query: ModelQuery): Promise<{ models: ModelRecord[]; next: string | null }>
+  /** Models whose `parent` is this one, newest first. */
+  children(id: string): Promise<ModelRecord[]>
+  /** From the base to this model, following parents of deltas; the parent of a `whole` model, while it lives, is shown too. */
+  lineage(id: string): Promise<ModelRecord[]>
+  /** Models one of whose hashes is `hash`, newest first. */
+  byHash(hash: string): Promise<ModelRecord[]>
+  /** Models of this signature, newest first, at most `limit`. */
+  bySignature(signature: string, limit: number): Promise<ModelRecord[]>
+  /**
+   * Deletes a model and the revisions that point at it. Rejects `model-not-found`, or `has-children` with
+   * `details.children` (ids) if deltas name it as parent; bases that name it get parent null.
+   */
+  deleteModel(id: string): Promise<void>
+  setDamaged(id: string, damaged: Damage | null): Promise<void>
+  stats(): Promise<Stats>
+  /** A known blob with this content; null where there is none. */
+  findBlob(sha256: string, size: number): Promise<BlobRecord | null>
+  hasBlob(key: string): Promise<boolean>
+  /** Known blobs that no model refers to. */
+  unreferencedBlobs(): Promise<BlobRecord[]>
+  /** Forgets those of `keys` that no model refers to, and returns them: only these may be deleted from the store. */
+  forgetBlobs(keys: readonly string[]): Promise<string[]>
+  insertToken(token: TokenRecord): Promise<void>
+  findToken(id: string): Promise<TokenRecord | null>
+  listTokens(): Promise<TokenRecord[]>
+  /** Rejects `token-not-found`. */
+  deleteToken(id: string): Promise<void>
+  /** Writes a consistent copy of the catalog to `path`. */
+  backup(path: string): Promise<void>
+  close(): Promise<void>
+}

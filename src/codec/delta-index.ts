@@ -1,0 +1,70 @@
+import type { Dtype } from './dtypes.ts'
+
+/** The strategies of a version 1 delta. */
+export type StrategyV1 = 'int4' | 'sparse' | 'quantized'
+
+/** Bytes `[start, end)` of the `.wdelta` file: the data of one array, without its record header. */
+export interface ArrayRange {
+  readonly start: number
+  readonly end: number
+}
+
+interface TensorBase {
+  readonly name: string
+  readonly shape: readonly number[]
+  /** Elements: the product of `shape`. */
+  readonly count: number
+  /** The dtype that the fine-tune had, where the file names it. */
+  readonly tunedDtype: Dtype | null
+  /** True if every element of the delta is +0 or -0. */
+  readonly zero: boolean
+  /** Values that are NaN or infinite (outliers or sparse values). */
+  readonly nonFinite: number
+}
+
+export interface Int4Tensor extends TensorBase {
+  readonly strategy: 'int4'
+  readonly outlierFraction: number
+  readonly outliers: number
+  /** The float16 scalars, widened. */
+  readonly scale: number
+  readonly zeroPoint: number
+  readonly outlierIdx: ArrayRange
+  readonly outlierVals: ArrayRange
+  readonly packed: ArrayRange
+  /** Outliers before element `i * CELL`, for `i` in `0 .. ceil(count / CELL)`, both included. */
+  readonly ranks: readonly number[]
+}
+
+export interface SparseTensor extends TensorBase {
+  readonly strategy: 'sparse'
+  readonly sparsity: number
+  readonly kept: number
+  readonly indices: ArrayRange
+  readonly values: ArrayRange
+  /** Kept elements before element `i * CELL`, as in {@link Int4Tensor}. */
+  readonly ranks: readonly number[]
+}
+
+export interface QuantizedTensor extends TensorBase {
+  readonly strategy: 'quantized'
+  readonly columns: number
+  readonly scales: ArrayRange
+  readonly packedSigns: ArrayRange
+}
+
+export type DeltaTensor = Int4Tensor | SparseTensor | QuantizedTensor
+
+/**
+ * What random access into a version 1 `.wdelta` needs, from one pass over it. Plain data: it survives JSON.
+ * `tensors` is in the order of the array records (the order that the saver hashed its parent in),
+ * not in the order of the header.
+ */
+export interface DeltaIndex {
+  readonly format: 1
+  readonly parentHash: string
+  readonly strategy: StrategyV1
+  /** Bytes of the whole file. */
+  readonly size: number
+  readonly tensors: readonly DeltaTensor[]
+}

@@ -1,0 +1,179 @@
+import type { Damage, ErrorFigures, Scope, Strategy } from '../catalog/catalog.ts'
+import type { FloatDtype } from '../codec/index.ts'
+
+/** A model as `API.md` shows it. */
+export interface Model {
+  readonly id: string
+  readonly name: string
+  readonly revision: string
+  readonly kind: 'base' | 'delta'
+  readonly strategy: Strategy
+  readonly parent: string | null
+  readonly tensors: number
+  readonly parameters: number
+  readonly dtypes: readonly string[]
+  readonly size: number
+  readonly storedSize: number
+  readonly sha256: string
+  readonly hashes: { readonly stored: string; readonly float32: string | null }
+  readonly files: readonly { readonly path: string; readonly size: number; readonly sha256: string }[]
+  readonly error: ErrorFigures | null
+  readonly damaged: Damage | null
+  readonly message: string
+  readonly createdAt: string
+}
+
+export interface ModelPage {
+  readonly models: readonly Model[]
+  readonly next: string | null
+}
+
+export interface TensorInfo {
+  readonly name: string
+  readonly dtype: string
+  readonly shape: readonly number[]
+  /** Bytes of the tensor as stored dtype. */
+  readonly size: number
+}
+
+export interface InspectedTensor {
+  readonly name: string
+  readonly shape: readonly number[]
+  readonly dtype: string
+  readonly strategy: string
+  readonly storedBytes: number
+  readonly error: ErrorFigures | null
+  /** NaN and infinite values in the delta. */
+  readonly nonFinite: number
+}
+
+export interface Inspection {
+  readonly id: string
+  readonly format: 1 | 2
+  readonly strategy: string
+  readonly parentHash: string
+  readonly storedSize: number
+  readonly tensors: readonly InspectedTensor[]
+}
+
+/** A file as it arrives. The body must be consumed or returned before the next part is asked for. */
+export interface UploadPart {
+  /** `file` or `delta`: the name of the form field. */
+  readonly field: string
+  /** The part's filename: its path in the model. */
+  readonly path: string
+  readonly body: AsyncIterable<Uint8Array>
+}
+
+interface PublishOptions {
+  /** `namespace/name` */
+  readonly name: string
+  readonly revision: string
+  readonly message: string
+  /** A model's id or `namespace/name[@revision]`. */
+  readonly parent?: string | undefined
+}
+
+export interface PublishFilesOptions extends PublishOptions {
+  /** Undefined: `whole` without a parent, `lossless` with one. */
+  readonly strategy?: Strategy | undefined
+  /** int4: 0..1, the reference's default is 0.01. */
+  readonly outlierFraction?: number | undefined
+  /** sparse: [0, 1), the reference's default is 0.9. */
+  readonly sparsity?: number | undefined
+}
+
+export type PublishDeltaOptions = PublishOptions
+
+/** Bytes that can be asked for in ranges. Length and ETag are known before a byte is read. */
+export interface Content {
+  readonly size: number
+  /** Strong ETag, without its quotes. */
+  readonly etag: string
+  /** Hex SHA-256 of the whole, where it is known. */
+  readonly sha256: string | null
+  readonly mediaType: string
+  /** File name for Content-Disposition. */
+  readonly filename: string
+  /**
+   * Streams bytes `[start, end)`: exactly that many, or it throws RegistryError. Nothing is read before the first `next()`; returning
+   * early or aborting stops all reads and frees the workers.
+   */
+  open(range: { start: number; end: number }, signal: AbortSignal): AsyncIterable<Uint8Array>
+}
+
+export interface TensorContent extends Content {
+  readonly dtype: string
+  readonly shape: readonly number[]
+}
+
+export interface Token {
+  readonly id: string
+  readonly name: string
+  readonly scope: Scope
+  readonly createdAt: string
+  readonly expiresAt: string | null
+}
+
+export interface SweepReport {
+  readonly dryRun: boolean
+  readonly deleted: readonly { readonly key: string; readonly size: number }[]
+  readonly bytes: number
+}
+
+/**
+ * The domain: all that http, hub and tests see. `ref` is a model's id (40 lowercase hex digits), `namespace/name` or
+ * `namespace/name@revision`. Every method rejects with RegistryError and nothing else.
+ */
+export interface Registry {
+  /** `POST /models`. Resolves once the model is durable, visible and proven to reconstruct. */
+  publishFiles(
+    options: PublishFilesOptions,
+    parts: AsyncIterable<UploadPart>,
+    signal: AbortSignal,
+  ): Promise<Model>
+  /** `POST /deltas`. Rejects as soon as the delta's header shows a fault, before the rest of the body is read. */
+  publishDelta(
+    options: PublishDeltaOptions,
+    parts: AsyncIterable<UploadPart>,
+    signal: AbortSignal,
+  ): Promise<Model>
+  find(ref: string): Promise<Model>
+  list(query: {
+    name?: string | undefined
+    revision?: string | undefined
+    parent?: string | undefined
+    limit: number
+    cursor?: string | undefined
+  }): Promise<ModelPage>
+  lineage(ref: string): Promise<Model[]>
+  children(ref: string): Promise<Model[]>
+  remove(ref: string): Promise<void>
+  tensors(ref: string): Promise<TensorInfo[]>
+  inspect(ref: string): Promise<Inspection>
+  /** `dtype` undefined is `stored`. */
+  openReconstruct(ref: string, dtype?: FloatDtype): Promise<Content>
+  openFile(ref: string, path: string): Promise<Content>
+  openTensor(ref: string, name: string): Promise<TensorContent>
+  openDelta(ref: string): Promise<Content>
+  stats(): Promise<{
+    models: number
+    bases: number
+    deltas: number
+    logicalBytes: number
+    storedBytes: number
+    savedBytes: number
+  }>
+  sweep(options: { dryRun: boolean }): Promise<SweepReport>
+  createToken(options: {
+    name: string
+    scope: Scope
+    expiresAt?: string | undefined
+  }): Promise<Token & { token: string }>
+  listTokens(): Promise<Token[]>
+  revokeToken(id: string): Promise<void>
+  /** The token's scope and id, or null if it is unknown, expired or malformed. */
+  authenticate(token: string): Promise<{ id: string; scope: Scope } | null>
+  /** Rejects if the catalog or the blob store do not answer. */
+  ready(): Promise<void>
+}

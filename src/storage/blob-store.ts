@@ -1,0 +1,44 @@
+/** Bytes `[start, end)`. */
+export interface ByteRange {
+  readonly start: number
+  readonly end: number
+}
+
+/** Bytes that were written in full but that nobody can see yet. Exactly one of `commit` and `abort` is called. */
+export interface Staged {
+  readonly size: number
+  /** Makes the bytes durable and readable under their key: when it resolves they survive a power cut. */
+  commit(): Promise<void>
+  /** Drops the bytes. Never rejects: what it leaves behind, the sweep takes. */
+  abort(): Promise<void>
+}
+
+export interface BlobInfo {
+  readonly key: string
+  readonly size: number
+  readonly modified: Date
+}
+
+/**
+ * Bytes under random keys (`blobs/<2 hex>/<32 hex>`), immutable once committed. All methods reject with
+ * RegistryError: `blob-missing` only where the store says so, `storage-full` for ENOSPC and EDQUOT,
+ * `storage-failed` (cause kept) for anything else. An aborted `signal` rejects with its reason.
+ */
+export interface BlobStore {
+  /** Writes `body` to its end. On a failure of either side nothing stays behind and the body is closed. */
+  stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged>
+  /**
+   * Exactly the bytes of `range`, in a buffer of their own (never pooled: it may be transferred).
+   * Rejects with `blob-short` if the blob ends before `range.end`.
+   */
+  read(key: string, range: ByteRange, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>>
+  /** Bytes of a blob. */
+  size(key: string): Promise<number>
+  /** All committed blobs whose key begins with `prefix`, in no promised order. */
+  list(prefix: string): AsyncIterable<BlobInfo>
+  /** Deletes committed blobs; a key that is not there is no error. */
+  delete(keys: readonly string[]): Promise<void>
+  /** Removes what stages of an earlier process left, staged before `before`. Returns what was (or, dry, would be) removed. */
+  sweepStaged(before: Date, dryRun: boolean): Promise<BlobInfo[]>
+  close(): Promise<void>
+}
