@@ -1,0 +1,116 @@
+import { type DeltaIndex, type DeltaTensor } from './delta-index.ts'
+import { type Dtype, type FloatDtype, elementCount, isFloat } from './dtypes.ts'
+import { CodecError } from './errors.ts'
+import type { Span } from './frame.ts'
+import type { Shard } from './layout.ts'
+import { assembleTensors } from './model-folder.ts'
+
+/** The values of a parent that a version 1 delta was made against: as downloaded, or the unrounded float32 chain. */
+export type Domain = 'stored' | 'float32'
+
+/** A shard of the base and the blob that holds it. */
+export interface BaseShard extends Shard {
+  readonly blob: string
+}
+
+/** One delta of a lineage; `domain` says which values of its parent it is added to. */
+export interface Link {
+  readonly blob: string
+  readonly index: DeltaIndex
+  readonly domain: Domain
+}
+
+/** From the base to a model: what its reconstruction reads, oldest delta first. */
+export interface Lineage {
+  readonly shards: readonly BaseShard[]
+  readonly links: readonly Link[]
+}
+
+export type RecipeStep =
+  | { readonly op: 'round'; readonly dtype: FloatDtype }
+  | { readonly op: 'add'; readonly blob: string; readonly tensor: DeltaTensor }
+
+/** How one tensor of a model comes about: the base's bytes, then steps in float32. No steps: the base's bytes as they are. */
+export interface Recipe {
+  readonly name: string
+  readonly shape: readonly number[]
+  readonly count: number
+  /** What `dtype=stored` gives. */
+  readonly dtype: Dtype
+  readonly source: { readonly dtype: Dtype; readonly span: Span }
+  readonly steps: readonly RecipeStep[]
+}
+
+/** The tensors of a model by name. */
+export type Recipes = ReadonlyMap<string, Recipe>
+
+/**
+ * The recipes of every tensor at the end of a lineage.
+ * @throws CodecError `tensor-unknown`, `shape-mismatch`, `tuned-dtype` if a delta does not fit its parent, and
+ * what `assembleTensors` throws for the base.
+ */
+export function resolveLineage({ shards, links }: Lineage): Recipes {
+  return links.reduce(applyLink, baseRecipes(shards))
+}
+
+/** The recipes of a model stored whole. */
+export function baseRecipes(shards: readonly BaseShard[]): Recipes {
+  const recipes = new Map<string, Recipe>()
+  for (const [name, { shard, tensor }] of assembleTensors(shards)) {
+    const span = { blob: shards[shard]!.blob, start: tensor.begin, end: tensor.end }
+    const { shape, dtype } = tensor
+    const count = elementCount(shape)
+    recipes.set(name, { name, shape, count, dtype, source: { dtype, span }, steps: [] })
+  }
+  return recipes
+}
+
+/** The recipes of a delta's result; tensors that it does not name are no part of it. Errors as {@link resolveLineage}. */
+export function applyLink(parent: Recipes, { blob, index, domain }: Link): Recipes {
+  const recipes = new Map<string, Recipe>()
+  for (const tensor of index.tensors) {
+    const recipe = parent.get(tensor.name)
+    if (!recipe) {
+      throw new CodecError(
+        'delta',
+        'tensor-unknown',
+        `the delta names tensor ${JSON.stringify(tensor.name)}, which its parent does not have`,
+      )
+    }
+    recipes.set(tensor.name, addTensor(recipe, tensor, blob, domain))
+  }
+  return recipes
+}
+
+function addTensor(parent: Recipe, tensor: DeltaTensor, blob: string, domain: Domain): Recipe {
+  const at = `tensor ${JSON.stringify(tensor.name)}`
+  if (!sameShape(parent.shape, tensor.shape)) {
+    throw new CodecError(
+      'delta',
+      'shape-mismatch',
+      `${at}: expected the parent's shape [${parent.shape}], got [${tensor.shape}]`,
+    )
+  }
+  if (!isFloat(parent.dtype) && tensor.zero) {
+    if (tensor.tunedDtype === null || tensor.tunedDtype === parent.dtype) return parent
+    throw new CodecError(
+      'delta',
+      'tuned-dtype',
+      `${at}: an unchanged ${parent.dtype} tensor is copied, but the delta names it ${tensor.tunedDtype}`,
+    )
+  }
+  const dtype = tensor.tunedDtype ?? (isFloat(parent.dtype) ? parent.dtype : 'F32')
+  if (!isFloat(dtype)) {
+    throw new CodecError('delta', 'tuned-dtype', `${at}: the delta's sum cannot be cast to ${dtype}`)
+  }
+  const rounded: RecipeStep[] =
+    domain === 'stored' && parent.steps.length > 0 && isFloat(parent.dtype)
+      ? [{ op: 'round', dtype: parent.dtype }]
+      : []
+  return { ...parent, dtype, steps: [...parent.steps, ...rounded, { op: 'add', blob, tensor }] }
+}
+
+/** True if both lists name the same dimensions. */
+export function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((dimension, i) => dimension === b[i])
+}

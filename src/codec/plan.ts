@@ -1,0 +1,205 @@
+import { type DeltaTensor } from './delta-index.ts'
+import { type Dtype, type FloatDtype, isFloat, itemBytes } from './dtypes.ts'
+import { CodecError } from './errors.ts'
+import type { Frame, FrameStep, Span } from './frame.ts'
+import type { Layout, LayoutTensor } from './layout.ts'
+import { CELL, FRAME_BYTES } from './limits.ts'
+import type { Domain, Recipe, Recipes } from './lineage.ts'
+import { utf8 } from './utf8.ts'
+
+/** Half-open run of bytes. */
+export interface ByteRun {
+  readonly start: number
+  readonly end: number
+}
+
+/**
+ * A piece of the output, in order: bytes that are known, bytes copied from a blob (at most FRAME_BYTES), or
+ * `slice` of what a frame decodes to. `spans[i]` is part `i` of the frame.
+ */
+export type Segment =
+  | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
+  | { readonly kind: 'copy'; readonly span: Span }
+  | {
+      readonly kind: 'frame'
+      readonly frame: Frame
+      readonly spans: readonly Span[]
+      readonly slice: ByteRun
+    }
+
+/**
+ * The segments of bytes `range` of a file with this layout. Lazy: a consumer that stops pays for nothing more.
+ * The tensors' dtypes in `layout` are the dtypes of the output.
+ * @throws CodecError `range` if the range is not within the file.
+ */
+export function* planRange(recipes: Recipes, layout: Layout, range: ByteRun): Generator<Segment> {
+  if (!(range.start >= 0 && range.start <= range.end && range.end <= layout.size)) {
+    throw new CodecError(
+      'range',
+      'range',
+      `bytes ${range.start}..${range.end} are not within a file of ${layout.size} bytes`,
+    )
+  }
+  const header = layout.header.subarray(range.start, Math.min(range.end, layout.header.length))
+  if (header.length > 0) yield { kind: 'bytes', bytes: header }
+  for (let i = firstEndingAfter(layout.tensors, range.start); i < layout.tensors.length; i++) {
+    const tensor = layout.tensors[i]!
+    if (tensor.begin >= range.end) return
+    const run = {
+      start: Math.max(range.start, tensor.begin) - tensor.begin,
+      end: Math.min(range.end, tensor.end) - tensor.begin,
+    }
+    yield* planTensor(recipeOf(recipes, tensor.name), tensor.dtype, run)
+  }
+}
+
+/**
+ * What a lineage hash is taken of: for each of `names`, its UTF-8 bytes and then its values, as stored or
+ * widened to float32 without a cast in between.
+ * Source: deltatensors 0.2.0 `lineage.py` `hash_state_dict`; the orders are those of `model-folder.ts`.
+ */
+export function* planHash(
+  recipes: Recipes,
+  names: Iterable<string>,
+  domain: Domain,
+): Generator<Segment> {
+  for (const name of names) {
+    yield { kind: 'bytes', bytes: utf8(name) }
+    const recipe = recipeOf(recipes, name)
+    const dtype = domain === 'stored' ? recipe.dtype : 'F32'
+    const end = domain === 'stored' ? storedBytes(recipe) : recipe.count * 4
+    yield* planTensor(recipe, dtype, { start: 0, end })
+  }
+}
+
+/** Bytes of a tensor in its stored dtype. */
+export function storedBytes(recipe: Recipe): number {
+  if (recipe.dtype === recipe.source.dtype) return recipe.source.span.end - recipe.source.span.start
+  return recipe.count * itemBytes(recipe.dtype)
+}
+
+/** The segments of bytes `run` of one tensor, cast to `dtype` (its stored dtype, or a float dtype). */
+export function* planTensor(recipe: Recipe, dtype: Dtype, run: ByteRun): Generator<Segment> {
+  if (recipe.steps.length === 0 && dtype === recipe.dtype) {
+    yield* planCopy(recipe.source.span, run)
+    return
+  }
+  if (!isFloat(dtype)) {
+    throw new CodecError(
+      'model',
+      'cast',
+      `tensor ${JSON.stringify(recipe.name)}: ${recipe.dtype} cannot be cast to ${dtype}`,
+    )
+  }
+  const item = itemBytes(dtype)
+  const grid = FRAME_BYTES / item
+  let at = run.start
+  while (at < run.end) {
+    const first = Math.floor(at / item)
+    const frameEnd = Math.min((Math.floor(first / grid) + 1) * grid, recipe.count)
+    const from = first - (first % CELL)
+    const lastByte = Math.min(run.end, frameEnd * item)
+    const to = Math.min(Math.ceil(Math.ceil(lastByte / item) / CELL) * CELL, frameEnd)
+    const { frame, spans } = planFrame(recipe, dtype, from, to - from)
+    yield { kind: 'frame', frame, spans, slice: { start: at - from * item, end: lastByte - from * item } }
+    at = lastByte
+  }
+}
+
+/**
+ * The frame that gives elements `[first, first + count)` of a tensor in `store`, and the byte ranges of its parts.
+ * `first` is a multiple of CELL, and so is its end unless it is the tensor's.
+ */
+export function planFrame(
+  recipe: Recipe,
+  store: FloatDtype,
+  first: number,
+  count: number,
+): { frame: Frame; spans: Span[] } {
+  const { dtype: load, span } = recipe.source
+  const item = itemBytes(load)
+  const spans: Span[] = [
+    { blob: span.blob, start: span.start + first * item, end: span.start + (first + count) * item },
+  ]
+  const steps = recipe.steps.map((step): FrameStep => {
+    if (step.op === 'round') return step
+    return planAdd(step.tensor, first, count, (start, end) => {
+      spans.push({ blob: step.blob, start, end })
+      return spans.length - 1
+    })
+  })
+  return { frame: { first, count, load, steps, store }, spans }
+}
+
+function planAdd(
+  tensor: DeltaTensor,
+  first: number,
+  count: number,
+  part: (start: number, end: number) => number,
+): FrameStep {
+  const end = first + count
+  if (tensor.strategy === 'quantized') {
+    const { columns, packedSigns, scales } = tensor
+    const row = Math.floor(first / columns)
+    return {
+      op: 'quantized',
+      bit: first % 8,
+      column: first % columns,
+      columns,
+      signs: part(packedSigns.start + Math.floor(first / 8), packedSigns.start + Math.ceil(end / 8)),
+      scales: part(scales.start + row * 2, scales.start + Math.ceil(end / columns) * 2),
+    }
+  }
+  const before = tensor.ranks[first / CELL]!
+  const until = tensor.ranks[Math.ceil(end / CELL)]!
+  if (tensor.strategy === 'sparse') {
+    return {
+      op: 'sparse',
+      indices: part(tensor.indices.start + before * 8, tensor.indices.start + until * 8),
+      values: part(tensor.values.start + before * 4, tensor.values.start + until * 4),
+    }
+  }
+  // Outliers take no nibble, so element e stands at nibble e minus the outliers before it.
+  const nibble = first - before
+  return {
+    op: 'int4',
+    scale: tensor.scale,
+    zeroPoint: tensor.zeroPoint,
+    nibble: nibble % 2 === 0 ? 0 : 1,
+    indices: part(tensor.outlierIdx.start + before * 8, tensor.outlierIdx.start + until * 8),
+    values: part(tensor.outlierVals.start + before * 2, tensor.outlierVals.start + until * 2),
+    packed: part(
+      tensor.packed.start + Math.floor(nibble / 2),
+      tensor.packed.start + Math.ceil((end - until) / 2),
+    ),
+  }
+}
+
+/** Copies of bytes `run` of a span, in pieces of at most FRAME_BYTES. */
+export function* planCopy(span: Span, run: ByteRun): Generator<Segment> {
+  for (let at = run.start; at < run.end; at += FRAME_BYTES) {
+    const end = Math.min(at + FRAME_BYTES, run.end)
+    yield {
+      kind: 'copy',
+      span: { blob: span.blob, start: span.start + at, end: span.start + end },
+    }
+  }
+}
+
+function recipeOf(recipes: Recipes, name: string): Recipe {
+  const recipe = recipes.get(name)
+  if (recipe) return recipe
+  throw new CodecError('model', 'tensor-unknown', `no tensor ${JSON.stringify(name)} in this model`)
+}
+
+/** Index of the first tensor that has bytes after `offset`; tensors are in file order. */
+function firstEndingAfter(tensors: readonly LayoutTensor[], offset: number): number {
+  let low = 0
+  let high = tensors.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (tensors[middle]!.end <= offset) low = middle + 1
+    else high = middle
+  }
+  return low
+}

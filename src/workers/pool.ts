@@ -1,0 +1,226 @@
+import { Worker } from 'node:worker_threads'
+import { CodecError } from '../codec/index.ts'
+import type { ReplyMessage, Results, Task, TaskFailure, TaskMessage } from './tasks.ts'
+
+/** A SHA-256 over buffers in the order they are given, computed in one worker. */
+export interface HashSession {
+  /** Takes ownership of `bytes` (its buffer is transferred unless it is part of a larger one). Await it before the next. */
+  update(bytes: Uint8Array): Promise<void>
+  /** Hex digest; ends the session. */
+  digest(): Promise<string>
+  /** Ends a session that will not be digested. */
+  abandon(): void
+}
+
+/** Worker threads around the codec. */
+export interface Pool extends AsyncDisposable {
+  readonly size: number
+  /** Tasks that run or wait; for metrics and tests. */
+  readonly busy: number
+  /**
+   * Runs a task on the next idle worker. Buffers are transferred: the caller must not use them again.
+   * Rejects with the CodecError that the task threw, with `signal.reason` if it aborts first (a running task is
+   * finished and its result dropped), or with an Error if the worker dies; a dead worker is replaced.
+   */
+  run<K extends Task['kind']>(
+    task: Extract<Task, { kind: K }>,
+    buffers: readonly Uint8Array[],
+    signal?: AbortSignal,
+  ): Promise<Results[K]>
+  openHash(): HashSession
+  close(): Promise<void>
+}
+
+interface Pending {
+  readonly task: Task
+  readonly buffers: readonly Uint8Array[]
+  /** A task that belongs to one worker; null for any. */
+  readonly pin: Slot | null
+  readonly resolve: (value: never) => void
+  readonly reject: (reason: unknown) => void
+}
+
+interface Slot {
+  worker: Worker
+  running: Pending | null
+  /** False until the worker has answered once: one that dies before that is not replaced in a loop. */
+  proven: boolean
+}
+
+/** Starts `workers` threads (at least 1). Rejects if one cannot start. */
+export async function openPool({ workers }: { workers: number }): Promise<Pool> {
+  const pool = new ThreadPool(Math.max(1, workers))
+  await pool.started()
+  return pool
+}
+
+class ThreadPool implements Pool {
+  readonly #slots: Slot[] = []
+  #waiting: Pending[] = []
+  #closed = false
+  #session = 0
+
+  constructor(size: number) {
+    for (let i = 0; i < size; i++) this.#slots.push(this.#open({} as Slot))
+  }
+
+  get size(): number {
+    return this.#slots.length
+  }
+
+  get busy(): number {
+    return this.#waiting.length + this.#slots.filter(slot => slot.running).length
+  }
+
+  /** Resolves when every worker has answered an empty task, which also compiles its kernels. */
+  async started(): Promise<void> {
+    try {
+      await Promise.all(
+        this.#slots.map(slot => this.#submit({ kind: 'decode', jobs: [] }, [], undefined, slot)),
+      )
+    } catch (error) {
+      await this.close()
+      throw error
+    }
+  }
+
+  run<K extends Task['kind']>(
+    task: Extract<Task, { kind: K }>,
+    buffers: readonly Uint8Array[],
+    signal?: AbortSignal,
+  ): Promise<Results[K]> {
+    return this.#submit(task, buffers, signal, null)
+  }
+
+  openHash(): HashSession {
+    const session = this.#session++
+    const pin = this.#slots[session % this.#slots.length]!
+    const worker = pin.worker
+    const send = async (buffers: Uint8Array[], digest: boolean) => {
+      // A session's state dies with its worker: a replacement would hash the rest only.
+      if (pin.worker !== worker) throw new Error('the worker that held this hash has died')
+      return this.#submit<'hash'>({ kind: 'hash', session, digest }, buffers, undefined, pin)
+    }
+    return {
+      update: async bytes => void (await send([bytes], false)),
+      digest: () => send([], true),
+      abandon: () => void send([], true).catch(() => {}),
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const pending of waiting) pending.reject(new Error('the worker pool is closed'))
+    await Promise.all(this.#slots.map(slot => slot.worker.terminate()))
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  #submit<K extends Task['kind']>(
+    task: Task,
+    buffers: readonly Uint8Array[],
+    signal: AbortSignal | undefined,
+    pin: Slot | null,
+  ): Promise<Results[K]> {
+    if (this.#closed) return Promise.reject(new Error('the worker pool is closed'))
+    if (signal?.aborted) return Promise.reject(signal.reason)
+    return new Promise<Results[K]>((resolve, reject) => {
+      const onAbort = () => {
+        this.#waiting = this.#waiting.filter(other => other !== pending)
+        reject(signal?.reason)
+      }
+      const settled = () => signal?.removeEventListener('abort', onAbort)
+      const pending: Pending = {
+        task,
+        buffers,
+        pin,
+        resolve: value => {
+          settled()
+          resolve(value)
+        },
+        reject: reason => {
+          settled()
+          reject(reason)
+        },
+      }
+      signal?.addEventListener('abort', onAbort, { once: true })
+      this.#waiting.push(pending)
+      this.#dispatch()
+    })
+  }
+
+  #dispatch(): void {
+    for (const slot of this.#slots) {
+      if (slot.running) continue
+      const i = this.#waiting.findIndex(({ pin }) => pin === null || pin === slot)
+      if (i < 0) continue
+      const pending = this.#waiting.splice(i, 1)[0]!
+      slot.running = pending
+      try {
+        const message: TaskMessage = { id: 0, task: pending.task, buffers: pending.buffers }
+        slot.worker.postMessage(message, transferable(pending.buffers))
+      } catch (error) {
+        // An unserialisable task is that task's failure, not the pool's.
+        slot.running = null
+        pending.reject(error)
+      }
+    }
+  }
+
+  #open(slot: Slot): Slot {
+    // The suffix follows this file's own, so that the built package starts `worker.js`.
+    const suffix = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
+    const worker = new Worker(new URL(`./worker.${suffix}`, import.meta.url))
+    worker.on('message', (reply: ReplyMessage) => {
+      const { running } = slot
+      slot.running = null
+      slot.proven = true
+      this.#dispatch()
+      if (!running) return
+      if ('failure' in reply) running.reject(toError(reply.failure))
+      else running.resolve(reply.value as never)
+    })
+    worker.on('error', error => this.#died(slot, worker, error))
+    worker.on('exit', code => this.#died(slot, worker, new Error(`a worker exited with ${code}`)))
+    return Object.assign(slot, { worker, running: null, proven: false })
+  }
+
+  #died(slot: Slot, worker: Worker, cause: unknown): void {
+    if (slot.worker !== worker) return
+    const { running, proven } = slot
+    const lost = this.#waiting.filter(({ pin }) => pin === slot)
+    this.#waiting = this.#waiting.filter(({ pin }) => pin !== slot)
+    if (!this.#closed && proven) this.#open(slot)
+    else slot.running = null
+    const error = new Error('a worker died', { cause })
+    running?.reject(error)
+    for (const pending of lost) pending.reject(error)
+    this.#dispatch()
+  }
+}
+
+/** The buffers that may be handed over: whole ones. A view of part of a buffer is cloned instead. */
+function transferable(buffers: readonly Uint8Array[]): ArrayBuffer[] {
+  const whole = new Set<ArrayBuffer>()
+  for (const { buffer, byteLength } of buffers) {
+    if (buffer instanceof ArrayBuffer && byteLength > 0 && byteLength === buffer.byteLength) {
+      whole.add(buffer)
+    }
+  }
+  return [...whole]
+}
+
+function toError({ message, stack, codec }: TaskFailure): Error {
+  if (codec) {
+    // The message already names the offset.
+    const error = new CodecError(codec.kind, codec.rule, message)
+    return Object.assign(error, { offset: codec.offset })
+  }
+  const error = new Error(message)
+  if (stack !== undefined) error.stack = stack
+  return error
+}
