@@ -128,6 +128,8 @@ export interface Catalog {
   /** A known blob with this content; null where there is none. */
   findBlob(sha256: string, size: number): Promise<BlobRecord | null>
   hasBlob(key: string): Promise<boolean>
+  /** A known blob. Rejects `blob-missing`. */
+  blob(key: string): Promise<BlobRecord>
   /** Known blobs that no model refers to. */
   unreferencedBlobs(): Promise<BlobRecord[]>
   /** Forgets those of `keys` that no model refers to, and returns them: only these may be deleted from the store. */

@@ -60,7 +60,8 @@ export async function* mapOrdered<T, R>(
 }
 
 async function produce(batch: Batch, executor: Executor, signal: AbortSignal): Promise<Uint8Array> {
-  if (batch.kind === 'bytes') return batch.bytes
+  // A copy: the consumer may hand the buffer on to another thread, and a layout's header must outlive that.
+  if (batch.kind === 'bytes') return batch.bytes.slice()
   using _slot = await executor.slots.take(signal)
   if (batch.kind === 'copy') return executor.read(batch.span, signal)
   const buffers = await readAll(batch.spans, executor.read, signal)

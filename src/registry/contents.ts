@@ -1,0 +1,147 @@
+import {
+  CodecError,
+  type Dtype,
+  type FloatDtype,
+  isFloat,
+  planCopy,
+  planRange,
+  planTensor,
+  type Segment,
+  storedBytes,
+} from '../codec/index.ts'
+import { RegistryError } from '../errors.ts'
+import { execute, type Executor } from '../workers/execute.ts'
+import { canonicalLayout, type OpenedModel } from './opened-models.ts'
+import type { Content, TensorContent } from './registry.ts'
+import { translateErrors } from './translate.ts'
+
+const BINARY = 'application/octet-stream'
+
+/** Types that are safe to show and that clients look for; everything else is bytes. */
+const MEDIA_TYPES: Readonly<Record<string, string>> = {
+  json: 'application/json',
+  txt: 'text/plain; charset=utf-8',
+  md: 'text/plain; charset=utf-8',
+}
+
+interface Planned {
+  readonly size: number
+  readonly etag: string
+  readonly sha256: string | null
+  readonly filename: string
+  readonly segments: (range: { start: number; end: number }) => Iterable<Segment>
+}
+
+/** The model as one safetensors file, cast to `dtype` where it is given. */
+export function reconstructContent(
+  executor: Executor,
+  model: OpenedModel,
+  dtype: FloatDtype | undefined,
+): Content {
+  const { record, manifest, recipes } = model
+  const filename = `${record.name.replace('/', '--')}.safetensors`
+  if (dtype === undefined) {
+    const { layout } = model
+    return content(executor, {
+      size: layout.size,
+      etag: record.sha256,
+      sha256: record.sha256,
+      filename,
+      segments: range => planRange(recipes, layout, range),
+    })
+  }
+  const cast = (stored: Dtype) => (isFloat(stored) ? dtype : stored)
+  const layout = canonicalLayout(manifest.shards, recipes, recipe => cast(recipe.dtype))
+  return content(executor, {
+    size: layout.size,
+    etag: `${record.id}-${dtype.toLowerCase()}`,
+    sha256: null,
+    filename,
+    segments: range => planRange(recipes, layout, range),
+  })
+}
+
+/** One file of the model. @throws RegistryError `file-not-found`. */
+export function fileContent(executor: Executor, model: OpenedModel, path: string): Content {
+  const { record, manifest, recipes } = model
+  const file = record.files.find(candidate => candidate.path === path)
+  if (!file) {
+    throw new RegistryError('file-not-found', `model ${record.id} has no file ${path}`)
+  }
+  const { blob, size, sha256 } = file
+  const filename = path.split('/').at(-1)!
+  if (blob !== null) return blobContent(executor, { blob, size, sha256, filename })
+  const { layout } = manifest.shards.find(shard => shard.path === path)!
+  return content(executor, {
+    size,
+    etag: sha256,
+    sha256,
+    filename,
+    segments: range => planRange(recipes, layout, range),
+  })
+}
+
+/** Stored bytes as they are. */
+export function blobContent(
+  executor: Executor,
+  { blob, size, sha256, filename }: { blob: string; size: number; sha256: string; filename: string },
+): Content {
+  return content(executor, {
+    size,
+    etag: sha256,
+    sha256,
+    filename,
+    segments: range => planCopy({ blob, start: 0, end: size }, range),
+  })
+}
+
+/** One tensor in its stored dtype. @throws RegistryError `tensor-not-found`. */
+export function tensorContent(
+  executor: Executor,
+  { record, recipes }: OpenedModel,
+  name: string,
+): TensorContent {
+  const recipe = recipes.get(name)
+  if (!recipe) {
+    throw new RegistryError(
+      'tensor-not-found',
+      `model ${record.id} has no tensor ${JSON.stringify(name)}`,
+    )
+  }
+  const { dtype, shape } = recipe
+  const planned = content(executor, {
+    size: storedBytes(recipe),
+    // The model is fixed by its digest, the tensor by its place in the URL.
+    etag: `${record.sha256}-${Buffer.from(name).toString('base64url').slice(0, 64)}`,
+    sha256: null,
+    filename: 'tensor.bin',
+    segments: range => planTensor(recipe, dtype, range),
+  })
+  return { ...planned, dtype, shape }
+}
+
+function content(executor: Executor, planned: Planned): Content {
+  const { size, etag, sha256, filename, segments } = planned
+  const extension = filename.includes('.') ? filename.split('.').at(-1)!.toLowerCase() : ''
+  return {
+    size,
+    etag,
+    sha256,
+    filename,
+    mediaType: MEDIA_TYPES[extension] ?? BINARY,
+    open: (range, signal) =>
+      translateStream(execute(segments(range), executor, signal)),
+  }
+}
+
+async function* translateStream(chunks: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* chunks
+  } catch (error) {
+    // What was accepted at publication no longer decodes: that is our fault, not the client's.
+    if (error instanceof CodecError) {
+      throw new RegistryError('storage-failed', 'stored bytes do not decode', { cause: error })
+    }
+    throw translateErrors(error)
+  }
+}

@@ -1,0 +1,136 @@
+import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
+import { storedBytes } from '../codec/index.ts'
+import { RegistryError } from '../errors.ts'
+import type { BlobStore } from '../storage/blob-store.ts'
+import { type Executor, Slots } from '../workers/execute.ts'
+import type { Pool } from '../workers/pool.ts'
+import { blobContent, fileContent, reconstructContent, tensorContent } from './contents.ts'
+import { inspectModel } from './inspect.ts'
+import { OpenedModels } from './opened-models.ts'
+import { Claims, Pins } from './publication.ts'
+import { publishDelta } from './publish-delta.ts'
+import { publishFiles } from './publish-files.ts'
+import type { PublishDeps } from './publish.ts'
+import { findRef } from './refs.ts'
+import type { Model, Registry } from './registry.ts'
+import { sweep } from './sweep.ts'
+import { authenticate, createToken, toToken } from './tokens.ts'
+import { translated } from './translate.ts'
+
+export interface RegistryDeps {
+  readonly catalog: Catalog
+  readonly blobs: BlobStore
+  readonly pool: Pool
+}
+
+/** Batches under way per worker: one computes while the bytes of the next are read. */
+const SLOTS_PER_WORKER = 2
+
+/**
+ * The registry over its parts, after a sweep of what an earlier process left. The caller closes the parts when the registry is no
+ * longer used. Rejects with RegistryError if the catalog or the blob store do not answer.
+ */
+export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Promise<Registry> {
+  const started = new Date()
+  const executor: Executor = {
+    pool,
+    read: ({ blob, start, end }, signal) => blobs.read(blob, { start, end }, signal),
+    slots: new Slots(pool.size * SLOTS_PER_WORKER),
+  }
+  const pins = new Pins()
+  const models = new OpenedModels(catalog, blobs)
+  const deps: PublishDeps = { catalog, blobs, executor, models, pins, claims: new Claims() }
+  const open = async (ref: string) => models.open(await findRef(catalog, ref))
+  await translated(() => sweep({ catalog, blobs, pins, started }, false))
+
+  return {
+    publishFiles: (options, parts, signal) =>
+      translated(async () => toModel(await publishFiles(deps, options, parts, signal))),
+    publishDelta: (options, parts, signal) =>
+      translated(async () => toModel(await publishDelta(deps, options, parts, signal))),
+    find: ref => translated(async () => toModel(await findRef(catalog, ref))),
+    list: query =>
+      translated(async () => {
+        const { models: records, next } = await catalog.list(withoutUndefined(query))
+        return { models: records.map(toModel), next }
+      }),
+    lineage: ref =>
+      translated(async () => {
+        const { id } = await findRef(catalog, ref)
+        return (await catalog.lineage(id)).map(toModel)
+      }),
+    children: ref =>
+      translated(async () => {
+        const { id } = await findRef(catalog, ref)
+        return (await catalog.children(id)).map(toModel)
+      }),
+    remove: ref =>
+      translated(async () => {
+        const { id } = await findRef(catalog, ref)
+        await catalog.deleteModel(id)
+        models.close(id)
+      }),
+    tensors: ref =>
+      translated(async () => {
+        const { recipes } = await open(ref)
+        return [...recipes.values()].map(recipe => {
+          const { name, dtype, shape } = recipe
+          return { name, dtype, shape, size: storedBytes(recipe) }
+        })
+      }),
+    inspect: ref => translated(async () => inspectModel(await open(ref))),
+    openReconstruct: (ref, dtype) =>
+      translated(async () => reconstructContent(executor, await open(ref), dtype)),
+    openFile: (ref, path) => translated(async () => fileContent(executor, await open(ref), path)),
+    openTensor: (ref, name) =>
+      translated(async () => tensorContent(executor, await open(ref), name)),
+    openDelta: ref => translated(async () => deltaContent(executor, catalog, await findRef(catalog, ref))),
+    stats: () =>
+      translated(async () => {
+        const stats = await catalog.stats()
+        return { ...stats, savedBytes: stats.logicalBytes - stats.storedBytes }
+      }),
+    sweep: ({ dryRun }) => translated(() => sweep({ catalog, blobs, pins, started }, dryRun)),
+    createToken: options => translated(() => createToken(catalog, options)),
+    listTokens: () => translated(async () => (await catalog.listTokens()).map(toToken)),
+    revokeToken: id => translated(() => catalog.deleteToken(id)),
+    authenticate: token => translated(() => authenticate(catalog, token)),
+    ready: () => translated(() => ready(catalog, blobs)),
+  }
+}
+
+async function deltaContent(executor: Executor, catalog: Catalog, record: ModelRecord) {
+  const { delta, name, id } = record
+  if (delta === null) throw new RegistryError('not-a-delta', `model ${id} is a base`)
+  const { sha256, size } = await catalog.blob(delta)
+  return blobContent(executor, {
+    blob: delta,
+    size,
+    sha256,
+    filename: `${name.replace('/', '--')}.wdelta`,
+  })
+}
+
+async function ready(catalog: Catalog, blobs: BlobStore): Promise<void> {
+  await catalog.stats()
+  for await (const _blob of blobs.list('blobs/')) break
+}
+
+/** A row as `API.md` shows it: without what only the registry needs. */
+function toModel(record: ModelRecord): Model {
+  const { manifest: _manifest, delta: _delta, signature: _signature, hashes, files, ...shown } = record
+  return {
+    ...shown,
+    hashes: { stored: hashes.stored, float32: hashes.float32 },
+    files: files.map(({ path, size, sha256 }) => ({ path, size, sha256 })),
+  }
+}
+
+/** Without the keys that are undefined: what `exactOptionalPropertyTypes` asks for. */
+function withoutUndefined<T extends object>(
+  query: T,
+): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(
+    Object.entries(query).filter(([, value]) => value !== undefined),
+  ) as { [K in keyof T]: Exclude<T[K], undefined> }
+}

@@ -1,0 +1,184 @@
+import { createHash } from 'node:crypto'
+import type { BlobRecord, Catalog, ModelRecord } from '../catalog/catalog.ts'
+import type { BlobStore, Staged } from '../storage/blob-store.ts'
+import { newBlobKey } from '../storage/blob-key.ts'
+
+/** Keys that a publication under way holds: no row refers to them yet, and the sweep must leave them alone. */
+export class Pins {
+  readonly #counts = new Map<string, number>()
+
+  add(key: string): void {
+    this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
+  }
+
+  remove(key: string): void {
+    const count = this.#counts.get(key) ?? 0
+    if (count > 1) this.#counts.set(key, count - 1)
+    else this.#counts.delete(key)
+  }
+
+  has(key: string): boolean {
+    return this.#counts.has(key)
+  }
+}
+
+/**
+ * One lock per content: of several publications of the same bytes, one commits them and the others wait until its row stands or is
+ * given up, so that content is stored once.
+ */
+export class Claims {
+  readonly #last = new Map<string, Promise<void>>()
+
+  /** Waits for the content's turn. Claim several in one order only (by hash), or two publications could wait for each other. */
+  async claim(sha256: string): Promise<() => void> {
+    const before = this.#last.get(sha256)
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#last.set(sha256, promise)
+    await before
+    return () => {
+      if (this.#last.get(sha256) === promise) this.#last.delete(sha256)
+      resolve()
+    }
+  }
+}
+
+export interface PublicationDeps {
+  readonly blobs: BlobStore
+  readonly catalog: Catalog
+  readonly pins: Pins
+  readonly claims: Claims
+}
+
+/** Bytes on their way in: staged, hashed, not yet visible. */
+export interface StagedBlob extends BlobRecord {
+  readonly staged: Staged
+}
+
+/**
+ * The blobs of one publication. The order that makes a model visible only after proof: stage -> verify -> commit blobs -> commit
+ * row -> answer. Whatever fails before the row is dropped by `dispose`; what a crash leaves, the sweep takes.
+ */
+export class Publication implements AsyncDisposable {
+  readonly #blobs: BlobStore
+  readonly #catalog: Catalog
+  readonly #pins: Pins
+  readonly #staged = new Set<StagedBlob>()
+  readonly #kept = new Map<string, BlobRecord>()
+  /** Committed by us and dropped at the end: all of them until the row stands, then the temporary ones. */
+  readonly #ours = new Set<string>()
+  readonly #pinned: string[] = []
+  readonly #claims: Claims
+  readonly #claimed: (() => void)[] = []
+
+  constructor({ blobs, catalog, pins, claims }: PublicationDeps) {
+    this.#blobs = blobs
+    this.#catalog = catalog
+    this.#pins = pins
+    this.#claims = claims
+  }
+
+  /** Blobs that the model will refer to. */
+  get kept(): readonly BlobRecord[] {
+    return [...this.#kept.values()]
+  }
+
+  /** Stages `body` to its end under a new key. */
+  async stage(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<StagedBlob> {
+    const key = newBlobKey()
+    const hash = createHash('sha256')
+    const staged = await this.#blobs.stage(key, hashed(body, hash), signal)
+    const blob = { key, sha256: hash.digest('hex'), size: staged.size, staged }
+    this.#staged.add(blob)
+    return blob
+  }
+
+  /**
+   * Commits the staged blobs for the model, or drops those whose content is stored already; in the order of `staged`.
+   * Called once per publication: see {@link Claims}.
+   */
+  async keepAll(staged: readonly StagedBlob[]): Promise<BlobRecord[]> {
+    const contents = [...new Set(staged.map(({ sha256 }) => sha256))].sort()
+    for (const sha256 of contents) this.#claimed.push(await this.#claims.claim(sha256))
+    const records: BlobRecord[] = []
+    for (const blob of staged) records.push(await this.#keep(blob))
+    return records
+  }
+
+  async #keep(blob: StagedBlob): Promise<BlobRecord> {
+    const known = [...this.#kept.values()].find(({ sha256 }) => sha256 === blob.sha256)
+    const stored = known ?? (await this.#findStored(blob))
+    if (!stored) return this.#keepNew(blob)
+    this.#staged.delete(blob)
+    await blob.staged.abort()
+    this.#kept.set(stored.key, stored)
+    return stored
+  }
+
+  async #keepNew(blob: StagedBlob): Promise<BlobRecord> {
+    await this.#commit(blob)
+    const { key, sha256, size } = blob
+    const record = { key, sha256, size }
+    this.#kept.set(key, record)
+    return record
+  }
+
+  /** Commits a staged blob that is needed only until the end of this publication. */
+  async keepTemporarily(blob: StagedBlob): Promise<string> {
+    await this.#commit(blob)
+    return blob.key
+  }
+
+  /** Stages and commits bytes that are this model's alone. */
+  async keepBytes(bytes: Uint8Array, signal: AbortSignal): Promise<BlobRecord> {
+    return this.#keepNew(await this.stage(one(bytes), signal))
+  }
+
+  /** Inserts the row: from here on the model is visible and its blobs are the catalog's. */
+  async commit(record: ModelRecord): Promise<void> {
+    await this.#catalog.insertModel(record, this.kept)
+    for (const key of this.#kept.keys()) this.#ours.delete(key)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#staged].map(blob => blob.staged.abort()))
+    // A failure here leaves bytes that no row refers to: the sweep takes them.
+    await this.#blobs.delete([...this.#ours]).catch(() => {})
+    for (const key of this.#pinned) this.#pins.remove(key)
+    for (const release of this.#claimed) release()
+  }
+
+  /** A blob of this content that will stay: pinned first, then seen to be known, so that no sweep can slip between. */
+  async #findStored({ sha256, size }: BlobRecord): Promise<BlobRecord | null> {
+    const stored = await this.#catalog.findBlob(sha256, size)
+    if (!stored) return null
+    this.#pin(stored.key)
+    return (await this.#catalog.hasBlob(stored.key)) ? stored : null
+  }
+
+  async #commit(blob: StagedBlob): Promise<void> {
+    const { key, staged } = blob
+    this.#pin(key)
+    this.#ours.add(key)
+    await staged.commit()
+    this.#staged.delete(blob)
+  }
+
+  #pin(key: string): void {
+    this.#pins.add(key)
+    this.#pinned.push(key)
+  }
+}
+
+async function* hashed(
+  body: AsyncIterable<Uint8Array>,
+  hash: { update(bytes: Uint8Array): unknown },
+): AsyncGenerator<Uint8Array> {
+  for await (const chunk of body) {
+    hash.update(chunk)
+    yield chunk
+  }
+}
+
+async function* one(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
+}

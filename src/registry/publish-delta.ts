@@ -1,0 +1,132 @@
+import { createHash } from 'node:crypto'
+import type { FileRecord, ModelRecord } from '../catalog/catalog.ts'
+import { applyLink, type DeltaIndex, DeltaReader } from '../codec/index.ts'
+import { RegistryError } from '../errors.ts'
+import { checkClaim, matchParent } from './match-parent.ts'
+import { canonicalLayout } from './opened-models.ts'
+import { hashModel, proveFiles } from './proofs.ts'
+import { Publication, type StagedBlob } from './publication.ts'
+import { checkDepth, findParent, insertProven, type Naming, type PublishDeps } from './publish.ts'
+import { checkNew, inFile, type ReceivedFile, receiveFile, unexpectedPart } from './receive.ts'
+import type { PublishDeltaOptions, UploadPart } from './registry.ts'
+
+/** The one safetensors file that a model published as `.wdelta` serves. */
+const WEIGHTS = 'model.safetensors'
+
+interface ReceivedDelta {
+  readonly blob: StagedBlob
+  readonly index: DeltaIndex
+}
+
+/** `POST /deltas`: see `Registry.publishDelta`. */
+export async function publishDelta(
+  deps: PublishDeps,
+  options: PublishDeltaOptions,
+  parts: AsyncIterable<UploadPart>,
+  signal: AbortSignal,
+): Promise<ModelRecord> {
+  const named = options.parent === undefined ? null : await findParent(deps, options.parent)
+  await using publication = new Publication(deps)
+  const { delta, sides } = await receiveParts(deps, publication, named, parts, signal)
+  const { index } = delta
+  const { parent, domain } = await matchParent(deps, index, named, signal)
+  await checkDepth(deps, parent)
+  const [deltaBlob, ...sideBlobs] = await publication.keepAll([
+    delta.blob,
+    ...sides.map(({ blob }) => blob),
+  ])
+  const link = { blob: deltaBlob!.key, index, domain }
+  const recipes = applyLink(parent.recipes, link)
+  const layout = canonicalLayout(parent.manifest.shards, recipes, recipe => recipe.dtype)
+  const shards = [{ path: WEIGHTS, layout, blob: null }]
+  const weights = await proveFiles(deps.executor, recipes, shards, signal)
+  const sideFiles = sides.map(({ path }, i): FileRecord => {
+    const { key, size, sha256 } = sideBlobs[i]!
+    return { path, size, sha256, blob: key }
+  })
+  const naming: Naming = {
+    name: options.name,
+    revision: options.revision,
+    message: options.message,
+  }
+  const proven = {
+    shards,
+    delta: { ...link, errors: null },
+    kind: 'delta',
+    strategy: index.strategy,
+    parent: parent.record.id,
+    recipes,
+    hashes: await hashModel(deps.executor, recipes, shards, signal),
+    files: [...weights, ...sideFiles],
+    error: null,
+  } as const
+  return insertProven(deps, publication, naming, proven, signal)
+}
+
+async function receiveParts(
+  deps: PublishDeps,
+  publication: Publication,
+  named: ModelRecord | null,
+  parts: AsyncIterable<UploadPart>,
+  signal: AbortSignal,
+): Promise<{ delta: ReceivedDelta; sides: ReceivedFile[] }> {
+  const sides = new Map<string, ReceivedFile>()
+  let delta: ReceivedDelta | null = null
+  for await (const part of parts) {
+    if (part.field === 'delta') {
+      if (delta) throw new RegistryError('bad-request', 'expected one part named delta, got two')
+      delta = await receiveDelta(deps, publication, named, part, signal)
+    } else if (part.field === 'file') {
+      checkSide(part.path)
+      checkNew(sides, part.path)
+      sides.set(part.path, await receiveFile(publication, part, signal))
+    } else {
+      throw unexpectedPart(part, 'delta or file')
+    }
+  }
+  if (!delta) throw new RegistryError('bad-request', 'expected a part named delta, got none')
+  return { delta, sides: [...sides.values()] }
+}
+
+/** Stages a `.wdelta` while it is indexed; its parent is looked for as soon as its header is there. */
+async function receiveDelta(
+  deps: PublishDeps,
+  publication: Publication,
+  named: ModelRecord | null,
+  { path, body }: UploadPart,
+  signal: AbortSignal,
+): Promise<ReceivedDelta> {
+  const reader = new DeltaReader(createHash('sha256'))
+  try {
+    const blob = await publication.stage(indexed(body, reader, deps, named), signal)
+    return { blob, index: reader.end() }
+  } catch (error) {
+    throw inFile(path, error)
+  }
+}
+
+async function* indexed(
+  body: AsyncIterable<Uint8Array>,
+  reader: DeltaReader,
+  deps: PublishDeps,
+  named: ModelRecord | null,
+): AsyncGenerator<Uint8Array> {
+  let checked = false
+  for await (const chunk of body) {
+    reader.push(chunk)
+    const { header } = reader
+    if (header && !checked) {
+      await checkClaim(deps, header, named)
+      checked = true
+    }
+    yield chunk
+  }
+}
+
+function checkSide(path: string): void {
+  if (!path.endsWith('.safetensors')) return
+  throw new RegistryError(
+    'bad-request',
+    `${path}: a model published as .wdelta takes its weights from the delta, side files can't be .safetensors`,
+  )
+}

@@ -1,0 +1,103 @@
+import { randomBytes } from 'node:crypto'
+import type { BlobRecord, Catalog, FileRecord, ModelRecord, Strategy } from '../catalog/catalog.ts'
+import { type Dtype, LIMITS, type Recipes } from '../codec/index.ts'
+import { RegistryError } from '../errors.ts'
+import type { BlobStore } from '../storage/blob-store.ts'
+import type { Executor } from '../workers/execute.ts'
+import { type Manifest, writeManifest } from './manifest.ts'
+import { type OpenedModel, type OpenedModels, reconstructLayout } from './opened-models.ts'
+import { hashFile } from './proofs.ts'
+import type { Publication, PublicationDeps } from './publication.ts'
+import { resolveRef } from './refs.ts'
+import { signatureOf } from './signature.ts'
+
+/** What the publishing functions share. */
+export interface PublishDeps extends PublicationDeps {
+  readonly catalog: Catalog
+  readonly blobs: BlobStore
+  readonly executor: Executor
+  readonly models: OpenedModels
+}
+
+/** Who publishes what under which name. */
+export interface Naming {
+  readonly name: string
+  readonly revision: string
+  readonly message: string
+}
+
+/** A model that has been proven and that only its manifest and its row still lack. */
+export interface ProvenModel extends Manifest {
+  readonly kind: 'base' | 'delta'
+  readonly strategy: Strategy
+  readonly parent: string | null
+  readonly recipes: Recipes
+  readonly hashes: ModelRecord['hashes']
+  /** Shards and side files; those of `delta.blob` and of the files are kept already. */
+  readonly files: readonly FileRecord[]
+  readonly error: ModelRecord['error']
+}
+
+/** Writes the manifest, inserts the row, and returns it: the last step of every publication. */
+export async function insertProven(
+  { executor }: PublishDeps,
+  publication: Publication,
+  naming: Naming,
+  proven: ProvenModel,
+  signal: AbortSignal,
+): Promise<ModelRecord> {
+  const { recipes, shards, delta, files } = proven
+  const layout = reconstructLayout(proven, recipes)
+  const only = shards.length === 1 ? files.find(({ path }) => path === shards[0]!.path) : undefined
+  const sha256 = only?.sha256 ?? (await hashFile(executor, recipes, layout, signal))
+  const manifest = await publication.keepBytes(writeManifest({ shards, delta }), signal)
+  signal.throwIfAborted()
+  const all = [...recipes.values()]
+  const record: ModelRecord = {
+    ...naming,
+    id: randomBytes(20).toString('hex'),
+    kind: proven.kind,
+    strategy: proven.strategy,
+    parent: proven.parent,
+    tensors: all.length,
+    parameters: all.reduce((sum, { count }) => sum + count, 0),
+    dtypes: [...new Set(all.map(({ dtype }): Dtype => dtype))].sort(),
+    size: layout.size,
+    sha256,
+    storedSize: publication.kept.reduce((sum: number, { size }: BlobRecord) => sum + size, 0),
+    hashes: proven.hashes,
+    signature: signatureOf(all),
+    files,
+    manifest: manifest.key,
+    delta: delta?.blob ?? null,
+    error: proven.error,
+    damaged: null,
+    createdAt: new Date().toISOString(),
+  }
+  await publication.commit(record)
+  return record
+}
+
+/** The parent that a caller names. Rejects `parent-unknown`, or `chain-too-deep` where another delta would be one too many. */
+export async function findParent(
+  { catalog }: Pick<PublishDeps, 'catalog'>,
+  ref: string,
+): Promise<ModelRecord> {
+  const record = await resolveRef(catalog, ref)
+  if (record) return record
+  throw new RegistryError('parent-unknown', `expected a model as parent, found none for ${ref}`)
+}
+
+/** Rejects `chain-too-deep` if a delta against `parent` would pass the longest lineage allowed. */
+export async function checkDepth(
+  { catalog }: Pick<PublishDeps, 'catalog'>,
+  parent: OpenedModel,
+): Promise<void> {
+  const lineage = await catalog.lineage(parent.record.id)
+  const deltas = lineage.filter(({ kind }) => kind === 'delta').length
+  if (deltas < LIMITS.chainDepth) return
+  throw new RegistryError(
+    'chain-too-deep',
+    `expected at most ${LIMITS.chainDepth} deltas in a lineage, the parent already has ${deltas}`,
+  )
+}

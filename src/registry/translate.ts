@@ -1,0 +1,33 @@
+import { CodecError } from '../codec/index.ts'
+import { type ErrorCode, RegistryError } from '../errors.ts'
+
+const CODES: Readonly<Record<CodecError['kind'], ErrorCode>> = {
+  safetensors: 'malformed-safetensors',
+  delta: 'malformed-delta',
+  model: 'malformed-model',
+  encode: 'not-encodable',
+  range: 'range-not-satisfiable',
+}
+
+/** The codec's refusals become problems at this wall, with `rule` and `offset` kept; RegistryErrors pass, anything else is `internal`. */
+export function translateErrors(error: unknown): RegistryError {
+  if (error instanceof RegistryError) return error
+  if (error instanceof CodecError) {
+    const { kind, rule, offset, message } = error
+    const details = offset === null ? { rule } : { rule, offset }
+    return new RegistryError(CODES[kind], message, { cause: error, details })
+  }
+  if (error instanceof Error && error.name === 'AbortError') {
+    return new RegistryError('client-closed', 'the client went away', { cause: error })
+  }
+  return new RegistryError('internal', 'an unexpected error', { cause: error })
+}
+
+/** Runs `work` and translates what it throws. */
+export async function translated<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    throw translateErrors(error)
+  }
+}
