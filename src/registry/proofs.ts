@@ -13,7 +13,6 @@ import {
   FRAME_BYTES,
   type Shard,
   shardOrder,
-  type Span,
 } from '../codec/index.ts'
 import type { ErrorFigures, FileRecord, ModelRecord } from '../catalog/catalog.ts'
 import { digest } from '../workers/digest.ts'

@@ -1,0 +1,200 @@
+import { createHash } from 'node:crypto'
+import type { BlobRecord, FileRecord, ModelRecord, Strategy } from '../catalog/catalog.ts'
+import {
+  applyLink,
+  baseRecipes,
+  CodecError,
+  type DeltaIndex,
+  DeltaReader,
+  type Domain,
+  nameOrder,
+  type Recipes,
+  sameShape,
+  shardOrder,
+  type StrategyV1,
+} from '../codec/index.ts'
+import { RegistryError } from '../errors.ts'
+import { encodeDelta } from '../workers/encode.ts'
+import type { OpenedModel } from './opened-models.ts'
+import { hashModel, hashValues, measureError, proveFiles } from './proofs.ts'
+import { Publication, type StagedBlob } from './publication.ts'
+import { checkDepth, findParent, insertProven, type Naming, type PublishDeps } from './publish.ts'
+import { publishWhole } from './publish-whole.ts'
+import { asShards, type ReceivedFile, type ReceivedShard, receiveFiles, teed } from './receive.ts'
+import type { PublishFilesOptions, UploadPart } from './registry.ts'
+
+/** `POST /models`: see `Registry.publishFiles`. */
+export async function publishFiles(
+  deps: PublishDeps,
+  options: PublishFilesOptions,
+  parts: AsyncIterable<UploadPart>,
+  signal: AbortSignal,
+): Promise<ModelRecord> {
+  const strategy = chooseStrategy(options)
+  const parent = options.parent === undefined ? null : await findParent(deps, options.parent)
+  const opened = parent && strategy !== 'whole' ? await deps.models.open(parent) : null
+  if (opened) await checkDepth(deps, opened)
+  const { name, revision, message } = options
+  const naming: Naming = { name, revision, message }
+  await using publication = new Publication(deps)
+  const received = await receiveFiles(publication, parts, signal)
+  if (strategy === 'whole' || !opened) {
+    const whole = { received: received.files, parent }
+    return publishWhole(deps, publication, naming, whole, signal)
+  }
+  const fineTune = { ...received, parent: opened, strategy, options }
+  return publishEncoded(deps, publication, naming, fineTune, signal)
+}
+
+/** The strategy of an upload. @throws RegistryError `bad-request` for one that contradicts `parent`, `not-implemented` for `lossless`. */
+function chooseStrategy({ parent, strategy }: PublishFilesOptions): 'whole' | StrategyV1 {
+  const chosen: Strategy = strategy ?? (parent === undefined ? 'whole' : 'lossless')
+  if (chosen === 'whole') return chosen
+  if (parent === undefined) {
+    throw new RegistryError('bad-request', `strategy ${chosen}: expected a parent to encode against`)
+  }
+  if (chosen === 'lossless') {
+    throw new RegistryError(
+      'not-implemented',
+      'strategy lossless is not there yet: name int4, sparse, quantized or whole',
+    )
+  }
+  return chosen
+}
+
+interface FineTune {
+  readonly files: readonly ReceivedFile[]
+  readonly shards: readonly ReceivedShard[]
+  readonly parent: OpenedModel
+  readonly strategy: StrategyV1
+  readonly options: PublishFilesOptions
+}
+
+/** Publishes a fine-tune as a version 1 delta; its uploaded shards are kept only until that is proven. */
+async function publishEncoded(
+  deps: PublishDeps,
+  publication: Publication,
+  naming: Naming,
+  fineTune: FineTune,
+  signal: AbortSignal,
+): Promise<ModelRecord> {
+  const { files, parent, strategy } = fineTune
+  const tuned = await tunedRecipes(publication, fineTune.shards)
+  checkTensors(parent.recipes, tuned)
+  const { blob, index } = await encode(deps, publication, fineTune, tuned, signal)
+  const sides = files.filter(({ layout }) => layout === null)
+  const [delta, ...kept] = await publication.keepAll([blob, ...sides.map(side => side.blob)])
+  const link = { blob: delta!.key, index, domain: domainOf(parent) }
+  const recipes = applyLink(parent.recipes, link)
+  const shards = asShards(fineTune.shards).map(shard => ({ ...shard, blob: null }))
+  const proven = await proveFiles(deps.executor, recipes, shards, signal)
+  const hashes = await hashModel(deps.executor, recipes, shards, signal)
+  const compared = { recipes, parent: parent.recipes, tuned }
+  const { whole, byTensor } = await measureError(deps.executor, compared, signal)
+  return insertProven(
+    deps,
+    publication,
+    naming,
+    {
+      shards,
+      delta: { ...link, errors: byTensor },
+      kind: 'delta',
+      strategy,
+      parent: parent.record.id,
+      recipes,
+      hashes,
+      files: inPathOrder([...proven, ...sideFiles(sides, kept)]),
+      error: whole,
+    },
+    signal,
+  )
+}
+
+/** The fine-tune's own values, readable for the two passes over each tensor that int4 and sparse take. */
+async function tunedRecipes(
+  publication: Publication,
+  shards: readonly ReceivedShard[],
+): Promise<Recipes> {
+  const stored = []
+  for (const { path, layout, blob } of shards) {
+    stored.push({ path, layout, blob: await publication.keepTemporarily(blob) })
+  }
+  return baseRecipes(stored)
+}
+
+/** A version 1 delta holds the same tensors in the same shapes: it has no place for others. */
+function checkTensors(parent: Recipes, tuned: Recipes): void {
+  for (const { name, shape } of tuned.values()) {
+    const recipe = parent.get(name)
+    if (recipe && sameShape(recipe.shape, shape)) continue
+    const found = recipe ? `[${recipe.shape}] in the parent` : 'no such tensor in the parent'
+    throw new CodecError(
+      'encode',
+      'structure-changed',
+      `tensor ${JSON.stringify(name)}: got shape [${shape}], ${found}; lossless or whole can hold it`,
+    )
+  }
+}
+
+async function encode(
+  deps: PublishDeps,
+  publication: Publication,
+  { parent, strategy, options }: FineTune,
+  tuned: Recipes,
+  signal: AbortSignal,
+): Promise<{ blob: StagedBlob; index: DeltaIndex }> {
+  const domain = domainOf(parent)
+  const order = recordOrder(parent, domain, tuned)
+  const encoded = encodeDelta(
+    {
+      executor: deps.executor,
+      strategy,
+      outlierFraction: options.outlierFraction,
+      sparsity: options.sparsity,
+      parentHash: await hashParent(deps, parent, domain, order, signal),
+      tensors: order.map(name => ({ parent: parent.recipes.get(name)!, tuned: tuned.get(name)! })),
+      hasher: createHash('sha256'),
+    },
+    signal,
+  )
+  // Our own file passes the same reader as everybody's.
+  const reader = new DeltaReader(createHash('sha256'))
+  const blob = await publication.stage(teed(encoded, chunk => reader.push(chunk)), signal)
+  return { blob, index: reader.end() }
+}
+
+/** The values that the server encodes against: of a version 1 parent its unrounded float32 ones, where its dtypes have them. */
+function domainOf({ record }: OpenedModel): Domain {
+  return record.kind === 'delta' && record.hashes.float32 !== null ? 'float32' : 'stored'
+}
+
+/** The order of the records, and of the hash: that in which the reference loads the parent. */
+function recordOrder(parent: OpenedModel, domain: Domain, tuned: Recipes): string[] {
+  const names = nameOrder(tuned.keys())
+  return domain === 'float32' ? names : shardOrder(parent.manifest.shards, names)
+}
+
+/** What the reference's loader will compute for the parent: over the delta's tensors of a base, over all tensors in a chain. */
+async function hashParent(
+  { executor }: PublishDeps,
+  { record, recipes }: OpenedModel,
+  domain: Domain,
+  order: readonly string[],
+  signal: AbortSignal,
+): Promise<string> {
+  const { float32, shardOrder: stored } = record.hashes
+  if (domain === 'float32' && float32 !== null) return float32
+  if (order.length === recipes.size) return stored
+  return hashValues(executor, recipes, order, 'stored', signal)
+}
+
+function sideFiles(sides: readonly ReceivedFile[], kept: readonly BlobRecord[]): FileRecord[] {
+  return sides.map(({ path }, i) => {
+    const { key, size, sha256 } = kept[i]!
+    return { path, size, sha256, blob: key }
+  })
+}
+
+function inPathOrder(files: FileRecord[]): FileRecord[] {
+  return files.sort((a, b) => (a.path < b.path ? -1 : 1))
+}
