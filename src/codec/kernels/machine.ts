@@ -27,6 +27,52 @@ export interface Extremes {
   readonly max: number
 }
 
+/** Which elements an encoder keeps exactly: the largest magnitudes, ties broken by sign and then by position. */
+export interface Cut {
+  /** Bits of a magnitude, 0..0x7fffffff: every value whose bits without the sign are larger is kept. */
+  readonly threshold: number
+  /** Of the values whose magnitude is exactly the threshold: this many of the first with sign bit 0 … */
+  readonly takePositive: number
+  /** … and this many of the first with sign bit 1 are kept. */
+  readonly takeNegative: number
+}
+
+/** Elements that a {@link Cut} keeps, in order. */
+export interface Kept {
+  /** Counted from the frame's start. */
+  readonly offsets: Uint32Array<ArrayBuffer>
+  readonly values: Float32Array<ArrayBuffer>
+}
+
+/** The arguments of {@link FrameMachine.quantizeInt4}. */
+export interface Int4Grid extends Cut {
+  /** Smallest value that is not an outlier, and the largest minus the smallest, both as doubles. */
+  readonly min: number
+  readonly range: number
+  /** 1 if the first value goes to the low nibble of the first byte. */
+  readonly nibble: 0 | 1
+}
+
+export interface Int4Codes extends Kept {
+  /** Codes of the other elements, high nibble first; the nibbles before the first and after the last are 0. */
+  readonly packed: Uint8Array<ArrayBuffer>
+}
+
+/** How many magnitudes lie above a threshold, and how many equal it with sign bit 0 and 1. */
+export interface Ranks {
+  readonly above: number
+  readonly positiveTies: number
+  readonly negativeTies: number
+}
+
+/** How far a reconstruction is from what was uploaded. */
+export interface FrameError {
+  /** Sum of squared differences in float64 over the elements where both are finite. */
+  readonly squaredError: number
+  /** Largest difference over the same elements. */
+  readonly maxAbs: number
+}
+
 /**
  * One accumulator of at most FRAME_ELEMENTS float32 values and the operations on it. Two implementations: the
  * SIMD kernels (`simd.ts`) and plain TypeScript (`plain.ts`), which is the specification and the test oracle:
@@ -56,4 +102,32 @@ export interface FrameMachine {
   subtractFrom(dtype: Dtype, tuned: Uint8Array): void
   /** The accumulator itself, as a view that the next call invalidates. */
   values(): Float32Array
+
+  // For the encoders, on the accumulator as the delta. What they return is the caller's to keep.
+
+  /** into[bits(|v|) >>> 15] += 1 for every value; `into` has 65,536 bins. */
+  histogramHigh(into: Uint32Array): void
+  /**
+   * For the values with bits(|v|) >>> 15 = `high`: adds 1 to bin bits(|v|) & 0x7fff of `positive` (sign bit 0)
+   * or `negative`, of 32,768 bins each. Returns the signed extremes of the values with bits(|v|) >>> 15 < `high`.
+   */
+  histogramLow(high: number, positive: Uint32Array, negative: Uint32Array): Extremes
+  /** Ranks the magnitudes against `threshold`, the bits of a magnitude. */
+  countAbove(threshold: number): Ranks
+  /** The elements that `cut` keeps. */
+  selectTop(cut: Cut): Kept
+  /**
+   * Splits the frame into outliers (what the cut keeps) and 4-bit codes of the rest:
+   * q = clip(rint(f(f(f(v - f(min)) / f(range)) * 15)), 0, 15), half to even; 0 for NaN, and for all if range < 1e-8.
+   * Source: deltatensors 0.2.0 `compress_int4.py`.
+   */
+  quantizeInt4(grid: Int4Grid): Int4Codes
+  /** Bits !(v < 0), most significant first; the first stands at bit `bit` (0..7) of the first byte, bits around are 0. */
+  packSigns(bit: number): Uint8Array<ArrayBuffer>
+  /** numpy's float32 pairwise sum of |v| over `count` values from `first` on. */
+  pairwiseAbsSum(first: number, count: number): number
+  /** Compares the accumulator, cast to `stored`, with `tuned`; the order of summation is fixed. */
+  errorAgainst(dtype: Dtype, tuned: Uint8Array, stored: FloatDtype): FrameError
+  /** Sum of v² in float64 over the finite values; the order of summation is fixed. */
+  sumOfSquares(): number
 }
