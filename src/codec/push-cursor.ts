@@ -1,0 +1,82 @@
+import type { ArrayCheck } from './wdelta-v1-checks.ts'
+
+/** What a parser waits for: the next `take` bytes as one view, or the next `stream` bytes (at least 1) passed to `to`. */
+export type Want = { readonly take: number } | { readonly stream: number; readonly to: ArrayCheck }
+
+/**
+ * A parser written as a generator that never ends: it yields what it wants and is resumed with the bytes of a
+ * `take`, a view that is valid until the next yield (what it gets after a stream means nothing).
+ */
+export type Program = Generator<Want, never, Uint8Array>
+
+/** Room kept for a `take` in pieces, when it needs no more. */
+const PENDING_BYTES = 1024
+
+/**
+ * Runs a {@link Program} over bytes that are pushed in pieces of any size. Holds no more than the bytes of one
+ * `take`, and of those only what has come: a length that was only claimed allocates nothing.
+ */
+export class PushCursor {
+  readonly #program: Program
+  #want: Want = { take: 0 }
+  /** Bytes of a `take` that came in earlier pieces; the rest of the buffer is room to grow. */
+  #pending = new Uint8Array(PENDING_BYTES)
+  #held = 0
+  #left = 0
+  #position = 0
+
+  /** Starts the program, which runs up to its first want; it may ask this cursor for its position. */
+  constructor(program: (cursor: PushCursor) => Program) {
+    this.#program = program(this)
+    this.#resume(new Uint8Array(0))
+  }
+
+  /** Bytes taken so far: where the program's next want begins. */
+  get position(): number {
+    return this.#position
+  }
+
+  /** Runs the program as far as the bytes go. Throws what the program throws. */
+  push(bytes: Uint8Array): void {
+    const start = this.#position
+    let at = 0
+    while (at < bytes.length) {
+      const piece = bytes.subarray(at, at + this.#left)
+      const offset = start + at
+      at += piece.length
+      this.#position = start + at
+      this.#left -= piece.length
+      if ('to' in this.#want) {
+        this.#want.to.push(piece, offset)
+        if (this.#left === 0) this.#resume(piece)
+      } else if (this.#left > 0) {
+        this.#hold(piece)
+      } else if (this.#held === 0) {
+        this.#resume(piece)
+      } else {
+        this.#hold(piece)
+        const whole = this.#pending.subarray(0, this.#held)
+        this.#held = 0
+        if (whole.length > PENDING_BYTES) this.#pending = new Uint8Array(PENDING_BYTES)
+        this.#resume(whole)
+      }
+    }
+  }
+
+  #resume(bytes: Uint8Array): void {
+    const want = this.#program.next(bytes).value
+    this.#want = want
+    this.#left = 'to' in want ? want.stream : want.take
+  }
+
+  #hold(piece: Uint8Array): void {
+    const needed = this.#held + piece.length
+    if (needed > this.#pending.length) {
+      const grown = new Uint8Array(Math.max(needed, this.#pending.length * 2))
+      grown.set(this.#pending.subarray(0, this.#held))
+      this.#pending = grown
+    }
+    this.#pending.set(piece, this.#held)
+    this.#held = needed
+  }
+}

@@ -1,0 +1,208 @@
+import type { StrategyV1 } from './delta-index.ts'
+import { type Dtype, elementCount, isDtype } from './dtypes.ts'
+import { type JsonMembers, type JsonValue, parseJson } from './json.ts'
+import { LIMITS } from './limits.ts'
+import { checkName } from './utf8.ts'
+import { type DeltaHeader, FIELDS, quoted, refuse, type TensorEntry } from './wdelta-v1-format.ts'
+
+/** Longest string that an unknown key may hold, in UTF-16 units. */
+const EXTRA_TEXT = 256
+
+/**
+ * The JSON header of a `.wdelta`, `offset` bytes into its file. Checks all that it alone shows. Keys that we do not
+ * know are read over as the reference does, but only numbers, booleans, null and strings of up to 256 characters:
+ * more would be payload that nobody looks at.
+ * Source: deltatensors 0.2.0 `format.py`, `io.py` (`_tensor_header_entry`).
+ * @throws CodecError of kind `delta`: what the JSON tokenizer throws; `header-object`, `parent-hash`, `strategy`,
+ * `strategy-unknown`, `tensors`, `no-tensors`, `too-many-tensors`, `name`, `entry`, `shape`, `output-dtype`,
+ * `tuned-dtype`, `sparsity`, `outlier-fraction`, `element-count`, `column-count`, `outlier-count`, `array-ref`,
+ * `extra-key`
+ */
+export function parseDeltaHeader(json: Uint8Array, offset: number): DeltaHeader {
+  const root = parseJson(json, offset)
+  if (root.kind !== 'object') {
+    refuse('header-object', `the header: expected an object, got ${describe(root)}`, root.offset)
+  }
+  const header = new Fields('the header', root)
+  const parentHash = header.text('parent_hash', 'parent-hash')
+  if (!/^[0-9a-f]{64}$/.test(parentHash)) {
+    header.fail('parent_hash', 'parent-hash', '64 lower-case hex digits')
+  }
+  const strategy = readStrategy(header)
+  const tensors = header.get('tensors')
+  if (tensors?.kind !== 'object') return header.fail('tensors', 'tensors', 'an object')
+  header.checkExtra()
+  const { size } = tensors.members
+  if (size === 0) refuse('no-tensors', 'the header names no tensor', tensors.offset)
+  if (size > LIMITS.tensors) {
+    const message = `expected at most ${LIMITS.tensors} tensors, got ${size}`
+    refuse('too-many-tensors', message, tensors.offset)
+  }
+  const entries = [...tensors.members].map(([name, value]) => readEntry(name, value))
+  return { parentHash, strategy, tensors: entries }
+}
+
+/** The members of one object of the header; notes which were asked for. */
+class Fields {
+  readonly #at: string
+  readonly #offset: number
+  readonly #members: JsonMembers
+  readonly #known = new Set<string>()
+
+  constructor(at: string, { offset, members }: { offset: number; members: JsonMembers }) {
+    this.#at = at
+    this.#offset = offset
+    this.#members = members
+  }
+
+  get(key: string): JsonValue | undefined {
+    this.#known.add(key)
+    return this.#members.get(key)
+  }
+
+  text(key: string, rule: string): string {
+    const value = this.get(key)
+    return value?.kind === 'string' ? value.value : this.fail(key, rule, 'a string')
+  }
+
+  number(key: string, rule: string): number {
+    const value = this.get(key)
+    return value?.kind === 'number' ? value.value : this.fail(key, rule, 'a number')
+  }
+
+  /** Refuses what `key` holds, or that it is missing. */
+  fail(key: string, rule: string, expected: string): never {
+    const value = this.get(key)
+    const came = value ? describe(value) : 'nothing'
+    const message = `${this.#at}, ${key}: expected ${expected}, got ${came}`
+    return refuse(rule, message, value?.offset ?? this.#offset)
+  }
+
+  /** Refuses members that were not asked for and could hide a payload. */
+  checkExtra(): void {
+    for (const [key, value] of this.#members) {
+      if (this.#known.has(key)) continue
+      const scalar = value.kind !== 'object' && value.kind !== 'array'
+      if (scalar && !(value.kind === 'string' && value.value.length > EXTRA_TEXT)) continue
+      this.fail(
+        key,
+        'extra-key',
+        `an unknown key to hold a scalar of at most ${EXTRA_TEXT} characters`,
+      )
+    }
+  }
+}
+
+function readStrategy(fields: Fields): StrategyV1 {
+  const text = fields.text('strategy', 'strategy')
+  if (text === 'int4' || text === 'sparse' || text === 'quantized') return text
+  return fields.fail('strategy', 'strategy-unknown', 'int4, sparse or quantized')
+}
+
+function readEntry(name: string, value: JsonValue): TensorEntry {
+  checkName('delta', name, value.offset)
+  if (value.kind !== 'object') {
+    const message = `${quoted(name)}: expected an object, got ${describe(value)}`
+    refuse('entry', message, value.offset)
+  }
+  const fields = new Fields(quoted(name), value)
+  const strategy = readStrategy(fields)
+  const shape = readShape(fields)
+  const count = elementCount(shape)
+  if (fields.text('dtype', 'output-dtype') !== 'float32') {
+    fields.fail('dtype', 'output-dtype', '"float32"')
+  }
+  const base = { name, shape, count, tunedDtype: readTunedDtype(fields) }
+  const entry = readStrategyFields(fields, strategy, base)
+  for (const field of FIELDS[strategy]) checkReference(fields, field.name)
+  fields.checkExtra()
+  return entry
+}
+
+function readShape(fields: Fields): number[] {
+  const value = fields.get('shape')
+  if (value?.kind !== 'array') return fields.fail('shape', 'shape', 'a list')
+  if (value.items.length > LIMITS.rank) {
+    fields.fail('shape', 'shape', `at most ${LIMITS.rank} dimensions`)
+  }
+  let elements = 1
+  return value.items.map(item => {
+    const size = item.kind === 'number' ? item.value : Number.NaN
+    if (!isCount(size, LIMITS.dimension)) {
+      fields.fail('shape', 'shape', `dimensions that are integers from 0 to ${LIMITS.dimension}`)
+    }
+    elements *= size
+    if (elements > LIMITS.elements) {
+      fields.fail('shape', 'shape', `at most ${LIMITS.elements} elements`)
+    }
+    return size
+  })
+}
+
+function readTunedDtype(fields: Fields): Dtype | null {
+  if (fields.get('tuned_dtype') === undefined) return null
+  const text = fields.text('tuned_dtype', 'tuned-dtype')
+  return isDtype(text) ? text : fields.fail('tuned_dtype', 'tuned-dtype', 'a safetensors dtype')
+}
+
+function readStrategyFields(
+  fields: Fields,
+  strategy: StrategyV1,
+  base: { name: string; shape: number[]; count: number; tunedDtype: Dtype | null },
+): TensorEntry {
+  const { count, shape } = base
+  if (strategy === 'sparse') {
+    const sparsity = fields.number('sparsity', 'sparsity')
+    if (sparsity >= 0 && sparsity < 1) return { ...base, strategy, sparsity }
+    return fields.fail('sparsity', 'sparsity', 'at least 0 and below 1')
+  }
+  if (fields.number('n_elements', 'element-count') !== count) {
+    fields.fail('n_elements', 'element-count', `the ${count} elements of shape [${shape}]`)
+  }
+  if (strategy === 'quantized') {
+    if (count === 0) fields.fail('n_elements', 'element-count', 'a tensor that is not empty')
+    const columns = shape.length > 1 ? elementCount(shape.slice(1)) : count
+    if (fields.number('n_cols', 'column-count') === columns) return { ...base, strategy, columns }
+    return fields.fail('n_cols', 'column-count', `the ${columns} columns of shape [${shape}]`)
+  }
+  const outlierFraction = fields.number('outlier_fraction', 'outlier-fraction')
+  if (!Number.isFinite(outlierFraction)) {
+    fields.fail('outlier_fraction', 'outlier-fraction', 'a finite number')
+  }
+  const outliers = fields.number('n_outliers', 'outlier-count')
+  if (isCount(outliers, count - 1) && outliers > 0) {
+    return { ...base, strategy, outlierFraction, outliers }
+  }
+  return fields.fail('n_outliers', 'outlier-count', `an integer from 1 to ${count - 1}`)
+}
+
+/** An array's place in the header holds `{"_ref": <its own name>}` and nothing else. */
+function checkReference(fields: Fields, name: string): void {
+  const value = fields.get(name)
+  const target = value?.kind === 'object' ? value.members.get('_ref') : undefined
+  const alone = value?.kind === 'object' && value.members.size === 1
+  if (alone && target?.kind === 'string' && target.value === name) return
+  fields.fail(name, 'array-ref', `{"_ref":"${name}"}`)
+}
+
+function isCount(value: number, most: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value <= most
+}
+
+function describe(value: JsonValue): string {
+  switch (value.kind) {
+    case 'string':
+      return JSON.stringify(value.value.slice(0, 80))
+    case 'number':
+    case 'boolean':
+      return String(value.value)
+    case 'null':
+      return 'null'
+    case 'array':
+      return value.items.every(item => item.kind === 'number')
+        ? `[${value.items.slice(0, 20).map(describe)}]`
+        : 'a list'
+    case 'object':
+      return `an object with keys ${JSON.stringify([...value.members.keys()].slice(0, 5))}`
+  }
+}
