@@ -1,0 +1,123 @@
+/** Prints GB/s of each kernel, SIMD beside plain, in one run: `node bench/kernels.ts [milliseconds per figure]`. */
+import { readFileSync } from 'node:fs'
+import type { Frame, FrameStep } from '../src/codec/frame.ts'
+import { decodeFrame } from '../src/codec/frame.ts'
+import type { FrameMachine } from '../src/codec/kernels/machine.ts'
+import { PlainMachine } from '../src/codec/kernels/plain.ts'
+import { openKernels } from '../src/codec/kernels/simd.ts'
+
+const COUNT = 1024 * 1024
+const milliseconds = Number(process.argv[2] ?? 300)
+const wasm = new URL('../src/codec/kernels/kernels.wasm', import.meta.url)
+const simd = openKernels(readFileSync(wasm))
+const plain = new PlainMachine()
+
+/** Best time of one call, in nanoseconds per element. */
+function time(run: () => unknown): number {
+  let best = Infinity
+  const end = performance.now() + milliseconds
+  do {
+    const start = performance.now()
+    run()
+    best = Math.min(best, performance.now() - start)
+  } while (performance.now() < end)
+  return (best * 1e6) / COUNT
+}
+
+/** One line: GB/s of `width` bytes per element. */
+function report(name: string, width: number, run: (machine: FrameMachine) => unknown): void {
+  const [fast, slow] = [simd, plain].map(machine => {
+    machine.load('F32', bytes(delta), COUNT)
+    return width / time(() => run(machine))
+  })
+  const figures = [fast!, slow!].map(gigabytes => gigabytes.toFixed(2).padStart(8))
+  process.stdout.write(
+    `${name.padEnd(36)}${figures.join('')}${(fast! / slow!).toFixed(1).padStart(8)}x\n`,
+  )
+}
+
+function bytes(array: ArrayBufferView): Uint8Array {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
+}
+
+let seed = 1
+function random(): number {
+  seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
+  return seed / 2 ** 32
+}
+
+/** Roughly normal, with a standard deviation of 1. */
+function normal(): number {
+  return (random() + random() + random() + random() - 2) * Math.sqrt(3)
+}
+
+function listed(share: number): BigInt64Array {
+  const indices: bigint[] = []
+  for (let e = 0; e < COUNT; e++) if (random() < share) indices.push(BigInt(e))
+  return BigInt64Array.from(indices)
+}
+
+const weights = Float32Array.from({ length: COUNT }, () => normal() * 0.02)
+const delta = Float32Array.from({ length: COUNT }, () => normal() * 0.001)
+const base = Uint16Array.from(new Uint32Array(weights.buffer), bits => bits >>> 16)
+const half = Float16Array.from(weights)
+const packed = Uint8Array.from({ length: COUNT / 2 }, () => random() * 256)
+const signs = Uint8Array.from({ length: COUNT / 8 }, () => random() * 256)
+const scales = Float16Array.from({ length: COUNT }, () => random() * 0.001)
+
+const parts = [bytes(base)]
+function part(array: ArrayBufferView): number {
+  return parts.push(bytes(array)) - 1
+}
+
+function int4(share: number): FrameStep {
+  const indices = listed(share)
+  const values = Float16Array.from(indices, () => normal() * 0.01)
+  return {
+    op: 'int4',
+    scale: 0.0003,
+    zeroPoint: -0.002,
+    nibble: 0,
+    indices: part(indices),
+    values: part(values),
+    packed: part(packed),
+  }
+}
+
+function sparse(share: number): FrameStep {
+  const indices = listed(share)
+  const values = Float32Array.from(indices, () => normal() * 0.01)
+  return { op: 'sparse', indices: part(indices), values: part(values) }
+}
+
+function quantized(columns: number): FrameStep {
+  return { op: 'quantized', bit: 0, column: 0, columns, signs: part(signs), scales: part(scales) }
+}
+
+function frame(...steps: FrameStep[]): Frame {
+  return { first: 0, count: COUNT, load: 'BF16', steps, store: 'BF16' }
+}
+
+process.stdout.write(`${'GB/s'.padEnd(36)}    simd   plain   ratio\n`)
+const frames: [string, Frame][] = [
+  ['frame bf16, no step', frame()],
+  ['frame bf16 + int4, 1 % outliers', frame(int4(0.01))],
+  ['frame bf16 + int4, 50 % outliers', frame(int4(0.5))],
+  ['frame bf16 + sparse, 10 % kept', frame(sparse(0.1))],
+  ['frame bf16 + quantized, 4096 columns', frame(quantized(4096))],
+  ['frame bf16 + quantized, 3 columns', frame(quantized(3))],
+  [
+    'frame bf16 + int4 + round + int4',
+    frame(int4(0.01), { op: 'round', dtype: 'BF16' }, int4(0.01)),
+  ],
+]
+for (const [name, each] of frames) report(name, 2, machine => decodeFrame(machine, each, parts))
+report('load bf16', 2, machine => machine.load('BF16', bytes(base), COUNT))
+report('load f16', 2, machine => machine.load('F16', bytes(half), COUNT))
+report('load f32', 4, machine => machine.load('F32', bytes(delta), COUNT))
+report('store bf16', 2, machine => machine.store('BF16'))
+report('store f16', 2, machine => machine.store('F16'))
+report('store f32', 4, machine => machine.store('F32'))
+report('round bf16', 2, machine => machine.round('BF16'))
+report('round f16', 2, machine => machine.round('F16'))
+report('subtract bf16', 2, machine => machine.subtractFrom('BF16', bytes(base)))

@@ -1,0 +1,13 @@
+export { addInt4, addQuantized, addSparse } from './add'
+export {
+  loadBF16,
+  loadF16,
+  loadF64,
+  roundBF16,
+  roundF16,
+  storeBF16,
+  storeF16,
+  storeF64,
+  subtractFrom,
+} from './cast'
+export { A, ACC, B, BLOCK, C, OTHER, OUT, PLANES, RESULTS, ROUNDED } from './memory'

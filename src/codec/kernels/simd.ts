@@ -1,0 +1,163 @@
+import { type Dtype, type FloatDtype, itemBytes } from '../dtypes.ts'
+import { FRAME_ELEMENTS } from '../limits.ts'
+import { widen } from '../widen.ts'
+import type { FrameMachine, Int4Run, QuantizedRun } from './machine.ts'
+import {
+  checkElements,
+  checkInt4,
+  checkListed,
+  checkQuantized,
+  int4Table,
+  readOffsets,
+} from './parts.ts'
+import { Instance, Module, type WasmAddress, type WasmModule } from './web-assembly.ts'
+
+type Cast = (to: number, from: number, count: number) => void
+
+/** What `assembly/index.ts` exports; the addresses are those of `assembly/memory.ts`. */
+export interface Kernels {
+  readonly memory: { readonly buffer: ArrayBuffer }
+  readonly ACC: WasmAddress
+  readonly A: WasmAddress
+  readonly B: WasmAddress
+  readonly C: WasmAddress
+  readonly OUT: WasmAddress
+  readonly OTHER: WasmAddress
+  readonly ROUNDED: WasmAddress
+  readonly RESULTS: WasmAddress
+  readonly PLANES: WasmAddress
+  readonly BLOCK: WasmAddress
+  readonly loadBF16: Cast
+  readonly loadF16: Cast
+  readonly loadF64: Cast
+  readonly storeBF16: Cast
+  readonly storeF16: Cast
+  readonly storeF64: Cast
+  readonly roundBF16: Cast
+  readonly roundF16: Cast
+  readonly subtractFrom: Cast
+  addInt4(count: number, first: bigint, listed: number, nibble: number): number
+  addSparse(count: number, first: bigint, listed: number): number
+  addQuantized(count: number, bit: number, head: number, columns: number, rows: number): void
+}
+
+/**
+ * A machine whose operations are the kernels of `kernels.wasm`, given as its bytes or as the `WebAssembly.Module`
+ * compiled from them: the codec does no I/O. It takes 26 MiB of address space, of which it touches what frames need.
+ * @throws WebAssembly.CompileError where SIMD is missing.
+ */
+export function openKernels(wasm: Uint8Array<ArrayBuffer> | WasmModule): SimdMachine {
+  const module = wasm instanceof Uint8Array ? new Module(wasm as Uint8Array<ArrayBuffer>) : wasm
+  return new SimdMachine(new Instance(module).exports as Kernels)
+}
+
+/** The operations of a {@link FrameMachine} in WebAssembly: see `PlainMachine` for what they mean. */
+export class SimdMachine implements FrameMachine {
+  readonly #kernels: Kernels
+  readonly #bytes: Uint8Array<ArrayBuffer>
+  readonly #all: Float32Array<ArrayBuffer>
+  readonly #acc: number
+  readonly #block: number
+  #count = 0
+
+  /** `kernels` are the exports of an instance of `kernels.wasm`: see {@link openKernels}. */
+  constructor(kernels: Kernels) {
+    const { buffer } = kernels.memory
+    this.#kernels = kernels
+    this.#acc = kernels.ACC.value
+    this.#block = kernels.BLOCK.value
+    this.#bytes = new Uint8Array(buffer)
+    this.#all = new Float32Array(buffer, this.#acc, FRAME_ELEMENTS)
+  }
+
+  load(dtype: Dtype, bytes: Uint8Array, count: number): void {
+    checkElements(dtype, bytes, count)
+    this.#count = count
+    if (dtype === 'F32') this.#bytes.set(bytes.subarray(0, count * 4), this.#acc)
+    else if (dtype === 'F64' || dtype === 'F16' || dtype === 'BF16') {
+      for (let at = 0; at < count; at += this.#block) {
+        this.#widen(dtype, bytes, at, this.#acc + at * 4)
+      }
+    } else widen(dtype, bytes, count, this.values())
+  }
+
+  round(dtype: FloatDtype): void {
+    if (dtype === 'BF16') this.#kernels.roundBF16(this.#acc, this.#acc, this.#count)
+    if (dtype === 'F16') this.#kernels.roundF16(this.#acc, this.#acc, this.#count)
+  }
+
+  addInt4(run: Int4Run): void {
+    const { A, B, C, PLANES } = this.#kernels
+    const listed = checkInt4(run, this.#count)
+    this.#put(run.indices, A)
+    this.#put(run.values.subarray(0, listed * 2), B)
+    this.#put(run.packed.subarray(0, (run.nibble + this.#count - listed + 1) >> 1), C)
+    const table = new Uint8Array(int4Table(run.scale, run.zeroPoint).buffer)
+    for (let i = 0; i < 64; i++) this.#bytes[PLANES.value + (i & 3) * 16 + (i >> 2)] = table[i]!
+    if (!this.#kernels.addInt4(this.#count, BigInt(run.first), listed, run.nibble)) {
+      readOffsets(run.indices, run.first, this.#count)
+    }
+  }
+
+  addSparse(first: number, indices: Uint8Array, values: Uint8Array): void {
+    const listed = checkListed(indices, values, 4, this.#count)
+    this.#put(indices, this.#kernels.A)
+    this.#put(values.subarray(0, listed * 4), this.#kernels.B)
+    if (!this.#kernels.addSparse(this.#count, BigInt(first), listed)) {
+      readOffsets(indices, first, this.#count)
+    }
+  }
+
+  addQuantized(run: QuantizedRun): void {
+    const rows = checkQuantized(run, this.#count)
+    this.#put(run.signs.subarray(0, (run.bit + this.#count + 7) >> 3), this.#kernels.A)
+    this.#put(run.scales.subarray(0, rows * 2), this.#kernels.B)
+    const head = Math.min(run.columns - run.column, this.#count)
+    const columns = Math.min(run.columns, this.#count)
+    this.#kernels.addQuantized(this.#count, run.bit, head, columns, rows)
+  }
+
+  store(dtype: FloatDtype): Uint8Array<ArrayBuffer> {
+    const out = this.#kernels.OUT.value
+    if (dtype === 'F32') return this.#bytes.subarray(this.#acc, this.#acc + this.#count * 4)
+    if (dtype === 'BF16') this.#kernels.storeBF16(out, this.#acc, this.#count)
+    else if (dtype === 'F16') this.#kernels.storeF16(out, this.#acc, this.#count)
+    else this.#kernels.storeF64(out, this.#acc, this.#count)
+    return this.#bytes.subarray(out, out + this.#count * itemBytes(dtype))
+  }
+
+  subtractFrom(dtype: Dtype, tuned: Uint8Array): void {
+    checkElements(dtype, tuned, this.#count)
+    const other = this.#kernels.OTHER.value
+    for (let at = 0; at < this.#count; at += this.#block) {
+      const count = this.#widen(dtype, tuned, at, other)
+      this.#kernels.subtractFrom(this.#acc + at * 4, other, count)
+    }
+  }
+
+  values(): Float32Array<ArrayBuffer> {
+    return this.#all.subarray(0, this.#count)
+  }
+
+  #put(bytes: Uint8Array, area: WasmAddress): void {
+    this.#bytes.set(bytes, area.value)
+  }
+
+  /** Widens one block of `bytes`, from element `at` on, to address `to`; returns its elements. */
+  #widen(dtype: Dtype, bytes: Uint8Array, at: number, to: number): number {
+    const { A, loadBF16, loadF16, loadF64 } = this.#kernels
+    const count = Math.min(this.#block, this.#count - at)
+    const width = itemBytes(dtype)
+    const part = bytes.subarray(at * width, (at + count) * width)
+    if (dtype === 'F32') {
+      this.#bytes.set(part, to)
+    } else if (dtype === 'BF16' || dtype === 'F16' || dtype === 'F64') {
+      this.#put(part, A)
+      const cast = dtype === 'BF16' ? loadBF16 : dtype === 'F16' ? loadF16 : loadF64
+      cast(to, A.value, count)
+    } else {
+      widen(dtype, part, count, new Float32Array(this.#bytes.buffer, to, count))
+    }
+    return count
+  }
+}
