@@ -173,7 +173,11 @@ export class DeltaReader {
     const length = uint32(prefix, MAGIC.length + 4)
     const most = Math.min(LIMITS.headerBytes, this.#payloadEnd() - PREFIX_BYTES)
     if (length === 0 || length > most) {
-      refuse('header-length', `expected a header of 1 to ${most} bytes, got ${length}`, 11)
+      refuse(
+        'header-length',
+        `expected a header of 1 to ${most} bytes, got ${length}`,
+        MAGIC.length + 4,
+      )
     }
     return length
   }

@@ -1,6 +1,13 @@
 import { createHash } from 'node:crypto'
 import { globSync, readFileSync } from 'node:fs'
-import { type DeltaIndex, DeltaReader, type DeltaReaderOptions } from '../../src/codec/index.ts'
+import {
+  type DeltaIndex,
+  type DeltaPlan,
+  DeltaReader,
+  type DeltaReaderOptions,
+  deltaPrefix,
+  recordHeader,
+} from '../../src/codec/index.ts'
 
 /** One array record, as loosely as a forger would write it. */
 export interface Record {
@@ -93,4 +100,35 @@ export function goldenDeltas(): Map<string, Uint8Array> {
   const paths = globSync('**/*.wdelta', { cwd: root }).sort()
   if (paths.length === 0) throw new Error(`no golden .wdelta below ${root}`)
   return new Map(paths.map(path => [path, new Uint8Array(readFileSync(root + path))]))
+}
+
+/** The file of a plan whose arrays are given by name and field. */
+export function writeDelta(
+  plan: DeltaPlan,
+  data: (name: string, field: string) => Uint8Array,
+): Uint8Array {
+  const parts = plan.tensors.flatMap(({ entry, arrays }) =>
+    arrays.flatMap(({ field, length }) => [
+      recordHeader(entry.name, field, length),
+      data(entry.name, field.name),
+    ]),
+  )
+  return sealed(deltaPrefix(plan), ...parts)
+}
+
+/** A plan's file in which nothing changes: all values 0, the first elements kept. */
+export function zeroDelta(plan: DeltaPlan): Uint8Array {
+  const sizes = new Map(
+    plan.tensors.flatMap(({ entry, arrays }) =>
+      arrays.map(({ field, bytes }) => [`${entry.name}/${field.name}`, bytes] as const),
+    ),
+  )
+  return writeDelta(plan, (name, field) => {
+    const bytes = new Uint8Array(sizes.get(`${name}/${field}`)!)
+    if (field !== 'indices' && field !== 'outlier_idx') return bytes
+    new BigInt64Array(bytes.buffer).forEach((_, i, all) => {
+      all[i] = BigInt(i)
+    })
+    return bytes
+  })
 }

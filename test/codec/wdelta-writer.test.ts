@@ -6,40 +6,11 @@ import {
   type DeltaPlan,
   type DeltaTensor,
   type Dtype,
-  deltaPrefix,
   type PlanOptions,
   type PlanTensor,
   planDelta,
-  recordHeader,
 } from '../../src/codec/index.ts'
-import { goldenDeltas, PARENT, readDelta, sealed } from './wdelta-files.ts'
-
-/** The file of a plan whose arrays are given by name and field. */
-function write(plan: DeltaPlan, data: (name: string, field: string) => Uint8Array): Uint8Array {
-  const parts = plan.tensors.flatMap(({ entry, arrays }) =>
-    arrays.flatMap(({ field, length }) => [
-      recordHeader(entry.name, field, length),
-      data(entry.name, field.name),
-    ]),
-  )
-  return sealed(deltaPrefix(plan), ...parts)
-}
-
-function zeros(plan: DeltaPlan): Uint8Array {
-  const sizes = new Map(
-    plan.tensors.flatMap(({ entry, arrays }) =>
-      arrays.map(({ field, bytes }) => [`${entry.name}/${field.name}`, bytes] as const),
-    ),
-  )
-  return write(plan, (name, field) => {
-    const bytes = new Uint8Array(sizes.get(`${name}/${field}`)!)
-    if (field !== 'indices' && field !== 'outlier_idx') return bytes
-    new BigInt64Array(bytes.buffer).forEach((_, i, all) => {
-      all[i] = BigInt(i)
-    })
-    return bytes
-  })
-}
+import { goldenDeltas, PARENT, readDelta, writeDelta, zeroDelta } from './wdelta-files.ts'
 
 /** Where the array of a field lies, by the reference's name of the field. */
 function rangeOf(tensor: DeltaTensor, field: string): ArrayRange | null {
@@ -79,7 +50,7 @@ t.test('golden files are written again byte for byte', async t => {
     const index = readDelta(file)
     const byName = new Map(index.tensors.map(tensor => [tensor.name, tensor]))
     const plan = planOf(index)
-    const written = write(plan, (name, field) => arrayBytes(file, byName.get(name)!, field))
+    const written = writeDelta(plan, (name, field) => arrayBytes(file, byName.get(name)!, field))
     t.equal(plan.size, file.length, `${path}: size`)
     t.ok(Buffer.from(file).equals(written), path)
   }
@@ -125,7 +96,7 @@ t.test('what a strategy cannot hold becomes sparse, and every planned file reads
         kept[strategy],
       )
     }
-    const file = zeros(planned)
+    const file = zeroDelta(planned)
     t.equal(file.length, planned.size)
     const index = readDelta(file)
     t.strictSame(
@@ -196,7 +167,7 @@ t.test("the header is Python's json.dumps: order, floats, escapes", async t => {
 t.test('records keep the given order, the header sorts', async t => {
   const planned = plan({ tensors: [tensor('b', [3]), tensor('a', [3]), tensor('c', [1])] })
   t.strictSame(
-    readDelta(zeros(planned)).tensors.map(({ name }) => name),
+    readDelta(zeroDelta(planned)).tensors.map(({ name }) => name),
     ['b', 'a', 'c'],
   )
   t.ok(headerOf(planned).indexOf('"a"') < headerOf(planned).indexOf('"b"'))
