@@ -1,6 +1,6 @@
 import type { StrategyV1 } from './delta-index.ts'
 import { type Dtype, elementCount, isDtype } from './dtypes.ts'
-import { type JsonMembers, type JsonValue, parseJson } from './json.ts'
+import { isCount, type JsonMembers, type JsonValue, parseJson } from './json.ts'
 import { LIMITS } from './limits.ts'
 import { checkName } from './utf8.ts'
 import { type DeltaHeader, FIELDS, quoted, refuse, type TensorEntry } from './wdelta-v1-format.ts'
@@ -13,13 +13,13 @@ const EXTRA_TEXT = 256
  * know are read over as the reference does, but only numbers, booleans, null and strings of up to 256 characters:
  * more would be payload that nobody looks at.
  * Source: deltatensors 0.2.0 `format.py`, `io.py` (`_tensor_header_entry`).
- * @throws CodecError of kind `delta`: what the JSON tokenizer throws; `header-object`, `parent-hash`, `strategy`,
+ * @throws CodecError of kind `delta`: what `parseJson` throws; `header-object`, `parent-hash`, `strategy`,
  * `strategy-unknown`, `tensors`, `no-tensors`, `too-many-tensors`, `name`, `entry`, `shape`, `output-dtype`,
  * `tuned-dtype`, `sparsity`, `outlier-fraction`, `element-count`, `column-count`, `outlier-count`, `array-ref`,
  * `extra-key`
  */
 export function parseDeltaHeader(json: Uint8Array, offset: number): DeltaHeader {
-  const root = parseJson(json, offset)
+  const root = parseJson(json, offset, 'delta')
   if (root.kind !== 'object') {
     refuse('header-object', `the header: expected an object, got ${describe(root)}`, root.offset)
   }
@@ -68,6 +68,15 @@ class Fields {
   number(key: string, rule: string): number {
     const value = this.get(key)
     return value?.kind === 'number' ? value.value : this.fail(key, rule, 'a number')
+  }
+
+  /** An integer written as one, from `least` to `most`. */
+  count(key: string, rule: string, least: number, most: number): number {
+    const value = this.get(key)
+    if (isCount(value) && value.value >= least && value.value <= most) return value.value
+    const expected =
+      least === most ? `${least}, as the shape says` : `an integer from ${least} to ${most}`
+    return this.fail(key, rule, expected)
   }
 
   /** Refuses what `key` holds, or that it is missing. */
@@ -127,15 +136,14 @@ function readShape(fields: Fields): number[] {
   }
   let elements = 1
   return value.items.map(item => {
-    const size = item.kind === 'number' ? item.value : Number.NaN
-    if (!isCount(size, LIMITS.dimension)) {
-      fields.fail('shape', 'shape', `dimensions that are integers from 0 to ${LIMITS.dimension}`)
+    if (!isCount(item) || item.value > LIMITS.dimension) {
+      return fields.fail('shape', 'shape', `integers from 0 to ${LIMITS.dimension}`)
     }
-    elements *= size
+    elements *= item.value
     if (elements > LIMITS.elements) {
       fields.fail('shape', 'shape', `at most ${LIMITS.elements} elements`)
     }
-    return size
+    return item.value
   })
 }
 
@@ -156,24 +164,17 @@ function readStrategyFields(
     if (sparsity >= 0 && sparsity < 1) return { ...base, strategy, sparsity }
     return fields.fail('sparsity', 'sparsity', 'at least 0 and below 1')
   }
-  if (fields.number('n_elements', 'element-count') !== count) {
-    fields.fail('n_elements', 'element-count', `the ${count} elements of shape [${shape}]`)
+  if (strategy === 'quantized' && count === 0) {
+    fields.fail('n_elements', 'element-count', 'a tensor that is not empty')
   }
+  fields.count('n_elements', 'element-count', count, count)
   if (strategy === 'quantized') {
-    if (count === 0) fields.fail('n_elements', 'element-count', 'a tensor that is not empty')
     const columns = shape.length > 1 ? elementCount(shape.slice(1)) : count
-    if (fields.number('n_cols', 'column-count') === columns) return { ...base, strategy, columns }
-    return fields.fail('n_cols', 'column-count', `the ${columns} columns of shape [${shape}]`)
+    return { ...base, strategy, columns: fields.count('n_cols', 'column-count', columns, columns) }
   }
   const outlierFraction = fields.number('outlier_fraction', 'outlier-fraction')
-  if (!Number.isFinite(outlierFraction)) {
-    fields.fail('outlier_fraction', 'outlier-fraction', 'a finite number')
-  }
-  const outliers = fields.number('n_outliers', 'outlier-count')
-  if (isCount(outliers, count - 1) && outliers > 0) {
-    return { ...base, strategy, outlierFraction, outliers }
-  }
-  return fields.fail('n_outliers', 'outlier-count', `an integer from 1 to ${count - 1}`)
+  const outliers = fields.count('n_outliers', 'outlier-count', 1, count - 1)
+  return { ...base, strategy, outlierFraction, outliers }
 }
 
 /** An array's place in the header holds `{"_ref": <its own name>}` and nothing else. */
@@ -185,15 +186,12 @@ function checkReference(fields: Fields, name: string): void {
   fields.fail(name, 'array-ref', `{"_ref":"${name}"}`)
 }
 
-function isCount(value: number, most: number): boolean {
-  return Number.isInteger(value) && value >= 0 && value <= most
-}
-
 function describe(value: JsonValue): string {
   switch (value.kind) {
     case 'string':
       return JSON.stringify(value.value.slice(0, 80))
     case 'number':
+      return value.text.slice(0, 40)
     case 'boolean':
       return String(value.value)
     case 'null':
