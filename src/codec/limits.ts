@@ -6,6 +6,8 @@ export const LIMITS = {
   metadataBytes: 1_000_000,
   /** Nesting of header JSON; the deepest valid one is tensors -> entry -> `{"_ref": …}`. */
   jsonDepth: 5,
+  /** Items of one JSON list: the longest valid one is a shape. */
+  jsonItems: 64,
   /** Tensors per model: the largest published mixture of experts has under 100,000. */
   tensors: 500_000,
   /** Shards per model. */

@@ -151,8 +151,7 @@ export class ScaleCheck {
   readonly #label: string
   readonly #rule: string
   readonly #signed: boolean
-  /** The last value, widened. */
-  value = 0
+  #last = 0
   /** All values so far are zero. */
   zero = true
 
@@ -170,7 +169,12 @@ export class ScaleCheck {
       if ((bits & 0x7c00) === 0x7c00 || bits > highest) this.#refuse(bits, offset + i * 2)
       if ((bits & 0x7fff) !== 0) this.zero = false
     }
-    this.value = widenHalf(halves[halves.length - 1]!)
+    this.#last = halves[halves.length - 1]!
+  }
+
+  /** The last value, widened. */
+  get value(): number {
+    return widenHalf(this.#last)
   }
 
   #refuse(bits: number, offset: number): never {

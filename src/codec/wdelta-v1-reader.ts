@@ -309,7 +309,8 @@ export function indexDelta(bytes: Uint8Array, hasher: Hasher): DeltaIndex {
 }
 
 function uint32(bytes: Uint8Array, at: number): number {
-  return new DataView(bytes.buffer, bytes.byteOffset).getUint32(at, true)
+  const low = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16)
+  return (low | (bytes[at + 3]! << 24)) >>> 0
 }
 
 /** A little-endian uint64 as a double: exact below 2^53. */

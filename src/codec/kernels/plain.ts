@@ -1,7 +1,7 @@
 import { type Dtype, type FloatDtype, itemBytes } from '../dtypes.ts'
 import { FRAME_ELEMENTS } from '../limits.ts'
 import { narrow, widen } from '../widen.ts'
-import type { FrameMachine, Int4Run, QuantizedRun } from './machine.ts'
+import type { Cut, Extremes, FrameError, FrameMachine, Int4Codes, Int4Grid, Int4Run, Kept, QuantizedRun, Ranks } from './machine.ts'
 import {
   checkElements,
   checkInt4,
@@ -10,10 +10,16 @@ import {
   int4Table,
   readOffsets,
 } from './parts.ts'
+import { countAbove, errorBetween, histogramHigh, histogramLow, packSigns, pairwiseAbsSum, quantizeInt4, selectTop, sumOfSquares } from './plain-encode.ts'
 
 /** The float32 sum. Of two NaN the first one stays, as in SIMD; the language leaves that open. */
 function sum(a: number, b: number): number {
   return Number.isNaN(a) ? a : Math.fround(a + b)
+}
+
+/** The float32 difference; NaN as in {@link sum}. */
+function difference(a: number, b: number): number {
+  return Number.isNaN(a) ? a : Math.fround(a - b)
 }
 
 /**
@@ -88,11 +94,49 @@ export class PlainMachine implements FrameMachine {
   subtractFrom(dtype: Dtype, tuned: Uint8Array): void {
     const acc = this.#acc
     const values = this.#widened(dtype, tuned)
-    for (let e = 0; e < acc.length; e++) acc[e] = sum(values[e]!, -acc[e]!)
+    for (let e = 0; e < acc.length; e++) acc[e] = difference(values[e]!, acc[e]!)
   }
 
   values(): Float32Array {
     return this.#acc
+  }
+
+  histogramHigh(into: Uint32Array): void {
+    histogramHigh(this.#acc, into)
+  }
+
+  histogramLow(high: number, positive: Uint32Array, negative: Uint32Array): Extremes {
+    return histogramLow(this.#acc, high, positive, negative)
+  }
+
+  countAbove(threshold: number): Ranks {
+    return countAbove(this.#acc, threshold)
+  }
+
+  selectTop(cut: Cut): Kept {
+    return selectTop(this.#acc, cut)
+  }
+
+  quantizeInt4(grid: Int4Grid): Int4Codes {
+    return quantizeInt4(this.#acc, grid)
+  }
+
+  packSigns(bit: number): Uint8Array<ArrayBuffer> {
+    return packSigns(this.#acc, bit)
+  }
+
+  pairwiseAbsSum(first: number, count: number): number {
+    return pairwiseAbsSum(this.#acc, first, count)
+  }
+
+  errorAgainst(dtype: Dtype, tuned: Uint8Array, stored: FloatDtype): FrameError {
+    const rounded = new Float32Array(this.#acc.length)
+    widen(stored, this.store(stored), rounded.length, rounded)
+    return errorBetween(rounded, this.#widened(dtype, tuned))
+  }
+
+  sumOfSquares(): number {
+    return sumOfSquares(this.#acc)
   }
 
   #widened(dtype: Dtype, bytes: Uint8Array): Float32Array {

@@ -11,3 +11,6 @@ export {
   subtractFrom,
 } from './cast'
 export { A, ACC, B, BLOCK, C, OTHER, OUT, PLANES, RESULTS, ROUNDED } from './memory'
+export {
+  addError, collectHigh, countAbove, packSigns, pairwiseAbsSum, quantizeInt4, selectTop, sumOfSquares,
+} from './encode'

@@ -18,6 +18,8 @@ const TABLE = memory.data<u32>([
   0x00007c00, 0x00007c00, 0x00007c00, 0x00007c00, // infinity as float16
   0x00000200, 0x00000200, 0x00000200, 0x00000200, // quiet bit of float16
   0x000003ff, 0x000003ff, 0x000003ff, 0x000003ff, // mantissa of float16
+  0x4b400000, 0x4b400000, 0x4b400000, 0x4b400000, // 1.5 * 2^23
+  0x41700000, 0x41700000, 0x41700000, 0x41700000, // 15
 ], 16)
 
 // @ts-ignore: decorator
@@ -40,6 +42,8 @@ export const HALF_REBIAS: i32 = 11
 export const HALF_INFINITY_BITS: i32 = 12
 export const HALF_QUIET: i32 = 13
 export const HALF_MANTISSA: i32 = 14
+export const ROUNDER: i32 = 15
+export const CODE: i32 = 16
 /** The same bits as HALF_MAGNITUDE. */
 export const BF16_BIAS: i32 = 0
 

@@ -1,0 +1,360 @@
+import { DTYPE_BITS, type Dtype, dtypeRank, isDtype } from './dtypes.ts'
+import { CodecError } from './errors.ts'
+import { isCount, type JsonValue, parseJson } from './json.ts'
+import type { Layout, LayoutTensor } from './layout.ts'
+import { LIMITS } from './limits.ts'
+import { checkName, compareUtf8, utf8 } from './utf8.ts'
+
+/** Bytes of the word that holds the header's length. */
+const LENGTH_BYTES = 8
+const METADATA = '__metadata__'
+/** The writer pads its header so that data begins at a multiple of this. */
+const ALIGNMENT = 8
+
+/**
+ * Bytes of length word and header, from the first 8 bytes of a file. `fileSize` is null where it is not known yet.
+ * @throws CodecError `header-too-small`, `header-too-large`, `header-length`
+ */
+export function headerBytes(first: Uint8Array, fileSize: number | null): number {
+  if (first.length < LENGTH_BYTES) {
+    refuse('header-too-small', `expected at least ${LENGTH_BYTES} bytes, got ${first.length}`, 0)
+  }
+  const view = new DataView(first.buffer, first.byteOffset)
+  const length = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32
+  if (length > LIMITS.headerBytes) {
+    refuse(
+      'header-too-large',
+      `expected a header of at most ${LIMITS.headerBytes} bytes, got ${length}`,
+      0,
+    )
+  }
+  if (fileSize !== null && LENGTH_BYTES + length > fileSize) {
+    refuse('header-length', `a header of ${length} bytes in a file of ${fileSize}`, 0)
+  }
+  return LENGTH_BYTES + length
+}
+
+/**
+ * Parses length word and header of a safetensors file of `fileSize` bytes, by the reference's rules and the stricter policy
+ * `strict-1`: no key twice, object form only, the three fields only, padding of spaces, names and sizes within LIMITS.
+ * Source: huggingface/safetensors `safetensors/src/tensor.rs`.
+ * @throws CodecError of kind `safetensors`: what {@link headerBytes} and the JSON tokenizer throw; `header-start`,
+ * `metadata`, `too-many-tensors`, `name`, `entry`, `dtype`, `shape`, `offsets`, `overflow`, `misaligned`, `size`, `hole`, `file-size`
+ */
+export function parseLayout(header: Uint8Array, fileSize: number): Layout {
+  const expected = headerBytes(header, fileSize)
+  if (header.length !== expected) {
+    refuse('header-length', `expected ${expected} bytes of header, got ${header.length}`, 0)
+  }
+  const layout = readHeader(header)
+  if (layout.size !== fileSize) {
+    refuse(
+      'file-size',
+      `the header describes a file of ${layout.size} bytes, got ${fileSize}`,
+      LENGTH_BYTES,
+    )
+  }
+  return layout
+}
+
+/** The layout that a header describes; its size is where the last tensor ends. */
+function readHeader(header: Uint8Array): Layout {
+  if (header[LENGTH_BYTES] !== 0x7b) {
+    refuse('header-start', 'expected the header to begin with {', LENGTH_BYTES)
+  }
+  const root = parseJson(header.subarray(LENGTH_BYTES), LENGTH_BYTES, 'safetensors')
+  if (root.kind !== 'object') return refuse('header-start', 'expected an object', LENGTH_BYTES)
+  const tensors: ParsedTensor[] = []
+  let metadata: Map<string, string> | null = null
+  for (const [name, value] of root.members) {
+    if (name === METADATA) metadata = parseMetadata(value)
+    else tensors.push(parseTensor(name, value))
+  }
+  if (tensors.length > LIMITS.tensors) {
+    refuse(
+      'too-many-tensors',
+      `expected at most ${LIMITS.tensors} tensors, got ${tensors.length}`,
+      LENGTH_BYTES,
+    )
+  }
+  const size = placeTensors(tensors, header.length)
+  return {
+    header,
+    metadata,
+    size,
+    tensors: tensors.map(({ offset: _offset, ...tensor }) => tensor),
+  }
+}
+
+/** A tensor with the place in the header that speaks of it. */
+type ParsedTensor = LayoutTensor & { offset: number }
+
+function parseMetadata(value: JsonValue): Map<string, string> {
+  if (value.kind !== 'object') {
+    return refuse('metadata', `${METADATA}: expected an object of strings`, value.offset)
+  }
+  const metadata = new Map<string, string>()
+  let bytes = 0
+  for (const [key, member] of value.members) {
+    if (member.kind !== 'string') {
+      return refuse('metadata', `${METADATA}: expected a string for ${quoted(key)}`, member.offset)
+    }
+    metadata.set(key, member.value)
+    bytes += key.length + member.value.length
+  }
+  if (bytes > LIMITS.metadataBytes) {
+    refuse('metadata', `${METADATA}: expected at most ${LIMITS.metadataBytes} bytes`, value.offset)
+  }
+  return metadata
+}
+
+/** `begin` and `end` are still counted from the start of the data. */
+function parseTensor(name: string, value: JsonValue): ParsedTensor {
+  const { offset } = value
+  checkName('safetensors', name, offset)
+  if (value.kind !== 'object') return refuse('entry', `${quoted(name)}: expected an object`, offset)
+  const { members } = value
+  for (const key of members.keys()) {
+    if (key === 'dtype' || key === 'shape' || key === 'data_offsets') continue
+    refuse(
+      'entry',
+      `${quoted(name)}: expected dtype, shape and data_offsets, got ${quoted(key)}`,
+      offset,
+    )
+  }
+  const dtype = members.get('dtype')
+  if (dtype?.kind !== 'string' || !isDtype(dtype.value)) {
+    const came = dtype?.kind === 'string' ? quoted(dtype.value) : (dtype?.kind ?? 'nothing')
+    return refuse(
+      'dtype',
+      `${quoted(name)}: expected a dtype of safetensors, got ${came}`,
+      dtype?.offset ?? offset,
+    )
+  }
+  const shape = parseCounts(name, members.get('shape'), 'shape', offset)
+  if (shape.length > LIMITS.rank || shape.some(dimension => dimension > LIMITS.dimension)) {
+    refuse(
+      'shape',
+      `${quoted(name)}: expected at most ${LIMITS.rank} dimensions of at most ${LIMITS.dimension}`,
+      offset,
+    )
+  }
+  const offsets = parseCounts(name, members.get('data_offsets'), 'offsets', offset)
+  const [begin, end] = offsets
+  if (begin === undefined || end === undefined || offsets.length !== 2 || begin > end) {
+    return refuse(
+      'offsets',
+      `${quoted(name)}: expected data_offsets [begin, end], got [${offsets}]`,
+      offset,
+    )
+  }
+  checkSize(name, dtype.value, shape, end - begin, offset)
+  return { name, dtype: dtype.value, shape, begin, end, offset }
+}
+
+function parseCounts(
+  name: string,
+  value: JsonValue | undefined,
+  rule: 'shape' | 'offsets',
+  offset: number,
+): number[] {
+  if (value?.kind !== 'array') {
+    return refuse(rule, `${quoted(name)}: expected ${rule} to be a list`, value?.offset ?? offset)
+  }
+  return value.items.map(item => {
+    if (isCount(item)) return item.value
+    const expected = 'integers from 0 to 2^53 - 1'
+    return refuse(
+      rule,
+      `${quoted(name)}: expected ${rule} of ${expected}, got ${describe(item)}`,
+      item.offset,
+    )
+  })
+}
+
+function checkSize(
+  name: string,
+  dtype: Dtype,
+  shape: readonly number[],
+  bytes: number,
+  offset: number,
+): void {
+  let elements = 1
+  for (const dimension of shape) elements = multiply(name, elements, dimension, offset)
+  const bits = multiply(name, elements, DTYPE_BITS[dtype], offset)
+  if (bits % 8 !== 0) {
+    refuse(
+      'misaligned',
+      `${quoted(name)}: ${elements} elements of ${dtype} end within a byte`,
+      offset,
+    )
+  }
+  if (bits / 8 !== bytes) {
+    refuse(
+      'size',
+      `${quoted(name)}: [${shape}] of ${dtype} takes ${bits / 8} bytes, data_offsets hold ${bytes}`,
+      offset,
+    )
+  }
+}
+
+function multiply(name: string, a: number, b: number, offset: number): number {
+  if (b !== 0 && a > Number.MAX_SAFE_INTEGER / b) {
+    refuse('overflow', `${quoted(name)}: expected at most 2^53 - 1 bits`, offset)
+  }
+  return a * b
+}
+
+/** Sorts by offset, moves offsets to count from the start of the file, and returns where the last tensor ends. */
+function placeTensors(tensors: ParsedTensor[], dataStart: number): number {
+  tensors.sort((a, b) => a.begin - b.begin || a.end - b.end)
+  let next = 0
+  tensors.forEach((tensor, i) => {
+    const { name, begin, end, offset } = tensor
+    if (begin !== next) {
+      refuse('hole', `${quoted(name)}: expected its data to begin at ${next}, got ${begin}`, offset)
+    }
+    next = end
+    tensors[i] = { ...tensor, begin: begin + dataStart, end: end + dataStart }
+  })
+  return next + dataStart
+}
+
+/**
+ * Reads the header of a safetensors file that arrives in pieces, and counts the rest. A fault is thrown by the push that shows
+ * it: in the header as soon as it is complete, in the length as soon as a byte too many comes.
+ */
+export class LayoutReader {
+  /** What came of the header; grows by doubling with the bytes that came, never to a length that was only claimed. */
+  #pending = new Uint8Array(4096)
+  #size = 0
+  #declared: number | null = null
+  #layout: Layout | null = null
+
+  /** The layout, as soon as the header is complete. */
+  get layout(): Layout | null {
+    return this.#layout
+  }
+
+  /** Takes the next bytes of the file; only those of the header are kept. @throws CodecError as {@link parseLayout} */
+  push(chunk: Uint8Array): void {
+    if (!this.#layout) this.#collect(chunk)
+    this.#size += chunk.length
+    if (!this.#layout) this.#parse()
+    if (this.#layout && this.#size > this.#layout.size) {
+      const { size } = this.#layout
+      refuse('file-size', `the header describes a file of ${size} bytes, more came`, size)
+    }
+  }
+
+  /** Ends the file. @throws CodecError `header-too-small`, `header-length`, `file-size` if it is short */
+  end(): Layout {
+    if (!this.#layout) {
+      const held = this.#pending.subarray(0, Math.min(this.#size, this.#pending.length))
+      const declared = headerBytes(held, this.#size)
+      return refuse('header-length', `expected ${declared} bytes of header, got ${this.#size}`, 0)
+    }
+    const { size } = this.#layout
+    if (this.#size < size) {
+      refuse(
+        'file-size',
+        `the header describes a file of ${size} bytes, got ${this.#size}`,
+        this.#size,
+      )
+    }
+    return this.#layout
+  }
+
+  #parse(): void {
+    if (this.#size < LENGTH_BYTES) return
+    this.#declared ??= headerBytes(this.#pending.subarray(0, LENGTH_BYTES), null)
+    if (this.#size < this.#declared) return
+    this.#layout = readHeader(this.#pending.slice(0, this.#declared))
+    this.#pending = new Uint8Array(0)
+  }
+
+  #collect(chunk: Uint8Array): void {
+    const most = this.#declared ?? LENGTH_BYTES + LIMITS.headerBytes
+    const piece = chunk.subarray(0, most - this.#size)
+    const needed = this.#size + piece.length
+    if (needed > this.#pending.length) {
+      const grown = new Uint8Array(Math.max(needed, this.#pending.length * 2))
+      grown.set(this.#pending.subarray(0, this.#size))
+      this.#pending = grown
+    }
+    this.#pending.set(piece, this.#size)
+  }
+}
+
+/**
+ * The layout that the reference's writer gives these tensors: by dtype, widest alignment first, then by name; data without
+ * holes; compact JSON, `__metadata__` first, padded with spaces to a multiple of 8.
+ * @throws CodecError `header-too-large`
+ */
+export function buildLayout(
+  tensors: readonly {
+    readonly name: string
+    readonly dtype: Dtype
+    readonly shape: readonly number[]
+  }[],
+  metadata: ReadonlyMap<string, string> | null,
+): Layout {
+  const sorted = [...tensors].sort(
+    (a, b) => dtypeRank(b.dtype) - dtypeRank(a.dtype) || compareUtf8(a.name, b.name),
+  )
+  let at = 0
+  const placed = sorted.map(({ name, dtype, shape }) => {
+    const begin = at
+    at += (shape.reduce((n, dimension) => n * dimension, 1) * DTYPE_BITS[dtype]) / 8
+    return { name, dtype, shape, begin, end: at }
+  })
+  const header = writeHeader(placed, metadata)
+  const start = header.length
+  return {
+    header,
+    metadata,
+    size: start + at,
+    tensors: placed.map(t => ({ ...t, begin: t.begin + start, end: t.end + start })),
+  }
+}
+
+function writeHeader(
+  tensors: readonly LayoutTensor[],
+  metadata: ReadonlyMap<string, string> | null,
+): Uint8Array {
+  const members = tensors.map(
+    ({ name, dtype, shape, begin, end }) =>
+      `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape}],"data_offsets":[${begin},${end}]}`,
+  )
+  if (metadata) {
+    const pairs = [...metadata].map(
+      ([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`,
+    )
+    members.unshift(`"${METADATA}":{${pairs}}`)
+  }
+  const json = utf8(`{${members}}`)
+  const length = Math.ceil(json.length / ALIGNMENT) * ALIGNMENT
+  if (length > LIMITS.headerBytes) {
+    refuse(
+      'header-too-large',
+      `expected a header of at most ${LIMITS.headerBytes} bytes, got ${length}`,
+      null,
+    )
+  }
+  const header = new Uint8Array(LENGTH_BYTES + length).fill(0x20)
+  new DataView(header.buffer).setBigUint64(0, BigInt(length), true)
+  header.set(json, LENGTH_BYTES)
+  return header
+}
+
+function describe(value: JsonValue): string {
+  return value.kind === 'number' ? value.text : value.kind
+}
+
+function quoted(text: string): string {
+  return JSON.stringify(text.slice(0, 80))
+}
+
+function refuse(rule: string, message: string, offset: number | null): never {
+  throw new CodecError('safetensors', rule, message, offset)
+}

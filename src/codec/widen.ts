@@ -1,0 +1,129 @@
+import { DTYPE_BITS, type Dtype, type FloatDtype, itemBytes } from './dtypes.ts'
+import { CodecError } from './errors.ts'
+
+type Widening = (view: DataView, count: number, out: Float32Array) => void
+
+/** Widening of one element type that DataView can read. */
+const each =
+  (item: number, read: (view: DataView, at: number) => number): Widening =>
+  (view, count, out) => {
+    for (let i = 0; i < count; i++) out[i] = read(view, i * item)
+  }
+
+/** Widening by a table of all 256 values of a byte. */
+const byTable =
+  (table: Float32Array): Widening =>
+  (view, count, out) => {
+    for (let i = 0; i < count; i++) out[i] = table[view.getUint8(i)]!
+  }
+
+/** Widening to float32 bit patterns: a NaN's payload survives, which it need not as a JavaScript number. */
+const byBits =
+  (item: number, read: (view: DataView, at: number) => number): Widening =>
+  (view, count, out) => {
+    const bits = new Uint32Array(out.buffer, out.byteOffset, count)
+    for (let i = 0; i < count; i++) bits[i] = read(view, i * item)
+  }
+
+const WIDENINGS: Partial<Record<Dtype, Widening>> = {
+  BOOL: each(1, (view, at) => (view.getUint8(at) === 0 ? 0 : 1)),
+  U8: each(1, (view, at) => view.getUint8(at)),
+  I8: each(1, (view, at) => view.getInt8(at)),
+  F8_E5M2: byTable(floats8(5, 15, 'ieee')),
+  F8_E4M3: byTable(floats8(4, 7, 'fn')),
+  F8_E8M0: byTable(
+    Float32Array.from({ length: 256 }, (_, x) => (x === 255 ? NaN : 2 ** (x - 127))),
+  ),
+  F8_E4M3FNUZ: byTable(floats8(4, 8, 'fnuz')),
+  F8_E5M2FNUZ: byTable(floats8(5, 16, 'fnuz')),
+  I16: each(2, (view, at) => view.getInt16(at, true)),
+  U16: each(2, (view, at) => view.getUint16(at, true)),
+  F16: each(2, (view, at) => view.getFloat16(at, true)),
+  BF16: byBits(2, (view, at) => view.getUint16(at, true) << 16),
+  I32: each(4, (view, at) => view.getInt32(at, true)),
+  U32: each(4, (view, at) => view.getUint32(at, true)),
+  F32: byBits(4, (view, at) => view.getUint32(at, true)),
+  C64: byBits(8, (view, at) => view.getUint32(at, true)),
+  F64: each(8, (view, at) => view.getFloat64(at, true)),
+  I64: each(8, (view, at) => fromInt64(view.getBigInt64(at, true))),
+  U64: each(8, (view, at) => fromInt64(view.getBigUint64(at, true))),
+}
+
+/** True for every dtype whose elements are whole bytes: those that {@link widen} takes. */
+export function canWiden(dtype: Dtype): boolean {
+  return DTYPE_BITS[dtype] % 8 === 0
+}
+
+/**
+ * Widens `count` little-endian elements, which may be unaligned, to float32 as numpy's `astype(float32)` does: round to nearest
+ * even where float32 is narrower, the real part of C64. NaN payloads of BF16 and F32 survive.
+ * @throws CodecError `sub-byte-dtype` for F4 and F6, `part-length` if there are too few bytes
+ */
+export function widen(dtype: Dtype, bytes: Uint8Array, count: number, out: Float32Array): void {
+  const needed = count * itemBytes(dtype)
+  if (bytes.length < needed) {
+    throw new CodecError(
+      'model',
+      'part-length',
+      `expected ${needed} bytes of ${dtype}, got ${bytes.length}`,
+    )
+  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  WIDENINGS[dtype]!(view, count, out)
+}
+
+/**
+ * Casts float32 values to `dtype` into `out`, little-endian: round to nearest even, infinity beyond the range. A NaN stays a NaN:
+ * in BF16 with its sign and upper payload bits, quiet.
+ */
+export function narrow(dtype: FloatDtype, values: Float32Array, out: Uint8Array): void {
+  const view = new DataView(out.buffer, out.byteOffset, out.byteLength)
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length)
+  const item = itemBytes(dtype)
+  for (let i = 0; i < values.length; i++) {
+    const at = i * item
+    if (dtype === 'F32') view.setUint32(at, bits[i]!, true)
+    else if (dtype === 'BF16') view.setUint16(at, toBf16(bits[i]!), true)
+    else if (dtype === 'F16') view.setFloat16(at, values[i]!, true)
+    else view.setFloat64(at, values[i]!, true)
+  }
+}
+
+function toBf16(bits: number): number {
+  const nan = (bits & 0x7fffffff) > 0x7f800000
+  if (nan) return (bits >>> 16) | 0x40
+  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16
+}
+
+/**
+ * A 64-bit integer as a double that rounds to the same float32. Beyond 53 bits, the low ones are folded into one sticky bit:
+ * rounding to double first and then to float32 would round twice.
+ */
+function fromInt64(value: bigint): number {
+  if (value >= -(2n ** 53n) && value <= 2n ** 53n) return Number(value)
+  const high = value >> 12n
+  const sticky = value & 0xfffn ? 1n : 0n
+  return Number(high | sticky) * 4096
+}
+
+/**
+ * All values of an 8-bit float with `exponentBits` and `bias`. `ieee`: infinities and NaNs; `fn`: no infinity, NaN with all bits set;
+ * `fnuz`: no infinity, no -0, its pattern is the one NaN.
+ * Source: the FP8 formats of ml_dtypes and safetensors.
+ */
+function floats8(exponentBits: number, bias: number, kind: 'ieee' | 'fn' | 'fnuz'): Float32Array {
+  const mantissaBits = 7 - exponentBits
+  const top = 2 ** exponentBits - 1
+  return Float32Array.from({ length: 256 }, (_, byte) => {
+    const sign = byte & 0x80 ? -1 : 1
+    const exponent = (byte & 0x7f) >> mantissaBits
+    const mantissa = byte & (2 ** mantissaBits - 1)
+    if (kind === 'fnuz' && byte === 0x80) return NaN
+    if (kind === 'fn' && (byte & 0x7f) === 0x7f) return NaN
+    if (kind === 'ieee' && exponent === top) return mantissa === 0 ? sign * Infinity : NaN
+    const fraction = mantissa / 2 ** mantissaBits
+    const scaled =
+      exponent === 0 ? fraction * 2 ** (1 - bias) : (1 + fraction) * 2 ** (exponent - bias)
+    return sign * scaled
+  })
+}
