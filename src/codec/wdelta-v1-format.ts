@@ -1,9 +1,10 @@
 import type { StrategyV1 } from './delta-index.ts'
 import type { Dtype } from './dtypes.ts'
 import { CodecError } from './errors.ts'
+import { utf8 } from './utf8.ts'
 
 /** The first 7 bytes of a `.wdelta`: `wdelta` and a zero. Source: deltatensors 0.2.0 `format.py`, as all of this file. */
-export const MAGIC: Uint8Array = new TextEncoder().encode('wdelta\0')
+export const MAGIC: Uint8Array = utf8('wdelta\0')
 /** Bytes before the JSON header: magic, uint32 version, uint32 header length. */
 export const PREFIX_BYTES = 15
 /** Bytes after the last array: the SHA-256 of everything before. */
@@ -83,7 +84,7 @@ export function arrayLength(entry: TensorEntry, field: ArrayField): number | nul
     case 'quantized':
       return field.name === 'scales' ? entry.count / entry.columns : Math.ceil(entry.count / 8)
     case 'int4':
-      if (field.itemBytes === 1) return Math.ceil((entry.count - entry.outliers) / 2)
+      if (field.name === 'packed') return Math.ceil((entry.count - entry.outliers) / 2)
       return field.name.startsWith('outlier') ? entry.outliers : 1
   }
 }

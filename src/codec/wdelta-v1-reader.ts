@@ -1,6 +1,7 @@
 import type { DeltaIndex } from './delta-index.ts'
 import { LIMITS } from './limits.ts'
 import { type Program, PushCursor } from './push-cursor.ts'
+import { utf8 } from './utf8.ts'
 import { Aligner } from './wdelta-v1-checks.ts'
 import {
   type ArrayField,
@@ -34,7 +35,7 @@ export interface DeltaReaderOptions {
 
 /** Lengths from here on are not exact in a double, and no file is as long. */
 const INEXACT = 2 ** 53
-const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
  * Reads a `.wdelta` of version 1 that arrives in pieces of any size and makes its index. Checks every byte that has
@@ -190,7 +191,7 @@ export class DeltaReader {
       const arrays = new TensorArrays(entry)
       this.#tensors.set(entry.name, arrays)
       elements += entry.count
-      bytes += arrays.missingBytes(new TextEncoder().encode(entry.name).length)
+      bytes += arrays.missingBytes(utf8(entry.name).length)
     }
     if (elements > maxElements) {
       const came = `the header's tensors have ${elements} elements`
@@ -221,7 +222,7 @@ export class DeltaReader {
   /** The string in front of the uint32 that ends `bytes`. */
   #text(bytes: Uint8Array, offset: number): string {
     try {
-      return UTF8.decode(bytes.subarray(0, bytes.length - 4))
+      return decoder.decode(bytes.subarray(0, bytes.length - 4))
     } catch {
       return refuse('string-utf8', 'array record: a string is not valid UTF-8', offset)
     }

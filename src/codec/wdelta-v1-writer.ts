@@ -2,7 +2,7 @@ import type { StrategyV1 } from './delta-index.ts'
 import { type Dtype, isFloat } from './dtypes.ts'
 import { CodecError } from './errors.ts'
 import { LIMITS } from './limits.ts'
-import { compareUtf8 } from './utf8.ts'
+import { compareUtf8, utf8 } from './utf8.ts'
 import {
   type ArrayField,
   arrayLength,
@@ -78,16 +78,15 @@ export interface DeltaPlan {
 export function planDelta(options: PlanOptions): DeltaPlan {
   const { strategy, parentHash } = options
   const settled = checkOptions(options)
-  const encoder = new TextEncoder()
   let size = TRAILER_BYTES
   const tensors = options.tensors.map(tensor => {
     const planned = planTensor(tensor, settled)
-    const nameBytes = encoder.encode(tensor.name).length
+    const nameBytes = utf8(tensor.name).length
     for (const { field, bytes } of planned.arrays)
       size += recordHeaderBytes(nameBytes, field) + bytes
     return planned
   })
-  const header = encoder.encode(headerJson(parentHash, strategy, tensors))
+  const header = utf8(headerJson(parentHash, strategy, tensors))
   if (header.length > LIMITS.headerBytes) {
     const came = `got ${header.length} for ${tensors.length} tensors`
     refuse('header-length', `expected a header of at most ${LIMITS.headerBytes} bytes, ${came}`)
@@ -108,12 +107,11 @@ export function deltaPrefix({ header }: DeltaPlan): Uint8Array {
 
 /** What stands in front of the data of one array of `length` elements. */
 export function recordHeader(name: string, field: ArrayField, length: number): Uint8Array {
-  const encoder = new TextEncoder()
-  const nameBytes = encoder.encode(name)
+  const nameBytes = utf8(name)
   const bytes = new Uint8Array(recordHeaderBytes(nameBytes.length, field))
   const view = new DataView(bytes.buffer)
   let at = 0
-  for (const text of [nameBytes, encoder.encode(field.name), encoder.encode(field.dtype)]) {
+  for (const text of [nameBytes, utf8(field.name), utf8(field.dtype)]) {
     view.setUint32(at, text.length, true)
     bytes.set(text, at + 4)
     at += 4 + text.length
