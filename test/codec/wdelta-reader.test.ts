@@ -8,6 +8,7 @@ import {
   type DeltaReaderOptions,
   type Int4Tensor,
   indexDelta,
+  LIMITS,
   type SparseTensor,
 } from '../../src/codec/index.ts'
 import {
@@ -250,6 +251,11 @@ t.test('header', async t => {
   t.equal(without('tensors'), 'tensors')
   t.equal(changed({ tensors: {} }), 'no-tensors')
   t.equal(changed({ tensors: { s: [] } }), 'entry')
+  const many = Object.fromEntries(Array.from({ length: LIMITS.tensors + 1 }, (_, i) => [i, 0]))
+  t.throws(() => readDelta(deltaFile(headerOf(many), [])), {
+    name: 'CodecError',
+    rule: 'too-many-tensors',
+  })
   t.equal(changed({ note: 'made on a Tuesday', run: 7, ok: true, none: null }), 'accepted')
   t.equal(changed({ note: 'x'.repeat(257) }), 'extra-key')
   t.equal(changed({ blob: { _ref: 'blob' } }), 'extra-key')
