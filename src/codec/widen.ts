@@ -74,7 +74,7 @@ export function widen(dtype: Dtype, bytes: Uint8Array, count: number, out: Float
 
 /**
  * Casts float32 values to `dtype` into `out`, little-endian: round to nearest even, infinity beyond the range. A NaN stays a NaN:
- * in BF16 with its sign and upper payload bits, quiet.
+ * in BF16 and F16 with its sign and upper payload bits, quiet.
  */
 export function narrow(dtype: FloatDtype, values: Float32Array, out: Uint8Array): void {
   const view = new DataView(out.buffer, out.byteOffset, out.byteLength)
@@ -84,15 +84,24 @@ export function narrow(dtype: FloatDtype, values: Float32Array, out: Uint8Array)
     const at = i * item
     if (dtype === 'F32') view.setUint32(at, bits[i]!, true)
     else if (dtype === 'BF16') view.setUint16(at, toBf16(bits[i]!), true)
+    else if (dtype === 'F16' && isNaNBits(bits[i]!)) view.setUint16(at, toF16NaN(bits[i]!), true)
     else if (dtype === 'F16') view.setFloat16(at, values[i]!, true)
     else view.setFloat64(at, values[i]!, true)
   }
 }
 
 function toBf16(bits: number): number {
-  const nan = (bits & 0x7fffffff) > 0x7f800000
-  if (nan) return (bits >>> 16) | 0x40
+  if (isNaNBits(bits)) return (bits >>> 16) | 0x40
   return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16
+}
+
+/** Written out, as the engine's own cast keeps the payload or drops it, depending on whether it has compiled the code. */
+function toF16NaN(bits: number): number {
+  return ((bits >>> 16) & 0x8000) | 0x7e00 | ((bits >>> 13) & 0x3ff)
+}
+
+function isNaNBits(bits: number): boolean {
+  return (bits & 0x7fffffff) > 0x7f800000
 }
 
 /**

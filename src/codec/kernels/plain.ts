@@ -1,7 +1,18 @@
 import { type Dtype, type FloatDtype, itemBytes } from '../dtypes.ts'
 import { FRAME_ELEMENTS } from '../limits.ts'
 import { narrow, widen } from '../widen.ts'
-import type { Cut, Extremes, FrameError, FrameMachine, Int4Codes, Int4Grid, Int4Run, Kept, QuantizedRun, Ranks } from './machine.ts'
+import type {
+  Cut,
+  Extremes,
+  FrameError,
+  FrameMachine,
+  Int4Codes,
+  Int4Grid,
+  Int4Run,
+  Kept,
+  QuantizedRun,
+  Ranks,
+} from './machine.ts'
 import {
   checkElements,
   checkInt4,
@@ -10,7 +21,17 @@ import {
   int4Table,
   readOffsets,
 } from './parts.ts'
-import { countAbove, errorBetween, histogramHigh, histogramLow, packSigns, pairwiseAbsSum, quantizeInt4, selectTop, sumOfSquares } from './plain-encode.ts'
+import {
+  countAbove,
+  errorBetween,
+  histogramHigh,
+  histogramLow,
+  packSigns,
+  pairwiseAbsSum,
+  quantizeInt4,
+  selectTop,
+  sumOfSquares,
+} from './plain-encode.ts'
 
 /** The float32 sum. Of two NaN the first one stays, as in SIMD; the language leaves that open. */
 function sum(a: number, b: number): number {

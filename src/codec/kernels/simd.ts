@@ -1,7 +1,18 @@
 import { type Dtype, type FloatDtype, itemBytes } from '../dtypes.ts'
 import { FRAME_ELEMENTS } from '../limits.ts'
 import { widen } from '../widen.ts'
-import type { FrameMachine, Int4Run, QuantizedRun } from './machine.ts'
+import type {
+  Cut,
+  Extremes,
+  FrameError,
+  FrameMachine,
+  Int4Codes,
+  Int4Grid,
+  Int4Run,
+  Kept,
+  QuantizedRun,
+  Ranks,
+} from './machine.ts'
 import {
   checkElements,
   checkInt4,
@@ -10,6 +21,7 @@ import {
   int4Table,
   readOffsets,
 } from './parts.ts'
+import { histogramHigh } from './plain-encode.ts'
 import { Instance, Module, type WasmAddress, type WasmModule } from './web-assembly.ts'
 
 type Cast = (to: number, from: number, count: number) => void
@@ -39,6 +51,23 @@ export interface Kernels {
   addInt4(count: number, first: bigint, listed: number, nibble: number): number
   addSparse(count: number, first: bigint, listed: number): number
   addQuantized(count: number, bit: number, head: number, columns: number, rows: number): void
+  countAbove(count: number, threshold: number): void
+  selectTop(count: number, threshold: number, positive: number, negative: number): number
+  quantizeInt4(
+    count: number,
+    threshold: number,
+    positive: number,
+    negative: number,
+    min: number,
+    range: number,
+    mask: number,
+    nibble: number,
+  ): number
+  collectHigh(count: number, high: number): number
+  packSigns(count: number, bit: number): void
+  pairwiseAbsSum(at: number, count: number): number
+  addError(actual: number, expected: number, count: number): void
+  sumOfSquares(count: number): void
 }
 
 /**
@@ -82,8 +111,7 @@ export class SimdMachine implements FrameMachine {
   }
 
   round(dtype: FloatDtype): void {
-    if (dtype === 'BF16') this.#kernels.roundBF16(this.#acc, this.#acc, this.#count)
-    if (dtype === 'F16') this.#kernels.roundF16(this.#acc, this.#acc, this.#count)
+    this.#round(dtype, this.#acc, this.#acc, this.#count)
   }
 
   addInt4(run: Int4Run): void {
@@ -137,6 +165,114 @@ export class SimdMachine implements FrameMachine {
 
   values(): Float32Array<ArrayBuffer> {
     return this.#all.subarray(0, this.#count)
+  }
+
+  histogramHigh(into: Uint32Array): void {
+    histogramHigh(this.values(), into)
+  }
+
+  histogramLow(high: number, positive: Uint32Array, negative: Uint32Array): Extremes {
+    const found = this.#kernels.collectHigh(this.#count, high)
+    const extremes = this.#floats(this.#kernels.RESULTS, 8)
+    for (const bits of this.#words(this.#kernels.OUT, found)) {
+      const bins = bits >>> 31 ? negative : positive
+      bins[bits & 0x7fff]!++
+    }
+    return { min: Math.min(...extremes.subarray(0, 4)), max: Math.max(...extremes.subarray(4)) }
+  }
+
+  countAbove(threshold: number): Ranks {
+    this.#kernels.countAbove(this.#count, threshold)
+    const results = this.#words(this.#kernels.RESULTS, 3)
+    return { above: results[0]!, positiveTies: results[1]!, negativeTies: results[2]! }
+  }
+
+  selectTop(cut: Cut): Kept {
+    const { threshold, positive, negative } = this.#limits(cut)
+    return this.#kept(this.#kernels.selectTop(this.#count, threshold, positive, negative))
+  }
+
+  quantizeInt4(grid: Int4Grid): Int4Codes {
+    const { min, range, nibble } = grid
+    const { threshold, positive, negative } = this.#limits(grid)
+    const mask = range < 1e-8 ? 0 : 15
+    const listed = this.#kernels.quantizeInt4(
+      this.#count,
+      threshold,
+      positive,
+      negative,
+      min,
+      range,
+      mask,
+      nibble,
+    )
+    const length = (nibble + this.#count - listed + 1) >> 1
+    return { ...this.#kept(listed), packed: this.#copy(this.#kernels.C, length) }
+  }
+
+  packSigns(bit: number): Uint8Array<ArrayBuffer> {
+    this.#kernels.packSigns(this.#count, bit)
+    return this.#copy(this.#kernels.OUT, (bit + this.#count + 7) >> 3)
+  }
+
+  pairwiseAbsSum(first: number, count: number): number {
+    return this.#kernels.pairwiseAbsSum(this.#acc + first * 4, count)
+  }
+
+  errorAgainst(dtype: Dtype, tuned: Uint8Array, stored: FloatDtype): FrameError {
+    checkElements(dtype, tuned, this.#count)
+    const { addError, RESULTS } = this.#kernels
+    const other = this.#kernels.OTHER.value
+    const rounded = this.#kernels.ROUNDED.value
+    const sums = new Float64Array(this.#bytes.buffer, RESULTS.value, 6).fill(0)
+    for (let at = 0; at < this.#count; at += this.#block) {
+      const count = this.#widen(dtype, tuned, at, other)
+      this.#round(stored, rounded, this.#acc + at * 4, count)
+      addError(rounded, other, count)
+    }
+    return {
+      squaredError: sums[0]! + sums[1]! + (sums[2]! + sums[3]!),
+      maxAbs: Math.max(sums[4]!, sums[5]!),
+    }
+  }
+
+  sumOfSquares(): number {
+    this.#kernels.sumOfSquares(this.#count)
+    const sums = new Float64Array(this.#bytes.buffer, this.#kernels.RESULTS.value, 4)
+    return sums[0]! + sums[1]! + (sums[2]! + sums[3]!)
+  }
+
+  /** Casts `count` values at `from` to `dtype` and back, to `to`. */
+  #round(dtype: FloatDtype, to: number, from: number, count: number): void {
+    if (dtype === 'BF16') this.#kernels.roundBF16(to, from, count)
+    else if (dtype === 'F16') this.#kernels.roundF16(to, from, count)
+    else if (to !== from) this.#bytes.copyWithin(to, from, from + count * 4)
+  }
+
+  /** A cut in numbers that fit the kernels' 32 bits: no frame has more ties than elements. */
+  #limits({ threshold, takePositive, takeNegative }: Cut) {
+    const positive = Math.min(takePositive, this.#count)
+    const negative = Math.min(takeNegative, this.#count)
+    return { threshold, positive, negative }
+  }
+
+  #kept(listed: number): Kept {
+    return {
+      offsets: this.#words(this.#kernels.A, listed).slice(),
+      values: this.#floats(this.#kernels.B, listed).slice(),
+    }
+  }
+
+  #words(area: WasmAddress, length: number): Uint32Array<ArrayBuffer> {
+    return new Uint32Array(this.#bytes.buffer, area.value, length)
+  }
+
+  #floats(area: WasmAddress, length: number): Float32Array<ArrayBuffer> {
+    return new Float32Array(this.#bytes.buffer, area.value, length)
+  }
+
+  #copy(area: WasmAddress, length: number): Uint8Array<ArrayBuffer> {
+    return this.#bytes.slice(area.value, area.value + length)
   }
 
   #put(bytes: Uint8Array, area: WasmAddress): void {

@@ -76,6 +76,20 @@ t.test('known roundings to float16', async t => {
   }
 })
 
+t.test('NaN keeps its sign and the top of its payload, and turns quiet', async t => {
+  const words = Uint32Array.of(0x7fc12345, 0xffa10000, 0x7f800001)
+  for (const machine of [simd, plain]) {
+    machine.load('F32', bytes(words), words.length)
+    t.same(
+      [...new Uint32Array(machine.store('F32').slice().buffer)],
+      [...words],
+      'F32 is untouched',
+    )
+    t.same([...new Uint16Array(machine.store('BF16').slice().buffer)], [0x7fc1, 0xffe1, 0x7fc0])
+    t.same([...new Uint16Array(machine.store('F16').slice().buffer)], [0x7e09, 0xff08, 0x7e00])
+  }
+})
+
 t.test('load, round, subtract and store agree for every count, aligned or not', async t => {
   const make = maker(1)
   for (const count of COUNTS) {

@@ -38,20 +38,16 @@ export function loadBF16(to: i32, from: i32, count: i32): void {
 export function loadF16(to: i32, from: i32, count: i32): void {
   const magnitude = constant(HALF_MAGNITUDE)
   const infinity = constant(HALF_INFINITY)
-  const float = constant(HALF_TO_FLOAT)
+  const rebias = constant(HALF_TO_FLOAT)
   const infinite = constant(INFINITE)
   const normal = constant(HALF_NORMAL)
+  const quiet = constant(QUIET)
   for (const end = to + count * 4; to < end; to += 32, from += 16) {
     const half = v128.load(from)
-    v128.store(
-      to,
-      widenF16(i32x4.extend_low_i16x8_u(half), magnitude, infinity, float, infinite, normal),
-    )
-    v128.store(
-      to,
-      widenF16(i32x4.extend_high_i16x8_u(half), magnitude, infinity, float, infinite, normal),
-      16,
-    )
+    const low = i32x4.extend_low_i16x8_u(half)
+    const high = i32x4.extend_high_i16x8_u(half)
+    v128.store(to, widenF16(low, magnitude, infinity, rebias, infinite, normal, quiet))
+    v128.store(to, widenF16(high, magnitude, infinity, rebias, infinite, normal, quiet), 16)
   }
 }
 
@@ -142,26 +138,17 @@ export function roundF16(to: i32, from: i32, count: i32): void {
   const normal = constant(HALF_NORMAL)
   const overflow = constant(HALF_OVERFLOW)
   const infinity = constant(HALF_INFINITY_BITS)
-  const quiet = constant(HALF_QUIET)
+  const halfQuiet = constant(HALF_QUIET)
   const mantissa = constant(HALF_MANTISSA)
   const halfMagnitude = constant(HALF_MAGNITUDE)
   const halfInfinity = constant(HALF_INFINITY)
-  const float = constant(HALF_TO_FLOAT)
+  const back = constant(HALF_TO_FLOAT)
   const infinite = constant(INFINITE)
+  const quiet = constant(QUIET)
   for (const end = to + count * 4; to < end; to += 16, from += 16) {
-    const half = narrowF16(
-      v128.load(from),
-      magnitude,
-      rebias,
-      one,
-      magic,
-      normal,
-      overflow,
-      infinity,
-      quiet,
-      mantissa,
-    )
-    v128.store(to, widenF16(half, halfMagnitude, halfInfinity, float, infinite, normal))
+    const v = v128.load(from)
+    const half = narrowF16(v, magnitude, rebias, one, magic, normal, overflow, infinity, halfQuiet, mantissa)
+    v128.store(to, widenF16(half, halfMagnitude, halfInfinity, back, infinite, normal, quiet))
   }
 }
 

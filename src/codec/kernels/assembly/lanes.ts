@@ -59,17 +59,21 @@ export const BF16_BIAS: i32 = 0
 
 /**
  * float16 bits in 32-bit lanes to float32. Exact, and without subnormal float32 operands, which are slow: a subnormal
- * float16 becomes the mantissa of a number in [2^-14, 2^-13), from which 2^-14 is taken away.
+ * float16 becomes the mantissa of a number in [2^-14, 2^-13), from which 2^-14 is taken away. NaN keeps its payload
+ * and turns quiet.
  */
 // @ts-ignore: decorator
-@inline export function widenF16(half: v128, magnitude: v128, infinity: v128, rebias: v128, infinite: v128, normal: v128): v128 {
+@inline export function widenF16(
+  half: v128, magnitude: v128, infinity: v128, rebias: v128, infinite: v128, normal: v128, quiet: v128,
+): v128 {
   const shifted = i32x4.shl(v128.and(half, magnitude), 13)
   const sign = i32x4.shl(v128.andnot(half, magnitude), 16)
   const rebiased = i32x4.add(shifted, rebias)
   const small = f32x4.sub(v128.or(shifted, normal), normal)
   const finite = v128.bitselect(small, rebiased, i32x4.lt_s(rebiased, normal))
   const special = v128.and(i32x4.ge_s(shifted, infinity), infinite)
-  return v128.or(v128.or(finite, special), sign)
+  const nan = v128.and(i32x4.gt_s(shifted, infinity), quiet)
+  return v128.or(v128.or(finite, special), v128.or(nan, sign))
 }
 
 /** float32 to bfloat16 bits in 32-bit lanes: nearest even; NaN keeps its sign and top payload bits and turns quiet. */
