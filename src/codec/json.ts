@@ -155,7 +155,7 @@ class Parser {
   }
 
   #unescape(raw: string, start: number): string {
-    return raw.replace(/\\(u[0-9a-fA-F]{4}|[^])/g, (_, code: string) => {
+    return raw.replace(/\\(u[0-9a-fA-F]{4}|[\s\S])/g, (_, code: string) => {
       if (code.length === 5) return String.fromCharCode(Number.parseInt(code.slice(1), 16))
       const plain = ESCAPES[code]
       if (plain !== undefined) return plain

@@ -1,5 +1,5 @@
-import { type DeltaIndex, type DeltaTensor } from './delta-index.ts'
-import { type Dtype, type FloatDtype, elementCount, isFloat } from './dtypes.ts'
+import type { DeltaIndex, DeltaTensor } from './delta-index.ts'
+import { type Dtype, elementCount, type FloatDtype, isFloat } from './dtypes.ts'
 import { CodecError } from './errors.ts'
 import type { Span } from './frame.ts'
 import type { Shard } from './layout.ts'
@@ -101,7 +101,11 @@ function addTensor(parent: Recipe, tensor: DeltaTensor, blob: string, domain: Do
   }
   const dtype = tensor.tunedDtype ?? (isFloat(parent.dtype) ? parent.dtype : 'F32')
   if (!isFloat(dtype)) {
-    throw new CodecError('delta', 'tuned-dtype', `${at}: the delta's sum cannot be cast to ${dtype}`)
+    throw new CodecError(
+      'delta',
+      'tuned-dtype',
+      `${at}: the delta's sum cannot be cast to ${dtype}`,
+    )
   }
   const rounded: RecipeStep[] =
     domain === 'stored' && parent.steps.length > 0 && isFloat(parent.dtype)

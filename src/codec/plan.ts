@@ -1,4 +1,4 @@
-import { type DeltaTensor } from './delta-index.ts'
+import type { DeltaTensor } from './delta-index.ts'
 import { type Dtype, type FloatDtype, isFloat, itemBytes } from './dtypes.ts'
 import { CodecError } from './errors.ts'
 import type { Frame, FrameStep, Span } from './frame.ts'
@@ -101,7 +101,12 @@ export function* planTensor(recipe: Recipe, dtype: Dtype, run: ByteRun): Generat
     const lastByte = Math.min(run.end, frameEnd * item)
     const to = Math.min(Math.ceil(Math.ceil(lastByte / item) / CELL) * CELL, frameEnd)
     const { frame, spans } = planFrame(recipe, dtype, from, to - from)
-    yield { kind: 'frame', frame, spans, slice: { start: at - from * item, end: lastByte - from * item } }
+    yield {
+      kind: 'frame',
+      frame,
+      spans,
+      slice: { start: at - from * item, end: lastByte - from * item },
+    }
     at = lastByte
   }
 }
@@ -146,7 +151,10 @@ function planAdd(
       bit: first % 8,
       column: first % columns,
       columns,
-      signs: part(packedSigns.start + Math.floor(first / 8), packedSigns.start + Math.ceil(end / 8)),
+      signs: part(
+        packedSigns.start + Math.floor(first / 8),
+        packedSigns.start + Math.ceil(end / 8),
+      ),
       scales: part(scales.start + row * 2, scales.start + Math.ceil(end / columns) * 2),
     }
   }

@@ -50,15 +50,17 @@ function expand(from: i32, bytes: i32): void {
 }
 
 /**
- * Moves the codes at `from` to SPREAD, `count` elements in all, leaving a gap at each of the `gaps` offsets. Whole vectors are
- * moved: what they write too much is overwritten by the next run.
+ * Moves the codes at `from` to SPREAD, `count` elements in all, leaving a gap at each of the `gaps` offsets. Whole
+ * vectors are moved, at least one for each run, so that short runs take no branch: what they write too much is
+ * overwritten by the next run.
  */
 function spread(from: i32, count: i32, gaps: i32): void {
   let to = SPREAD
   for (let j = 0; j <= gaps; j++) {
     const stop = SPREAD + (j < gaps ? load<i32>(OFFSETS + (j << 2)) : count)
     const run = stop - to
-    for (let k = 0; k < run; k += 16) v128.store(to + k, v128.load(from + k))
+    v128.store(to, v128.load(from))
+    for (let k = 16; k < run; k += 16) v128.store(to + k, v128.load(from + k))
     from += run
     to = stop + 1
   }

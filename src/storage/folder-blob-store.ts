@@ -1,0 +1,235 @@
+import { randomBytes } from 'node:crypto'
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { RegistryError } from '../errors.ts'
+import { checkBlobKey } from './blob-key.ts'
+import type { BlobInfo, BlobStore, ByteRange, Staged } from './blob-store.ts'
+import { FileHandles } from './file-handles.ts'
+import { translateStorageError } from './storage-errors.ts'
+
+const BLOBS = 'blobs'
+const STAGED = 'staged'
+/** Chunks of an upload are joined to writes of this size: multipart gives 64 KiB at a time. */
+const WRITE_BYTES = 1024 * 1024
+
+/**
+ * Blobs as files of a folder. A blob is written to `staged/`, synced, and renamed to its key; then the folders that name it are
+ * synced, so that what was committed survives a power cut.
+ * Rejects with RegistryError `storage-failed` or `storage-full` if the folder cannot be made.
+ */
+export async function openFolderBlobStore(folder: string): Promise<BlobStore> {
+  try {
+    await mkdir(join(folder, BLOBS), { recursive: true })
+    await mkdir(join(folder, STAGED), { recursive: true })
+    await syncFolder(folder)
+  } catch (error) {
+    throw translateStorageError(error, folder)
+  }
+  return new FolderBlobStore(folder)
+}
+
+class FolderBlobStore implements BlobStore {
+  readonly #folder: string
+  readonly #handles = new FileHandles()
+
+  constructor(folder: string) {
+    this.#folder = folder
+  }
+
+  async stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged> {
+    const target = this.#path(key)
+    const source = join(this.#folder, STAGED, randomBytes(16).toString('hex'))
+    const chunks = body[Symbol.asyncIterator]()
+    try {
+      const size = await this.#write(source, chunks, signal)
+      return { size, commit: () => this.#commit(source, target), abort: () => discard(source) }
+    } catch (error) {
+      await discard(source)
+      // The body must be closed whichever side failed; what it says to that adds nothing.
+      await chunks.return?.().catch(() => {})
+      throw error
+    }
+  }
+
+  async read(
+    key: string,
+    { start, end }: ByteRange,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    const path = this.#path(key)
+    const bytes = new Uint8Array(new ArrayBuffer(end - start))
+    try {
+      await this.#handles.use(path, async handle => {
+        let at = 0
+        while (at < bytes.length) {
+          signal?.throwIfAborted()
+          const { bytesRead } = await handle.read(bytes, at, bytes.length - at, start + at)
+          if (bytesRead === 0) {
+            const message = `blob ${key}: expected bytes up to ${end}, it ends at ${start + at}`
+            throw new RegistryError('blob-short', message)
+          }
+          at += bytesRead
+        }
+      })
+    } catch (error) {
+      signal?.throwIfAborted()
+      throw translateStorageError(error, key)
+    }
+    return bytes
+  }
+
+  async size(key: string): Promise<number> {
+    const path = this.#path(key)
+    try {
+      return (await stat(path)).size
+    } catch (error) {
+      throw translateStorageError(error, key)
+    }
+  }
+
+  async *list(prefix: string): AsyncGenerator<BlobInfo> {
+    for (const fan of await this.#names(BLOBS)) {
+      const folder = `${BLOBS}/${fan}`
+      if (!folder.startsWith(prefix.slice(0, folder.length))) continue
+      for (const name of await this.#names(folder)) {
+        const key = `${folder}/${name}`
+        const info = key.startsWith(prefix) ? await this.#info(key) : null
+        if (info) yield info
+      }
+    }
+  }
+
+  async delete(keys: readonly string[]): Promise<void> {
+    for (const key of keys) {
+      const path = this.#path(key)
+      await this.#handles.forget(path)
+      try {
+        await rm(path, { force: true })
+      } catch (error) {
+        throw translateStorageError(error, key)
+      }
+    }
+  }
+
+  async sweepStaged(before: Date, dryRun: boolean): Promise<BlobInfo[]> {
+    const swept: BlobInfo[] = []
+    for (const name of await this.#names(STAGED)) {
+      const info = await this.#info(`${STAGED}/${name}`)
+      if (!info || info.modified >= before) continue
+      if (!dryRun) await discard(join(this.#folder, info.key))
+      swept.push(info)
+    }
+    return swept
+  }
+
+  async close(): Promise<void> {
+    await this.#handles.close()
+  }
+
+  async #write(
+    path: string,
+    chunks: AsyncIterator<Uint8Array>,
+    signal: AbortSignal | undefined,
+  ): Promise<number> {
+    const file = await stored(path, () => open(path, 'wx'))
+    try {
+      let size = 0
+      for await (const piece of joined(chunks, signal)) {
+        await stored(path, () => writeAll(file, piece))
+        size += piece.length
+      }
+      await stored(path, () => file.datasync())
+      return size
+    } finally {
+      await file.close()
+    }
+  }
+
+  async #commit(source: string, target: string): Promise<void> {
+    await stored(target, async () => {
+      const folder = dirname(target)
+      const made = await mkdir(folder, { recursive: true })
+      if (made !== undefined) await syncFolder(dirname(folder))
+      await rename(source, target)
+      await syncFolder(folder)
+    })
+  }
+
+  async #names(folder: string): Promise<string[]> {
+    try {
+      return await readdir(join(this.#folder, folder))
+    } catch (error) {
+      throw translateStorageError(error, folder)
+    }
+  }
+
+  /** Null for a file that was deleted since it was listed. */
+  async #info(key: string): Promise<BlobInfo | null> {
+    try {
+      const { size, mtime } = await stat(join(this.#folder, key))
+      return { key, size, modified: mtime }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+      throw translateStorageError(error, key)
+    }
+  }
+
+  #path(key: string): string {
+    checkBlobKey(key)
+    return join(this.#folder, key)
+  }
+}
+
+/** Runs one step on the file system and translates its errors; those of an upload's body pass unchanged. */
+async function stored<T>(what: string, step: () => Promise<T>): Promise<T> {
+  try {
+    return await step()
+  } catch (error) {
+    throw translateStorageError(error, what)
+  }
+}
+
+async function writeAll(file: FileHandle, piece: Uint8Array): Promise<void> {
+  let at = 0
+  while (at < piece.length) at += (await file.write(piece, at)).bytesWritten
+}
+
+/** Joins small chunks to pieces of WRITE_BYTES; a chunk that is large enough passes as it is. */
+async function* joined(
+  chunks: AsyncIterator<Uint8Array>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
+  const buffer = new Uint8Array(WRITE_BYTES)
+  let held = 0
+  for (;;) {
+    signal?.throwIfAborted()
+    const { value: chunk, done } = await chunks.next()
+    if (done) break
+    if (held + chunk.length > WRITE_BYTES) {
+      if (held > 0) yield buffer.subarray(0, held)
+      held = 0
+    }
+    if (chunk.length >= WRITE_BYTES) {
+      yield chunk
+      continue
+    }
+    buffer.set(chunk, held)
+    held += chunk.length
+  }
+  if (held > 0) yield buffer.subarray(0, held)
+}
+
+/** Makes the names in a folder durable. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Removes a staged file; what cannot be removed is the sweep's. */
+async function discard(path: string): Promise<void> {
+  await rm(path, { force: true }).catch(() => {})
+}
