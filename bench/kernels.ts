@@ -60,6 +60,10 @@ function listed(share: number): BigInt64Array {
 const weights = Float32Array.from({ length: COUNT }, () => normal() * 0.02)
 const delta = Float32Array.from({ length: COUNT }, () => normal() * 0.001)
 const base = Uint16Array.from(new Uint32Array(weights.buffer), bits => bits >>> 16)
+const tuned = Uint16Array.from(
+  new Uint32Array(weights.map((weight, e) => weight + delta[e]!).buffer),
+  word => word >>> 16,
+)
 const half = Float16Array.from(weights)
 const packed = Uint8Array.from({ length: COUNT / 2 }, () => random() * 256)
 const signs = Uint8Array.from({ length: COUNT / 8 }, () => random() * 256)
@@ -117,7 +121,37 @@ report('load f16', 2, machine => machine.load('F16', bytes(half), COUNT))
 report('load f32', 4, machine => machine.load('F32', bytes(delta), COUNT))
 report('store bf16', 2, machine => machine.store('BF16'))
 report('store f16', 2, machine => machine.store('F16'))
-report('store f32', 4, machine => machine.store('F32'))
 report('round bf16', 2, machine => machine.round('BF16'))
 report('round f16', 2, machine => machine.round('F16'))
 report('subtract bf16', 2, machine => machine.subtractFrom('BF16', bytes(base)))
+
+const bins = new Uint32Array(65_536)
+const low = [new Uint32Array(32_768), new Uint32Array(32_768)] as const
+const ordered = Uint32Array.from(new Uint32Array(delta.buffer), word => word & 0x7fffffff).sort()
+const threshold = ordered[Math.floor(COUNT * 0.99)]!
+const cut = { threshold, takePositive: 1, takeNegative: 1 }
+const grid = { ...cut, min: -0.0025, range: 0.005, nibble: 0 } as const
+report('histogram, high', 2, machine => machine.histogramHigh(bins))
+report('histogram, low', 2, machine => machine.histogramLow(threshold >>> 15, ...low))
+report('count above', 2, machine => machine.countAbove(threshold))
+report('select 1 %', 2, machine => machine.selectTop(cut))
+report('quantize int4, 1 % outliers', 2, machine => machine.quantizeInt4(grid))
+report('pack signs', 2, machine => machine.packSigns(0))
+report('pairwise sum, rows of 4096', 2, machine => {
+  for (let first = 0; first < COUNT; first += 4096) machine.pairwiseAbsSum(first, 4096)
+})
+report('error against bf16', 2, machine => machine.errorAgainst('BF16', bytes(base), 'BF16'))
+report('sum of squares', 2, machine => machine.sumOfSquares())
+report('encode int4, four passes', 2, machine => {
+  const passes = [
+    () => machine.histogramHigh(bins),
+    () => machine.histogramLow(threshold >>> 15, ...low),
+    () => machine.countAbove(threshold),
+    () => machine.quantizeInt4(grid),
+  ]
+  for (const pass of passes) {
+    machine.load('BF16', bytes(base), COUNT)
+    machine.subtractFrom('BF16', bytes(tuned))
+    pass()
+  }
+})
