@@ -143,17 +143,17 @@ t.test('signs agree at every bit offset', async t => {
   }
 })
 
-t.test('pairwise sums agree for every length, and with numpy', async t => {
+t.test('pairwise sums agree for every length', async t => {
   agree(t, (machine, { length }) =>
     [0, 1, 5].map(first =>
       machine.pairwiseAbsSum(Math.min(first, length), Math.max(0, length - first)),
     ),
   )
-  const thirds = Float32Array.from({ length: 1000 }, (_, i) => (i % 2 ? -1 : 1) / (3 + i))
+  const values = Float32Array.from({ length: 400 }, (_, i) => Math.sin(i * i))
   for (const machine of [simd, plain]) {
-    machine.load('F32', bytes(thirds), thirds.length)
+    machine.load('F32', bytes(values), values.length)
     for (let count = 0; count <= 300; count++) {
-      if (machine.pairwiseAbsSum(3, count) !== plainSum(thirds, 3, count)) t.fail(`sum of ${count}`)
+      if (machine.pairwiseAbsSum(3, count) !== plainSum(values, 3, count)) t.fail(`sum of ${count}`)
     }
   }
 })
