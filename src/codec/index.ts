@@ -1,6 +1,7 @@
 /** The pure codec: bytes and ranges in, bytes and plans out. The public surface of `wdelta-registry/codec`. */
 export * from './delta-index.ts'
 export * from './dtypes.ts'
+export * from './encode.ts'
 export * from './encode-passes.ts'
 export * from './errors.ts'
 export * from './frame.ts'

@@ -10,7 +10,7 @@ import {
   storedBytes,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import { execute, type Executor } from '../workers/execute.ts'
+import { type Executor, execute } from '../workers/execute.ts'
 import { canonicalLayout, type OpenedModel } from './opened-models.ts'
 import type { Content, TensorContent } from './registry.ts'
 import { translateErrors } from './translate.ts'
@@ -84,7 +84,12 @@ export function fileContent(executor: Executor, model: OpenedModel, path: string
 /** Stored bytes as they are. */
 export function blobContent(
   executor: Executor,
-  { blob, size, sha256, filename }: { blob: string; size: number; sha256: string; filename: string },
+  {
+    blob,
+    size,
+    sha256,
+    filename,
+  }: { blob: string; size: number; sha256: string; filename: string },
 ): Content {
   return content(executor, {
     size,
@@ -129,8 +134,7 @@ function content(executor: Executor, planned: Planned): Content {
     sha256,
     filename,
     mediaType: MEDIA_TYPES[extension] ?? BINARY,
-    open: (range, signal) =>
-      translateStream(execute(segments(range), executor, signal)),
+    open: (range, signal) => translateStream(execute(segments(range), executor, signal)),
   }
 }
 

@@ -1,5 +1,11 @@
-import { type BaseShard, type DeltaIndex, type Domain, parseLayout, type Shard } from '../codec/index.ts'
 import type { ErrorFigures } from '../catalog/catalog.ts'
+import {
+  type BaseShard,
+  type DeltaIndex,
+  type Domain,
+  parseLayout,
+  type Shard,
+} from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 
 /** A safetensors file of a model; `blob` is null where its bytes are reconstructed. */
@@ -27,9 +33,7 @@ export interface Manifest {
 interface StoredManifest {
   version: 1
   shards: { path: string; size: number; header: string; blob: string | null }[]
-  delta:
-    | (Omit<ManifestDelta, 'errors'> & { errors: [string, ErrorFigures][] | null })
-    | null
+  delta: (Omit<ManifestDelta, 'errors'> & { errors: [string, ErrorFigures][] | null }) | null
 }
 
 const LENGTH_BYTES = 8

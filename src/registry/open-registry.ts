@@ -8,9 +8,9 @@ import { blobContent, fileContent, reconstructContent, tensorContent } from './c
 import { inspectModel } from './inspect.ts'
 import { OpenedModels } from './opened-models.ts'
 import { Claims, Pins } from './publication.ts'
+import type { PublishDeps } from './publish.ts'
 import { publishDelta } from './publish-delta.ts'
 import { publishFiles } from './publish-files.ts'
-import type { PublishDeps } from './publish.ts'
 import { findRef } from './refs.ts'
 import type { Model, Registry } from './registry.ts'
 import { sweep } from './sweep.ts'
@@ -84,7 +84,8 @@ export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Prom
     openFile: (ref, path) => translated(async () => fileContent(executor, await open(ref), path)),
     openTensor: (ref, name) =>
       translated(async () => tensorContent(executor, await open(ref), name)),
-    openDelta: ref => translated(async () => deltaContent(executor, catalog, await findRef(catalog, ref))),
+    openDelta: ref =>
+      translated(async () => deltaContent(executor, catalog, await findRef(catalog, ref))),
     stats: () =>
       translated(async () => {
         const stats = await catalog.stats()
@@ -118,7 +119,14 @@ async function ready(catalog: Catalog, blobs: BlobStore): Promise<void> {
 
 /** A row as `API.md` shows it: without what only the registry needs. */
 function toModel(record: ModelRecord): Model {
-  const { manifest: _manifest, delta: _delta, signature: _signature, hashes, files, ...shown } = record
+  const {
+    manifest: _manifest,
+    delta: _delta,
+    signature: _signature,
+    hashes,
+    files,
+    ...shown
+  } = record
   return {
     ...shown,
     hashes: { stored: hashes.stored, float32: hashes.float32 },
@@ -130,7 +138,7 @@ function toModel(record: ModelRecord): Model {
 function withoutUndefined<T extends object>(
   query: T,
 ): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(
-    Object.entries(query).filter(([, value]) => value !== undefined),
-  ) as { [K in keyof T]: Exclude<T[K], undefined> }
+  return Object.fromEntries(Object.entries(query).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]: Exclude<T[K], undefined>
+  }
 }

@@ -1,4 +1,3 @@
-import type { BlobStore } from '../storage/blob-store.ts'
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import {
   applyLink,
@@ -9,6 +8,7 @@ import {
   type Recipes,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
+import type { BlobStore } from '../storage/blob-store.ts'
 import { type Manifest, parseManifest, storedShards } from './manifest.ts'
 
 /** A model with everything that a plan needs, in memory. */
@@ -51,9 +51,7 @@ export class OpenedModels {
 
   async #load(record: ModelRecord): Promise<OpenedModel> {
     const size = await this.#blobs.size(record.manifest)
-    const manifest = parseManifest(
-      await this.#blobs.read(record.manifest, { start: 0, end: size }),
-    )
+    const manifest = parseManifest(await this.#blobs.read(record.manifest, { start: 0, end: size }))
     const recipes = await this.#recipes(record, manifest)
     return { record, manifest, recipes, layout: reconstructLayout(manifest, recipes) }
   }

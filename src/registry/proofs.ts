@@ -1,8 +1,10 @@
+import type { ErrorFigures, FileRecord, ModelRecord } from '../catalog/catalog.ts'
 import {
   canWiden,
   type Domain,
-  itemBytes,
+  FRAME_BYTES,
   isFloat,
+  itemBytes,
   type Layout,
   nameOrder,
   planFrame,
@@ -10,13 +12,11 @@ import {
   planRange,
   type Recipe,
   type Recipes,
-  FRAME_BYTES,
   type Shard,
   shardOrder,
 } from '../codec/index.ts'
-import type { ErrorFigures, FileRecord, ModelRecord } from '../catalog/catalog.ts'
 import { digest } from '../workers/digest.ts'
-import { execute, type Executor, mapOrdered, readAll } from '../workers/execute.ts'
+import { type Executor, execute, mapOrdered, readAll } from '../workers/execute.ts'
 import type { Comparison } from '../workers/tasks.ts'
 
 /** SHA-256 of a file with this layout, by reconstructing it once. */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { BlobRecord, Catalog, ModelRecord } from '../catalog/catalog.ts'
-import type { BlobStore, Staged } from '../storage/blob-store.ts'
 import { newBlobKey } from '../storage/blob-key.ts'
+import type { BlobStore, Staged } from '../storage/blob-store.ts'
 
 /** Keys that a publication under way holds: no row refers to them yet, and the sweep must leave them alone. */
 export class Pins {

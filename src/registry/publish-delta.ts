@@ -60,7 +60,7 @@ export async function publishDelta(
     files: [...weights, ...sideFiles],
     error: null,
   } as const
-  return insertProven(deps, publication, naming, proven, signal)
+  return await insertProven(deps, publication, naming, proven, signal)
 }
 
 async function receiveParts(

@@ -9,9 +9,9 @@ import {
   type Domain,
   nameOrder,
   type Recipes,
+  type StrategyV1,
   sameShape,
   shardOrder,
-  type StrategyV1,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { encodeDelta } from '../workers/encode.ts'
@@ -36,14 +36,15 @@ export async function publishFiles(
   if (opened) await checkDepth(deps, opened)
   const { name, revision, message } = options
   const naming: Naming = { name, revision, message }
+  // Every return below is awaited here: the publication is disposed of when this function's block ends.
   await using publication = new Publication(deps)
   const received = await receiveFiles(publication, parts, signal)
   if (strategy === 'whole' || !opened) {
     const whole = { received: received.files, parent }
-    return publishWhole(deps, publication, naming, whole, signal)
+    return await publishWhole(deps, publication, naming, whole, signal)
   }
   const fineTune = { ...received, parent: opened, strategy, options }
-  return publishEncoded(deps, publication, naming, fineTune, signal)
+  return await publishEncoded(deps, publication, naming, fineTune, signal)
 }
 
 /** The strategy of an upload. @throws RegistryError `bad-request` for one that contradicts `parent`, `not-implemented` for `lossless`. */
@@ -51,7 +52,10 @@ function chooseStrategy({ parent, strategy }: PublishFilesOptions): 'whole' | St
   const chosen: Strategy = strategy ?? (parent === undefined ? 'whole' : 'lossless')
   if (chosen === 'whole') return chosen
   if (parent === undefined) {
-    throw new RegistryError('bad-request', `strategy ${chosen}: expected a parent to encode against`)
+    throw new RegistryError(
+      'bad-request',
+      `strategy ${chosen}: expected a parent to encode against`,
+    )
   }
   if (chosen === 'lossless') {
     throw new RegistryError(
@@ -147,7 +151,6 @@ async function encode(
   const order = recordOrder(parent, domain, tuned)
   const encoded = encodeDelta(
     {
-      executor: deps.executor,
       strategy,
       outlierFraction: options.outlierFraction,
       sparsity: options.sparsity,
@@ -155,11 +158,15 @@ async function encode(
       tensors: order.map(name => ({ parent: parent.recipes.get(name)!, tuned: tuned.get(name)! })),
       hasher: createHash('sha256'),
     },
+    deps.executor,
     signal,
   )
   // Our own file passes the same reader as everybody's.
   const reader = new DeltaReader(createHash('sha256'))
-  const blob = await publication.stage(teed(encoded, chunk => reader.push(chunk)), signal)
+  const blob = await publication.stage(
+    teed(encoded, chunk => reader.push(chunk)),
+    signal,
+  )
   return { blob, index: reader.end() }
 }
 

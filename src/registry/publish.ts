@@ -94,7 +94,7 @@ export async function checkDepth(
   parent: OpenedModel,
 ): Promise<void> {
   const lineage = await catalog.lineage(parent.record.id)
-  const deltas = lineage.filter(({ kind }) => kind === 'delta').length
+  const deltas = lineage.length - 1 - lineage.findLastIndex(({ kind }) => kind === 'base')
   if (deltas < LIMITS.chainDepth) return
   throw new RegistryError(
     'chain-too-deep',

@@ -1,11 +1,11 @@
 import {
+  assembleTensors,
   checkPath,
+  checkShardIndex,
   type Layout,
   LayoutReader,
-  type Shard,
-  checkShardIndex,
-  assembleTensors,
   LIMITS,
+  type Shard,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import type { Publication, StagedBlob } from './publication.ts'
@@ -74,7 +74,10 @@ export async function receiveFile(
   }
   const reader = new LayoutReader()
   try {
-    const blob = await publication.stage(teed(body, chunk => reader.push(chunk)), signal)
+    const blob = await publication.stage(
+      teed(body, chunk => reader.push(chunk)),
+      signal,
+    )
     return { path, blob, layout: reader.end() }
   } catch (error) {
     throw inFile(path, error)
@@ -114,9 +117,13 @@ function collect(body: AsyncIterable<Uint8Array>) {
   const see = (chunk: Uint8Array) => {
     size += chunk.length
     if (size > LIMITS.headerBytes) {
-      throw new RegistryError('malformed-model', `${SHARD_INDEX}: expected at most ${LIMITS.headerBytes} bytes`, {
-        details: { rule: 'shard-index-size' },
-      })
+      throw new RegistryError(
+        'malformed-model',
+        `${SHARD_INDEX}: expected at most ${LIMITS.headerBytes} bytes`,
+        {
+          details: { rule: 'shard-index-size' },
+        },
+      )
     }
     chunks.push(Buffer.from(chunk))
   }
@@ -129,7 +136,10 @@ export function inFile(path: string, error: unknown): RegistryError {
   if (code !== 'malformed-safetensors' && code !== 'malformed-delta') {
     return translateErrors(error)
   }
-  return new RegistryError(code, `${path}: ${message}`, { cause, details: { ...details, file: path } })
+  return new RegistryError(code, `${path}: ${message}`, {
+    cause,
+    details: { ...details, file: path },
+  })
 }
 
 /** Shards of an upload that are not stored: their layouts by path. */

@@ -16,7 +16,11 @@ export interface Model {
   readonly storedSize: number
   readonly sha256: string
   readonly hashes: { readonly stored: string; readonly float32: string | null }
-  readonly files: readonly { readonly path: string; readonly size: number; readonly sha256: string }[]
+  readonly files: readonly {
+    readonly path: string
+    readonly size: number
+    readonly sha256: string
+  }[]
   readonly error: ErrorFigures | null
   readonly damaged: Damage | null
   readonly message: string

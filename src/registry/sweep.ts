@@ -11,7 +11,12 @@ const BLOBS = 'blobs/'
  * (before `started`). The catalog forgets a blob before the store deletes it, so that no publication can take it up in between.
  */
 export async function sweep(
-  { catalog, blobs, pins, started }: { catalog: Catalog; blobs: BlobStore; pins: Pins; started: Date },
+  {
+    catalog,
+    blobs,
+    pins,
+    started,
+  }: { catalog: Catalog; blobs: BlobStore; pins: Pins; started: Date },
   dryRun: boolean,
 ): Promise<SweepReport> {
   const deleted: { key: string; size: number }[] = []

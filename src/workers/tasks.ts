@@ -1,6 +1,13 @@
-import type { EncodePass, PassResult } from '../codec/encode-passes.ts'
-import type { CodecErrorKind } from '../codec/errors.ts'
-import type { ByteRun, Dtype, FloatDtype, Frame } from '../codec/index.ts'
+import type {
+  ByteRun,
+  CodecErrorKind,
+  Dtype,
+  EncodePass,
+  FloatDtype,
+  Frame,
+  PassResult,
+  PlannedTensor,
+} from '../codec/index.ts'
 
 /** A frame whose part `i` is buffer `parts + i` of its task, and what of its output is wanted. */
 export interface FrameJob {
@@ -16,14 +23,22 @@ export interface DecodeTask {
 }
 
 /**
- * One pass of an encoder over a frame: buffers `0 .. n-1` are the parts of the parent's frame, the last one
- * holds the fine-tune's values for the same elements.
+ * Encode the delta of a frame: buffers `0 .. n-1` are the parts of the parent's frame, the last one holds the fine-tune's values
+ * for the same elements. `pass` takes one look at it.
  */
 export interface EncodeTask {
   readonly kind: 'encode'
   readonly frame: Frame
   readonly tunedDtype: Dtype
   readonly pass: EncodePass
+}
+
+/** Encode a tensor of one frame from beginning to end: one round trip instead of one per pass. */
+export interface EncodeWholeTask {
+  readonly kind: 'encode-whole'
+  readonly frame: Frame
+  readonly tunedDtype: Dtype
+  readonly tensor: PlannedTensor
 }
 
 /**
@@ -53,12 +68,14 @@ export interface HashTask {
   readonly digest: boolean
 }
 
-export type Task = DecodeTask | EncodeTask | CompareTask | HashTask
+export type Task = DecodeTask | EncodeTask | EncodeWholeTask | CompareTask | HashTask
 
 /** What each kind of task gives back. */
 export interface Results {
   readonly decode: Uint8Array<ArrayBuffer>
   readonly encode: PassResult
+  /** The data of the tensor's arrays, joined in the order of its plan. */
+  readonly 'encode-whole': Uint8Array<ArrayBuffer>
   readonly compare: Comparison
   /** Hex digest, or empty while the session goes on. */
   readonly hash: string

@@ -1,11 +1,19 @@
 import { createHash, type Hash } from 'node:crypto'
-import { runPass } from '../codec/encode-passes.ts'
-import { applySteps, CodecError, decodeFrame, type FrameMachine } from '../codec/index.ts'
+import {
+  applySteps,
+  CodecError,
+  decodeFrame,
+  encodeWhole,
+  type FrameMachine,
+  loadDelta,
+  runPass,
+} from '../codec/index.ts'
 import type {
   CompareTask,
   Comparison,
   DecodeTask,
   EncodeTask,
+  EncodeWholeTask,
   HashTask,
   Results,
   Task,
@@ -34,6 +42,8 @@ export class Workbench {
         return this.#decode(task, buffers)
       case 'encode':
         return this.#encode(task, buffers)
+      case 'encode-whole':
+        return this.#encodeWhole(task, buffers)
       case 'compare':
         return { value: this.#compare(task, buffers), transfer: [] }
       case 'hash':
@@ -54,16 +64,22 @@ export class Workbench {
   }
 
   #encode(task: EncodeTask, buffers: readonly Uint8Array[]): Done<'encode'> {
-    const { frame, tunedDtype, pass } = task
-    const value = runPass(
-      this.#machine,
-      pass,
-      frame,
-      buffers.slice(0, -1),
-      tunedDtype,
-      buffers.at(-1)!,
-    )
+    this.#loadDelta(task, buffers)
+    const value = runPass(this.#machine, task.pass)
     return { value, transfer: buffersOf(value) }
+  }
+
+  #encodeWhole(task: EncodeWholeTask, buffers: readonly Uint8Array[]): Done<'encode-whole'> {
+    this.#loadDelta(task, buffers)
+    const value = encodeWhole(this.#machine, task.tensor)
+    return { value, transfer: [value.buffer] }
+  }
+
+  #loadDelta(
+    { frame, tunedDtype }: EncodeTask | EncodeWholeTask,
+    buffers: readonly Uint8Array[],
+  ): void {
+    loadDelta(this.#machine, frame, buffers.slice(0, -1), tunedDtype, buffers.at(-1)!)
   }
 
   #compare(task: CompareTask, buffers: readonly Uint8Array[]): Comparison {
@@ -103,7 +119,8 @@ export function toFailure(error: unknown): TaskFailure {
 function buffersOf(result: object): ArrayBuffer[] {
   const buffers = new Set<ArrayBuffer>()
   for (const member of Object.values(result)) {
-    if (ArrayBuffer.isView(member) && member.buffer instanceof ArrayBuffer) buffers.add(member.buffer)
+    if (ArrayBuffer.isView(member) && member.buffer instanceof ArrayBuffer)
+      buffers.add(member.buffer)
   }
   return [...buffers]
 }

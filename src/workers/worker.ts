@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { parentPort } from 'node:worker_threads'
 import { openKernels } from '../codec/index.ts'
-import { toFailure, Workbench } from './workbench.ts'
 import type { ReplyMessage, TaskMessage } from './tasks.ts'
+import { toFailure, Workbench } from './workbench.ts'
 
 const wasm = readFileSync(new URL('../codec/kernels/kernels.wasm', import.meta.url))
 const bench = new Workbench(openKernels(wasm))

@@ -79,23 +79,26 @@ t.test('a whole model is its header and one copy per tensor', async t => {
   })
 })
 
-t.test('every range of a file gives exactly its bytes, from inside the header to the end', async t => {
-  const { layout, recipes } = base([
-    { name: 'a', dtype: 'BF16', shape: [3] },
-    { name: 'empty', dtype: 'F32', shape: [0, 4] },
-    { name: 'b', dtype: 'U8', shape: [5] },
-  ])
-  for (let start = 0; start <= layout.size; start++) {
-    for (let end = start; end <= layout.size; end += 7) {
-      const sum = [...planRange(recipes, layout, { start, end })].reduce((n, s) => n + size(s), 0)
-      if (sum !== end - start) t.equal(sum, end - start, `bytes ${start}..${end}`)
+t.test(
+  'every range of a file gives exactly its bytes, from inside the header to the end',
+  async t => {
+    const { layout, recipes } = base([
+      { name: 'a', dtype: 'BF16', shape: [3] },
+      { name: 'empty', dtype: 'F32', shape: [0, 4] },
+      { name: 'b', dtype: 'U8', shape: [5] },
+    ])
+    for (let start = 0; start <= layout.size; start++) {
+      for (let end = start; end <= layout.size; end += 7) {
+        const sum = [...planRange(recipes, layout, { start, end })].reduce((n, s) => n + size(s), 0)
+        if (sum !== end - start) t.equal(sum, end - start, `bytes ${start}..${end}`)
+      }
     }
-  }
-  t.throws(() => [...planRange(recipes, layout, { start: 0, end: layout.size + 1 })], {
-    name: 'CodecError',
-    rule: 'range',
-  })
-})
+    t.throws(() => [...planRange(recipes, layout, { start: 0, end: layout.size + 1 })], {
+      name: 'CodecError',
+      rule: 'range',
+    })
+  },
+)
 
 t.test('a frame reads the cells that its run touches and nothing else', async t => {
   const count = 40 * CELL + 11
@@ -138,9 +141,7 @@ t.test('an odd number of outliers before a frame makes its first value a low nib
     index: delta([int4('w', [count])]),
     domain: 'stored',
   }).get('w')!
-  const [segment] = [
-    ...planTensor(recipe, 'F32', { start: 2 * CELL * 4, end: 2 * CELL * 4 + 4 }),
-  ]
+  const [segment] = [...planTensor(recipe, 'F32', { start: 2 * CELL * 4, end: 2 * CELL * 4 + 4 })]
   t.match(segment, { frame: { first: 2 * CELL, steps: [{ nibble: 1 }] } })
 })
 
@@ -188,22 +189,25 @@ t.test('a range costs the frames that it touches: cut anywhere, the pieces add u
   }
 })
 
-t.test('a chain adds in float32 and rounds where a delta was made against stored values', async t => {
-  const { recipes } = base([{ name: 'w', dtype: 'BF16', shape: [8] }])
-  const link = (domain: 'stored' | 'float32') => ({
-    blob: 'd',
-    index: delta([{ ...sparse('w', [8]), tunedDtype: 'F16' }]),
-    domain,
-  })
-  const ops = (recipe: Recipe | undefined) => recipe!.steps.map(step => step.op)
-  const one = applyLink(recipes, link('stored'))
-  t.strictSame(ops(one.get('w')), ['add'], 'nothing to round before the first delta')
-  t.strictSame(ops(applyLink(one, link('float32')).get('w')), ['add', 'add'])
-  const rounded = applyLink(one, link('stored')).get('w')!
-  t.strictSame(ops(rounded), ['add', 'round', 'add'])
-  t.match(rounded.steps[1], { dtype: 'F16' })
-  t.equal(rounded.dtype, 'F16')
-})
+t.test(
+  'a chain adds in float32 and rounds where a delta was made against stored values',
+  async t => {
+    const { recipes } = base([{ name: 'w', dtype: 'BF16', shape: [8] }])
+    const link = (domain: 'stored' | 'float32') => ({
+      blob: 'd',
+      index: delta([{ ...sparse('w', [8]), tunedDtype: 'F16' }]),
+      domain,
+    })
+    const ops = (recipe: Recipe | undefined) => recipe!.steps.map(step => step.op)
+    const one = applyLink(recipes, link('stored'))
+    t.strictSame(ops(one.get('w')), ['add'], 'nothing to round before the first delta')
+    t.strictSame(ops(applyLink(one, link('float32')).get('w')), ['add', 'add'])
+    const rounded = applyLink(one, link('stored')).get('w')!
+    t.strictSame(ops(rounded), ['add', 'round', 'add'])
+    t.match(rounded.steps[1], { dtype: 'F16' })
+    t.equal(rounded.dtype, 'F16')
+  },
+)
 
 const sparse = (name: string, shape: number[], zero = false): DeltaTensor => ({
   ...common(name, shape),
@@ -216,15 +220,20 @@ const sparse = (name: string, shape: number[], zero = false): DeltaTensor => ({
   ranks: [0, 0],
 })
 
-t.test('an integer tensor is copied where the delta leaves it, and comes back as F32 where it does not', async t => {
-  const { recipes } = base([{ name: 'ids', dtype: 'I64', shape: [4] }])
-  const apply = (tensor: DeltaTensor) =>
-    applyLink(recipes, { blob: 'd', index: delta([tensor]), domain: 'stored' }).get('ids')!
-  t.strictSame(apply(sparse('ids', [4], true)), recipes.get('ids'))
-  t.match(apply(sparse('ids', [4])), { dtype: 'F32', steps: [{ op: 'add' }] })
-  t.throws(() => apply({ ...sparse('ids', [4], true), tunedDtype: 'I32' }), { rule: 'tuned-dtype' })
-  t.throws(() => apply({ ...sparse('ids', [4]), tunedDtype: 'I64' }), { rule: 'tuned-dtype' })
-})
+t.test(
+  'an integer tensor is copied where the delta leaves it, and comes back as F32 where it does not',
+  async t => {
+    const { recipes } = base([{ name: 'ids', dtype: 'I64', shape: [4] }])
+    const apply = (tensor: DeltaTensor) =>
+      applyLink(recipes, { blob: 'd', index: delta([tensor]), domain: 'stored' }).get('ids')!
+    t.strictSame(apply(sparse('ids', [4], true)), recipes.get('ids'))
+    t.match(apply(sparse('ids', [4])), { dtype: 'F32', steps: [{ op: 'add' }] })
+    t.throws(() => apply({ ...sparse('ids', [4], true), tunedDtype: 'I32' }), {
+      rule: 'tuned-dtype',
+    })
+    t.throws(() => apply({ ...sparse('ids', [4]), tunedDtype: 'I64' }), { name: 'CodecError', rule: 'tuned-dtype' })
+  },
+)
 
 t.test('a delta that does not fit its parent is refused', async t => {
   const { recipes } = base([{ name: 'w', dtype: 'F32', shape: [2, 3] }])

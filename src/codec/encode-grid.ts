@@ -1,0 +1,19 @@
+import type { Grid, Run } from './encode.ts'
+
+/** The runs that cover `count` elements. */
+export function* runsOf(count: number, { run }: Grid): Generator<Run> {
+  for (let first = 0; first < count; first += run) {
+    yield { first, count: Math.min(run, count - first) }
+  }
+}
+
+/** The run that covers elements `[from, to)` and begins at a cell; `to - from` is at most {@link nodeElements}. */
+export function runAround(from: number, to: number, count: number, { cell }: Grid): Run {
+  const first = from - (from % cell)
+  return { first, count: Math.min(Math.ceil(to / cell) * cell, count) - first }
+}
+
+/** Elements that fit into one run wherever they begin. */
+export function nodeElements({ cell, run }: Grid): number {
+  return run - 2 * cell
+}

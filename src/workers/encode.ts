@@ -1,0 +1,223 @@
+import {
+  CodecError,
+  type DeltaPlan,
+  deltaPrefix,
+  encodeProgram,
+  FLOAT_GRID,
+  type Hasher,
+  isFloat,
+  itemBytes,
+  type PassResult,
+  type PlannedTensor,
+  planCopy,
+  planDelta,
+  planFrame,
+  type Recipe,
+  type Run,
+  recordHeader,
+  type Span,
+  type Stage,
+  type StrategyV1,
+} from '../codec/index.ts'
+import { type Executor, mapOrdered, readAll } from './execute.ts'
+
+/** One tensor of a fine-tune and of its parent; they have the same shape. */
+export interface TunedPair {
+  readonly parent: Recipe
+  /** A recipe without steps: where the fine-tune's bytes lie. */
+  readonly tuned: Recipe
+}
+
+export interface EncodeOptions {
+  readonly strategy: StrategyV1
+  readonly outlierFraction?: number | undefined
+  readonly sparsity?: number | undefined
+  readonly parentHash: string
+  /** In the order of the array records. */
+  readonly tensors: readonly TunedPair[]
+  /** A fresh SHA-256 for the trailer. */
+  readonly hasher: Hasher
+}
+
+/** Passes over one tensor that are under way: enough to keep the workers busy while results come back. */
+const PASS_WINDOW = 6
+/** Tensors of one frame that are under way. */
+const TENSOR_WINDOW = 8
+
+/**
+ * The bytes of a version 1 `.wdelta`, from its prefix to its checksum. Memory is bounded by a few frames, whatever the size of a tensor.
+ * @throws CodecError what `planDelta` and `encodeProgram` throw; `dtype-changed` for a tensor that is floating point on one side only
+ */
+export async function* encodeDelta(
+  options: EncodeOptions,
+  executor: Executor,
+  signal?: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const { hasher } = options
+  const plan = await planFor(options, executor, signal)
+  const hashed = (bytes: Uint8Array) => {
+    hasher.update(bytes)
+    return bytes
+  }
+  yield hashed(deltaPrefix(plan))
+  const jobs = plan.tensors.map((planned, i) => ({ planned, pair: options.tensors[i]! }))
+  const begin = async (job: Job) => ({
+    ...job,
+    data: fitsOneFrame(job) ? [await encodeOneFrame(job, executor, signal)] : null,
+  })
+  for await (const { planned, pair, data } of mapOrdered(jobs, TENSOR_WINDOW, begin)) {
+    const chunks = data ?? encodeInStages({ planned, pair }, executor, signal)
+    for await (const bytes of records(planned, chunks)) yield hashed(bytes)
+  }
+  yield hasher.digest()
+}
+
+interface Job {
+  readonly planned: PlannedTensor
+  readonly pair: TunedPair
+}
+
+async function planFor(
+  { strategy, outlierFraction, sparsity, parentHash, tensors }: EncodeOptions,
+  executor: Executor,
+  signal: AbortSignal | undefined,
+): Promise<DeltaPlan> {
+  const described = []
+  for (const pair of tensors) {
+    const { name, shape, count, dtype } = pair.tuned
+    if (isFloat(dtype) !== isFloat(pair.parent.dtype)) throw dtypeChanged(pair)
+    const changed = isFloat(dtype) || (await differs(pair, executor, signal))
+    described.push({ name, shape, count, dtype, changed })
+  }
+  return planDelta({ strategy, outlierFraction, sparsity, parentHash, tensors: described })
+}
+
+function dtypeChanged({ parent, tuned }: TunedPair): CodecError {
+  return new CodecError(
+    'encode',
+    'dtype-changed',
+    `tensor ${JSON.stringify(tuned.name)}: ${parent.dtype} in the parent, ${tuned.dtype} in the fine-tune; lossless can hold it`,
+  )
+}
+
+/** True if the bytes of two tensors that are copied, not computed, are not the same. */
+async function differs(
+  { parent, tuned }: TunedPair,
+  { read, slots }: Executor,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  if (parent.dtype !== tuned.dtype) return true
+  const end = tuned.source.span.end - tuned.source.span.start
+  const others = planCopy(parent.source.span, { start: 0, end })
+  for (const segment of planCopy(tuned.source.span, { start: 0, end })) {
+    const other = others.next().value
+    if (segment.kind !== 'copy' || other?.kind !== 'copy') continue
+    using _slot = await slots.take(signal)
+    const [a, b] = await readAll([segment.span, other.span], read, signal)
+    if (a!.some((byte, i) => byte !== b![i])) return true
+  }
+  return false
+}
+
+/** Puts the header of each array in front of its data. */
+async function* records(
+  { entry, arrays }: PlannedTensor,
+  data: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  const headers = arrays[Symbol.iterator]()
+  let left = 0
+  const open = function* (): Generator<Uint8Array> {
+    while (left === 0) {
+      const { value: array, done } = headers.next()
+      if (done) return
+      yield recordHeader(entry.name, array.field, array.length)
+      left = array.bytes
+    }
+  }
+  yield* open()
+  for await (const chunk of data) {
+    let at = 0
+    while (at < chunk.length) {
+      if (left === 0) throw new Error(`the arrays of ${entry.name} are longer than planned`)
+      const piece = chunk.subarray(at, at + left)
+      yield piece
+      at += piece.length
+      left -= piece.length
+      yield* open()
+    }
+  }
+}
+
+/** True where one worker can take all passes; also for a tensor without data, which needs none. */
+function fitsOneFrame({ planned }: Job): boolean {
+  return planned.entry.count <= FLOAT_GRID.run
+}
+
+async function encodeOneFrame(
+  job: Job,
+  executor: Executor,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
+  const { planned } = job
+  if (planned.arrays.every(({ bytes }) => bytes === 0)) return new Uint8Array(0)
+  using _slot = await executor.slots.take(signal)
+  const { count } = planned.entry
+  const { frame, buffers, tunedDtype } = await readRun(job, { first: 0, count }, executor, signal)
+  const task = { kind: 'encode-whole', frame, tunedDtype, tensor: planned } as const
+  return executor.pool.run(task, buffers, signal)
+}
+
+async function* encodeInStages(
+  job: Job,
+  executor: Executor,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
+  for (const step of encodeProgram(job.planned)) {
+    if (step instanceof Uint8Array) {
+      yield step
+      continue
+    }
+    const runs = mapOrdered(numbered(step.runs), PASS_WINDOW, async ([i, run]) => ({
+      i,
+      run,
+      result: await passOver(job, step, run, i, executor, signal),
+    }))
+    for await (const { i, run, result } of runs) {
+      const bytes = step.take(result, run, i)
+      if (bytes) yield bytes
+    }
+  }
+}
+
+async function passOver(
+  job: Job,
+  stage: Stage,
+  run: Run,
+  i: number,
+  executor: Executor,
+  signal: AbortSignal | undefined,
+): Promise<PassResult> {
+  using _slot = await executor.slots.take(signal)
+  const { frame, buffers, tunedDtype } = await readRun(job, run, executor, signal)
+  const task = { kind: 'encode', frame, tunedDtype, pass: stage.pass(run, i) } as const
+  return executor.pool.run(task, buffers, signal)
+}
+
+/** The parent's frame over a run, the bytes of its parts, and the fine-tune's bytes last. */
+async function readRun(
+  { pair: { parent, tuned } }: Job,
+  { first, count }: Run,
+  { read }: Executor,
+  signal: AbortSignal | undefined,
+) {
+  const { frame, spans } = planFrame(parent, 'F32', first, count)
+  const { span, dtype: tunedDtype } = tuned.source
+  const start = span.start + first * itemBytes(tunedDtype)
+  const bytes: Span = { blob: span.blob, start, end: start + count * itemBytes(tunedDtype) }
+  return { frame, tunedDtype, buffers: await readAll([...spans, bytes], read, signal) }
+}
+
+function* numbered<T>(items: Iterable<T>): Generator<[number, T]> {
+  let i = 0
+  for (const item of items) yield [i++, item]
+}

@@ -1,0 +1,107 @@
+import { globSync, readFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import root from 'tap'
+import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
+import { openRegistry } from '../../src/registry/open-registry.ts'
+import type { Content, Registry, UploadPart } from '../../src/registry/registry.ts'
+import { openFolderBlobStore } from '../../src/storage/folder-blob-store.ts'
+import { openPool } from '../../src/workers/pool.ts'
+
+const GOLDEN = fileURLToPath(new URL('../fixtures/v1', import.meta.url))
+
+/** A golden case: what the reference wrote, and what it makes of it. */
+export interface GoldenCase {
+  readonly name: string
+  readonly folder: string
+  readonly deltas: readonly string[]
+  /** `hash_state_dict` of the result. */
+  readonly hash: string
+}
+
+/** Every folder of test/fixtures/v1. Throws if there is none: a test over nothing would pass. */
+export function goldenCases(): GoldenCase[] {
+  const cases = globSync(join(GOLDEN, '*/case.json')).map(path => {
+    const folder = dirname(path)
+    const described = JSON.parse(readFileSync(path, 'utf8'))
+    return { name: basename(folder), folder, deltas: described.deltas, hash: described.result_hash }
+  })
+  if (cases.length === 0) throw new Error(`no golden cases in ${GOLDEN}`)
+  return cases
+}
+
+interface Teardown {
+  testdir(): string
+  teardown(fn: () => unknown): unknown
+}
+
+/** Starting threads takes longer than most tests: they share a pool. */
+let sharedPool: ReturnType<typeof openPool> | undefined
+root.teardown(async () => (await sharedPool)?.close())
+
+/** A registry on a folder of the test's own, closed with it. */
+export async function openTestRegistry(t: Teardown, folder = t.testdir()) {
+  const blobs = await openFolderBlobStore(join(folder, 'store'))
+  const catalog = await openSqliteCatalog(join(folder, 'registry.sqlite'))
+  sharedPool ??= openPool({ workers: 2 })
+  const pool = await sharedPool
+  const registry = await openRegistry({ catalog, blobs, pool })
+  const close = async () => {
+    await catalog.close()
+    await blobs.close()
+  }
+  t.teardown(close)
+  return { registry, catalog, blobs, pool, folder, close }
+}
+
+const SIGNAL = new AbortController().signal
+
+/** A part whose body comes in chunks of `chunk` bytes. */
+export function part(path: string, bytes: Uint8Array, field = 'file', chunk = 1000): UploadPart {
+  const body = async function* () {
+    for (let at = 0; at < bytes.length; at += chunk) yield bytes.subarray(at, at + chunk)
+  }
+  return { field, path, body: body() }
+}
+
+async function* each(parts: readonly UploadPart[]) {
+  yield* parts
+}
+
+/** The safetensors files of a folder as parts. */
+export function folderParts(folder: string): UploadPart[] {
+  const paths = globSync(join(folder, '*.safetensors')).sort()
+  return paths.map(path => part(basename(path), readFileSync(path)))
+}
+
+/** Publishes files as `acme/<name>`. */
+export function publish(
+  registry: Registry,
+  parts: readonly UploadPart[],
+  options: Partial<Parameters<Registry['publishFiles']>[0]> = {},
+) {
+  const defaults = { name: 'acme/model', revision: 'main', message: '' }
+  return registry.publishFiles({ ...defaults, ...options }, each(parts), SIGNAL)
+}
+
+/** Publishes a `.wdelta`, with side files. */
+export function publishWdelta(
+  registry: Registry,
+  bytes: Uint8Array,
+  options: Partial<Parameters<Registry['publishDelta']>[0]> = {},
+  sides: readonly UploadPart[] = [],
+) {
+  const defaults = { name: 'acme/delta', revision: 'main', message: '' }
+  const parts = [part('delta.wdelta', bytes, 'delta'), ...sides]
+  return registry.publishDelta({ ...defaults, ...options }, each(parts), SIGNAL)
+}
+
+/** The bytes of a content, or of a range of it. */
+export async function bytesOf(
+  content: Content,
+  range = { start: 0, end: content.size },
+): Promise<Buffer> {
+  const chunks: Uint8Array[] = []
+  for await (const chunk of content.open(range, SIGNAL)) chunks.push(chunk)
+  return Buffer.concat(chunks)
+}
