@@ -184,7 +184,7 @@ t.test('what is refused leaves nothing behind', async t => {
   const bad = safetensors([{ name: 'w', dtype: 'F32', shape: [2], data: f32(1, 2) }])
   const good = folderParts(join(goldenCases()[0]!.folder, 'base'))
   const delta = readFileSync(join(goldenCases()[0]!.folder, goldenCases()[0]!.deltas[0]!))
-  delta[delta.length - 40]! ^= 1
+  delta[15]! ^= 1
   const refused: [() => Promise<unknown>, string][] = [
     [
       () => publish(registry, [part('model.safetensors', bad.subarray(0, 70))]),
