@@ -122,9 +122,12 @@ export interface FrameMachine {
    * Source: deltatensors 0.2.0 `compress_int4.py`.
    */
   quantizeInt4(grid: Int4Grid): Int4Codes
-  /** Bits !(v < 0), most significant first; the first stands at bit `bit` (0..7) of the first byte, bits around are 0. */
+  /**
+   * Bits !(v < 0), most significant first. The first stands at bit `bit` (0..7, 0 = most significant) of the first
+   * byte; the bits before the first and after the last are 0.
+   */
   packSigns(bit: number): Uint8Array<ArrayBuffer>
-  /** numpy's float32 pairwise sum of |v| over `count` values from `first` on. */
+  /** numpy's float32 pairwise sum of |v| over the `count` values from `first` on, which lie within the frame. */
   pairwiseAbsSum(first: number, count: number): number
   /** Compares the accumulator, cast to `stored`, with `tuned`; the order of summation is fixed. */
   errorAgainst(dtype: Dtype, tuned: Uint8Array, stored: FloatDtype): FrameError

@@ -12,14 +12,17 @@ export function checkElements(dtype: Dtype, bytes: Uint8Array, count: number): v
   checkLength(`${count} elements of ${dtype}`, bytes, count * itemBytes(dtype))
 }
 
-/** How many elements `indices` lists. @throws CodecError `part-length` if the values or codes are fewer than that takes. */
+/**
+ * How many elements `indices` lists, at most `count`.
+ * @throws CodecError `part-length` if there are more, or if there are fewer values or codes than they take.
+ */
 export function checkInt4(run: Int4Run, count: number): number {
   const listed = checkListed(run.indices, run.values, 2, count)
   checkLength('int4 codes', run.packed, (run.nibble + count - listed + 1) >> 1)
   return listed
 }
 
-/** How many elements `indices` lists, at most `count`, with values of `width` bytes. @throws CodecError `part-length`. */
+/** As {@link checkInt4}, with values of `width` bytes and no codes. */
 export function checkListed(
   indices: Uint8Array,
   values: Uint8Array,

@@ -233,6 +233,29 @@ t.test('quantized agrees for rows of every length', async t => {
   }
 })
 
+t.test('the longest parts that a frame can have fit', async t => {
+  const make = maker(6)
+  const count = FRAME_ELEMENTS
+  const base = make.cast('BF16', count)
+  const { indices } = make.indices(7, count, 1)
+  const halves = make.finite('F16', count)
+  agree(t, 'all nibbles, all outliers, all kept, a row for each', machine => {
+    machine.load('BF16', base, count)
+    const run = { first: 7, scale: 0.01, zeroPoint: -0.05, nibble: 1 as const, values: halves }
+    machine.addInt4({ ...run, indices: new Uint8Array(0), packed: base.subarray(0, count / 2 + 1) })
+    machine.addInt4({ ...run, indices, packed: new Uint8Array(1) })
+    machine.addSparse(7, indices, bytes(new Float32Array(count).fill(0.25)))
+    machine.addQuantized({ bit: 7, column: 0, columns: 1, signs: base, scales: halves })
+  })
+  const few = { threshold: 0, takePositive: count, takeNegative: count }
+  const codes = [simd, plain].map(machine =>
+    machine.quantizeInt4({ ...few, threshold: 0x7fffffff, min: -1, range: 2, nibble: 1 }),
+  )
+  t.ok(bits(codes[0]!.packed) === bits(codes[1]!.packed), 'codes')
+  t.equal(simd.selectTop(few).offsets.length, count)
+  t.ok(bits(simd.packSigns(7)) === bits(plain.packSigns(7)), 'signs')
+})
+
 t.test('indices out of order or outside the frame are refused', async t => {
   const cases = [
     [3n, 3n],

@@ -1,5 +1,5 @@
 import { loadF16 } from './cast'
-import { constant, SIGN } from './lanes'
+import { constant, LOW_NIBBLE, SHIFTS, SIGN } from './lanes'
 import { A, ACC, B, BLOCK, C, DENSE, OFFSETS, OUT, PLANES, SPREAD, VALUES } from './memory'
 
 /**
@@ -38,7 +38,7 @@ function scan(from: i32, listed: i32, first: i64, begin: i32, end: i32): i32 {
 
 /** Nibbles of `bytes` bytes at `from`, one a byte, high first, to DENSE. */
 function expand(from: i32, bytes: i32): void {
-  const low = i8x16.splat(15)
+  const low = constant(LOW_NIBBLE)
   let to = DENSE
   for (const end = from + bytes; from < end; from += 16, to += 32) {
     const packed = v128.load(from)
@@ -140,12 +140,12 @@ export function addSparse(count: i32, first: i64, listed: i32): i32 {
 }
 
 /**
- * acc += a 1-bit delta: signs at A, most significant first, the first at bit `bit`; `rows` scales (float16) at B, the first for `head`
- * elements (or what there is), the others for `columns` each.
+ * acc += a 1-bit delta: signs at A, most significant first, the first at bit `bit`; `rows` scales (float16) at B, the
+ * first for `head` elements (or what there is), the others for `columns` each.
  */
 export function addQuantized(count: i32, bit: i32, head: i32, columns: i32, rows: i32): void {
   const sign = constant(SIGN)
-  const places = i32x4(1, 2, 4, 8)
+  const places = constant(SHIFTS)
   loadF16(OUT, B, rows)
   let acc = ACC
   const end = ACC + count * 4

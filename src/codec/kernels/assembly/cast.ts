@@ -22,7 +22,10 @@ import {
   widenF16,
 } from './lanes'
 
-/** `count` bfloat16 values at `from` as float32 at `to`; like all kernels here it may work on up to 15 elements more. */
+/**
+ * `count` bfloat16 values at `from` as float32 at `to`. Like all kernels here, it may write up to 15 elements more,
+ * which the next block or nobody reads.
+ */
 export function loadBF16(to: i32, from: i32, count: i32): void {
   for (const end = to + count * 4; to < end; to += 64, from += 32) {
     const a = v128.load(from)

@@ -1,4 +1,4 @@
-import { constant, CODE, INFINITE, MAGNITUDE, ROUNDER } from './lanes'
+import { CODE, constant, INFINITE, LOW_BYTE, MAGNITUDE, ROUNDER } from './lanes'
 import { A, ACC, B, C, OUT, RESULTS, SPREAD } from './memory'
 
 /** Four masks of 32-bit lanes as 16 bits, the first lane as the least. */
@@ -108,8 +108,8 @@ export function selectTop(count: i32, threshold: i32, positive: i32, negative: i
 }
 
 /**
- * The code of four values. After clipping to 0..15, adding 1.5 * 2^23 rounds half to even and leaves the code in the last bits;
- * pmax and pmin let NaN fall to 0.
+ * The code of four values. After clipping to 0..15, adding 1.5 * 2^23 rounds half to even and leaves the code in the
+ * last bits; pmax and pmin let NaN fall to 0.
  */
 // @ts-ignore: decorator
 @inline function code(v: v128, min: v128, range: v128, fifteen: v128, zero: v128, rounder: v128, mask: v128): v128 {
@@ -120,7 +120,7 @@ export function selectTop(count: i32, threshold: i32, positive: i32, negative: i
 
 /** Codes at OUT, one a byte, `bytes` of them, to packed nibbles at C, high first. */
 function pack(bytes: i32): void {
-  const low = i16x8.splat(0xff)
+  const low = constant(LOW_BYTE)
   for (let from = OUT, to = C, end = OUT + bytes; from < end; from += 32, to += 16) {
     const a = v128.load(from)
     const b = v128.load(from, 16)
@@ -131,8 +131,8 @@ function pack(bytes: i32): void {
 }
 
 /**
- * Leaves offsets and values as {@link selectTop} and the packed codes of the other elements at C. `mask` is 15, or 0 to make all
- * codes 0. Returns how many elements are kept.
+ * Leaves offsets and values as {@link selectTop} and the packed codes of the other elements at C. `mask` is 15, or 0 to
+ * make all codes 0. Returns how many elements are kept.
  */
 export function quantizeInt4(
   count: i32, threshold: i32, positive: i32, negative: i32, min: f32, range: f32, mask: i32, nibble: i32,
@@ -181,8 +181,8 @@ export function quantizeInt4(
 }
 
 /**
- * For the values with bits(|v|) >>> 15 = `high`: leaves their bits at OUT and returns how many they are. Leaves the extremes of
- * those below at RESULTS (float32 minimum and maximum).
+ * For the values with bits(|v|) >>> 15 = `high`: leaves their bits at OUT and returns how many they are. Leaves the
+ * extremes of those below at RESULTS: four float32 minima, then four maxima.
  */
 export function collectHigh(count: i32, high: i32): i32 {
   const magnitude = constant(MAGNITUDE)
@@ -228,6 +228,12 @@ export function packSigns(count: i32, bit: i32): void {
   store<u8>(to, carry)
 }
 
+/** (0 + 1) + (2 + 3). */
+// @ts-ignore: decorator
+@inline function lanes(v: v128): f32 {
+  return (f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1)) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3))
+}
+
 /** numpy's pairwise sum of the magnitudes of `count` values at `at`. */
 export function pairwiseAbsSum(at: i32, count: i32): f32 {
   if (count > 128) {
@@ -243,17 +249,16 @@ export function pairwiseAbsSum(at: i32, count: i32): f32 {
       low = f32x4.add(low, f32x4.abs(v128.load(at)))
       high = f32x4.add(high, f32x4.abs(v128.load(at, 16)))
     }
-    sum = f32x4.extract_lane(low, 0) + f32x4.extract_lane(low, 1) + (f32x4.extract_lane(low, 2) + f32x4.extract_lane(low, 3)) +
-      (f32x4.extract_lane(high, 0) + f32x4.extract_lane(high, 1) + (f32x4.extract_lane(high, 2) + f32x4.extract_lane(high, 3)))
+    sum = lanes(low) + lanes(high)
   }
   for (; at < end; at += 4) sum += abs<f32>(load<f32>(at))
   return sum
 }
 
 /**
- * Adds the squared differences of `count` values at `actual` and `expected`, where both are finite, to the four sums at RESULTS
- * (float64, element e to sum e mod 4), and keeps the largest difference in the two lanes behind. `count` is a multiple of 4
- * but in the last block; both runs are padded with zeros.
+ * Adds the squared differences of `count` values at `actual` and `expected`, where both are finite, to the four sums
+ * at RESULTS (float64, element e to sum e mod 4), and keeps the largest difference in the two lanes behind. `count` is
+ * a multiple of 4 but in the last block; both runs are padded with zeros.
  */
 export function addError(actual: i32, expected: i32, count: i32): void {
   const magnitude = constant(MAGNITUDE)

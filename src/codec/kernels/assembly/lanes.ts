@@ -20,6 +20,9 @@ const TABLE = memory.data<u32>([
   0x000003ff, 0x000003ff, 0x000003ff, 0x000003ff, // mantissa of float16
   0x4b400000, 0x4b400000, 0x4b400000, 0x4b400000, // 1.5 * 2^23
   0x41700000, 0x41700000, 0x41700000, 0x41700000, // 15
+  0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, // low nibble of each byte
+  0x00ff00ff, 0x00ff00ff, 0x00ff00ff, 0x00ff00ff, // low byte of each 16 bits
+  0x00000001, 0x00000002, 0x00000004, 0x00000008, // shifts, as factors
 ], 16)
 
 // @ts-ignore: decorator
@@ -44,6 +47,9 @@ export const HALF_QUIET: i32 = 13
 export const HALF_MANTISSA: i32 = 14
 export const ROUNDER: i32 = 15
 export const CODE: i32 = 16
+export const LOW_NIBBLE: i32 = 17
+export const LOW_BYTE: i32 = 18
+export const SHIFTS: i32 = 19
 /** The same bits as HALF_MAGNITUDE. */
 export const BF16_BIAS: i32 = 0
 
@@ -90,7 +96,8 @@ export const BF16_BIAS: i32 = 0
  */
 // @ts-ignore: decorator
 @inline export function narrowF16(
-  v: v128, magnitude: v128, rebias: v128, one: v128, magic: v128, normal: v128, overflow: v128, infinity: v128, quiet: v128, mantissa: v128,
+  v: v128, magnitude: v128, rebias: v128, one: v128, magic: v128, normal: v128, overflow: v128, infinity: v128,
+  quiet: v128, mantissa: v128,
 ): v128 {
   const abs = v128.and(v, magnitude)
   const sign = i32x4.shr_u(v128.xor(v, abs), 16)
