@@ -1,0 +1,165 @@
+import {
+  applyLink,
+  type BaseShard,
+  baseRecipes,
+  canWiden,
+  type DeltaIndex,
+  type Domain,
+  LIMITS,
+  type Link,
+  nameOrder,
+  planHash,
+  type Recipes,
+  shardOrder,
+} from '../codec/index.ts'
+import { digest } from '../workers/digest.ts'
+import { type Executor, execute } from '../workers/execute.ts'
+import { CliError, inFile } from './failure.ts'
+import type { LocalDelta } from './local-model.ts'
+
+/** A base and the deltas on it, oldest first, before it is known that they belong together. */
+export interface Chain {
+  readonly shards: readonly BaseShard[]
+  readonly deltas: readonly LocalDelta[]
+}
+
+/** What a chain makes. */
+export type UseChain<T> = (recipes: Recipes, signal: AbortSignal) => Promise<T>
+
+/**
+ * What a chain makes without a hash taken: every delta after the first is added to float32 values, as the reference does.
+ * Rejects with CliError if a delta does not fit its parent in names or shapes.
+ */
+export function trustChain(chain: Chain): Recipes {
+  return chainRecipes(chain, guessDomains(chain)).at(-1)!
+}
+
+/**
+ * Proves every link of a chain by its `parent_hash`, while `use` already works on what the chain makes if each delta after the
+ * first was made against float32 values, as nearly all are. Where a hash tells otherwise, `use` is aborted and called again.
+ * Rejects with CliError `parent-mismatch`, or with what `use` throws.
+ */
+export async function proveChain<T>(
+  executor: Executor,
+  chain: Chain,
+  use: UseChain<T>,
+  signal: AbortSignal,
+): Promise<T> {
+  let domains = guessDomains(chain)
+  for (;;) {
+    const attempt = new AbortController()
+    const both = AbortSignal.any([signal, attempt.signal])
+    const recipes = chainRecipes(chain, domains)
+    const result = use(recipes.at(-1)!, both)
+    // It may fail while the proofs are still awaited.
+    result.catch(() => {})
+    const proofs = chain.deltas.map((delta, i) =>
+      proveLink(executor, recipes[i]!, delta, i === 0 ? chain.shards : null, both),
+    )
+    try {
+      const found = await firstOther(proofs, domains)
+      if (!found) return await result
+      domains = domains.with(found.link, found.domain)
+    } finally {
+      attempt.abort(new DOMException('The chain is not as it was taken to be', 'AbortError'))
+      await Promise.allSettled([...proofs, result])
+    }
+  }
+}
+
+/** The first link whose hash names other values than were assumed. Rejects at the first link that matches nothing. */
+async function firstOther(
+  proofs: readonly Promise<Domain>[],
+  assumed: readonly Domain[],
+): Promise<{ link: number; domain: Domain } | null> {
+  // One that is not waited for, after another ended the loop, must not count as unhandled.
+  for (const proof of proofs) proof.catch(() => {})
+  for (const [link, proof] of proofs.entries()) {
+    const domain = await proof
+    // A base has only its stored values: it is the same whichever of them was hashed.
+    if (link > 0 && domain !== assumed[link]) return { link, domain }
+  }
+  return null
+}
+
+function guessDomains({ deltas }: Chain): Domain[] {
+  return deltas.map((_, i) => (i === 0 ? 'stored' : 'float32'))
+}
+
+/** The recipes of the base and after each delta. */
+function chainRecipes({ shards, deltas }: Chain, domains: readonly Domain[]): Recipes[] {
+  if (deltas.length > LIMITS.chainDepth) {
+    const came = `expected at most ${LIMITS.chainDepth} deltas, got ${deltas.length}`
+    throw new CliError('chain-too-deep', came)
+  }
+  const recipes = [baseRecipes(shards)]
+  deltas.forEach(({ path, index }, i) => {
+    const link: Link = { blob: path, index, domain: domains[i]! }
+    try {
+      recipes.push(applyLink(recipes.at(-1)!, link))
+    } catch (error) {
+      throw inFile(path, error)
+    }
+  })
+  return recipes
+}
+
+/** SHA-256 of `names` and their values: see `planHash`. */
+export function hashValues(
+  executor: Executor,
+  recipes: Recipes,
+  names: Iterable<string>,
+  domain: Domain,
+  signal: AbortSignal,
+): Promise<string> {
+  return digest(executor.pool, execute(planHash(recipes, names, domain), executor, signal))
+}
+
+/** Which values of its parent a delta was made against; `shards` are the base's, null for a later link. */
+async function proveLink(
+  executor: Executor,
+  parent: Recipes,
+  { path, index }: LocalDelta,
+  shards: readonly BaseShard[] | null,
+  signal: AbortSignal,
+): Promise<Domain> {
+  const widens = [...parent.values()].every(({ dtype }) => canWiden(dtype))
+  const likely: Domain[] = shards ? ['stored', 'float32'] : ['float32', 'stored']
+  const found: string[] = []
+  for (const names of hashOrders(parent, index, shards)) {
+    for (const domain of likely) {
+      if (domain === 'float32' && !widens) continue
+      const hash = await hashValues(executor, parent, names, domain, signal)
+      if (hash === index.parentHash) return domain
+      found.push(`${hash} (${domain})`)
+    }
+  }
+  const which = shards ? 'the base' : 'the model before it'
+  throw new CliError(
+    'parent-mismatch',
+    `${path}: expected a parent with hash ${index.parentHash}, but ${which} hashes to ${[...new Set(found)].join(', ')}`,
+  )
+}
+
+/**
+ * The orders that a saver may have hashed in: that of the records, always right for a base; all of the parent's tensors in name
+ * order, right for a chain; and the other ways of the reference. The likeliest first, none twice.
+ */
+function* hashOrders(
+  parent: Recipes,
+  { tensors }: DeltaIndex,
+  shards: readonly BaseShard[] | null,
+): Generator<readonly string[]> {
+  const records = tensors.map(({ name }) => name)
+  const named = nameOrder(records)
+  const all = nameOrder(parent.keys())
+  const orders = shards
+    ? [records, named, shardOrder(shards, named), all, shardOrder(shards, all)]
+    : [all, named, records]
+  const seen = new Set<string>()
+  for (const order of orders) {
+    const key = JSON.stringify(order)
+    if (!seen.has(key)) yield order
+    seen.add(key)
+  }
+}

@@ -1,0 +1,83 @@
+import type { DeltaIndex, DeltaTensor } from '../../codec/index.ts'
+import { nameOrder } from '../../codec/index.ts'
+import { command } from '../command.ts'
+import { LocalFiles } from '../local-files.ts'
+import { type LocalDelta, openDelta } from '../local-model.ts'
+import { say } from '../terminal.ts'
+
+/** `wdelta inspect`: what deltas say of themselves. */
+export const inspect = command({
+  usage: 'inspect D.wdelta … [--json]',
+  help: `Checks each delta and prints one line of what it is: size, parent, strategy, tensors. Several are numbered as a chain.
+
+  --json         an array with one object per delta: the keys of the reference's inspect, and per tensor its shape, dtype,
+                 strategy, the dtype that the fine-tune had, stored bytes, and how many of its values are NaN or infinite`,
+  options: { json: { type: 'boolean', default: false } },
+  positionals: [1, Number.POSITIVE_INFINITY],
+  run: async (values, paths, signal) => {
+    await using files = new LocalFiles()
+    const deltas: LocalDelta[] = []
+    for (const path of paths) deltas.push(await openDelta(files, path, { checksum: true, signal }))
+    if (values.json) {
+      await say(JSON.stringify(deltas.map(describe), null, 1))
+      return
+    }
+    for (const [step, delta] of deltas.entries()) {
+      await say(deltas.length > 1 ? `${step}: ${line(delta)}` : line(delta))
+    }
+  },
+})
+
+function line({ path, index }: LocalDelta): string {
+  const { parentHash, strategy, tensors } = index
+  const figures = `size_mb=${megabytes(index)} strategy=${strategy} n_tensors=${tensors.length}`
+  return `${path} ${figures} parent_hash=${parentHash}`
+}
+
+/** The keys and values of deltatensors 0.2.0 `io.py` `inspect_chain`, and more per tensor. */
+function describe({ path, index }: LocalDelta, step: number) {
+  const byName = new Map(index.tensors.map(tensor => [tensor.name, tensor]))
+  const entries = nameOrder(byName.keys()).map(name => [name, describeTensor(byName.get(name)!)])
+  return {
+    path,
+    size_mb: megabytes(index),
+    parent_hash: index.parentHash,
+    strategy: index.strategy,
+    n_tensors: index.tensors.length,
+    tensors: Object.fromEntries(entries),
+    step,
+  }
+}
+
+function describeTensor(tensor: DeltaTensor) {
+  return {
+    shape: tensor.shape,
+    // The only output dtype that the format has.
+    dtype: 'float32',
+    strategy: tensor.strategy,
+    tuned_dtype: tensor.tunedDtype,
+    stored_bytes: storedBytes(tensor),
+    non_finite: tensor.nonFinite,
+  }
+}
+
+/** Bytes of a tensor's arrays, without their record headers. */
+function storedBytes(tensor: DeltaTensor): number {
+  const length = ({ start, end }: { start: number; end: number }) => end - start
+  switch (tensor.strategy) {
+    case 'int4': {
+      const float16Scalars = 4
+      const { outlierIdx, outlierVals, packed } = tensor
+      return length(outlierIdx) + length(outlierVals) + length(packed) + float16Scalars
+    }
+    case 'sparse':
+      return length(tensor.indices) + length(tensor.values)
+    case 'quantized':
+      return length(tensor.scales) + length(tensor.packedSigns)
+  }
+}
+
+/** Millions of bytes with two digits. */
+function megabytes({ size }: DeltaIndex): number {
+  return Number((size / 1e6).toFixed(2))
+}

@@ -1,0 +1,99 @@
+import { join } from 'node:path'
+import {
+  buildLayout,
+  type Dtype,
+  type FloatDtype,
+  isFloat,
+  type Layout,
+  planRange,
+  type Recipes,
+} from '../../codec/index.ts'
+import { type Executor, execute } from '../../workers/execute.ts'
+import { proveChain, trustChain } from '../chain.ts'
+import { choice, command, required } from '../command.ts'
+import { openDelta, openModelFolder, WEIGHTS } from '../local-model.ts'
+import { OutputFile } from '../output-file.ts'
+import { openProgress } from '../progress.ts'
+import { say } from '../terminal.ts'
+import { openWorkshop } from '../workshop.ts'
+
+const DTYPES: Readonly<Record<'float32' | 'float16' | 'bfloat16', FloatDtype>> = {
+  float32: 'F32',
+  float16: 'F16',
+  bfloat16: 'BF16',
+}
+
+/** `wdelta load`: a base and a chain of deltas to one safetensors file, without a server. */
+export const load = command({
+  usage:
+    'load D.wdelta [D2.wdelta …] --base DIR --out DIR [--dtype stored|float32|float16|bfloat16] [--no-verify]',
+  help: `Reconstructs the model at the end of a chain of deltas, oldest first, as DIR/${WEIGHTS}.
+Only weights are written: config.json, tokenizer and other files of the base are left where they are.
+
+  --base DIR     model folder that the first delta was made against
+  --out DIR      folder to write to; made where it lacks, a ${WEIGHTS} there is replaced once the new one is proven
+  --dtype D      stored (default): the dtypes that the deltas name, else the base's; or one float dtype for every float tensor
+  --no-verify    take the hashes for granted: of the base, of each link, and the checksum of each delta. Their structure is
+                 checked all the same. Each delta after the first is then added to float32 values, as the reference does`,
+  options: {
+    base: { type: 'string' },
+    out: { type: 'string' },
+    dtype: { type: 'string', default: 'stored' },
+    'no-verify': { type: 'boolean', default: false },
+  },
+  positionals: [1, Number.POSITIVE_INFINITY],
+  run: async (values, paths, signal) => {
+    const folder = required('base', values.base)
+    const path = join(required('out', values.out), WEIGHTS)
+    const dtype = choice('dtype', values.dtype, ['stored', 'float32', 'float16', 'bfloat16'])
+    const verify = !values['no-verify']
+    await using workshop = openWorkshop()
+    const { files } = workshop
+    const shards = await openModelFolder(files, folder)
+    const deltas = []
+    for (const delta of paths) {
+      deltas.push(await openDelta(files, delta, { checksum: verify, signal }))
+    }
+    const chain = { shards, deltas }
+    const executor = await workshop.executor
+    await using output = await OutputFile.create(path)
+    const write = async (recipes: Recipes, until: AbortSignal) => {
+      await output.rewind()
+      const { metadata } = shards[0]!.layout
+      await writeModel(executor, recipes, outputLayout(recipes, dtype, metadata), output, until)
+    }
+    await (verify ? proveChain(executor, chain, write, signal) : write(trustChain(chain), signal))
+    await output.commit()
+    await say(path)
+  },
+})
+
+/** One file in the canonical layout, with the metadata of the base's first shard. */
+function outputLayout(
+  recipes: Recipes,
+  dtype: 'stored' | keyof typeof DTYPES,
+  metadata: Layout['metadata'],
+): Layout {
+  const cast = (stored: Dtype) => (dtype !== 'stored' && isFloat(stored) ? DTYPES[dtype] : stored)
+  const tensors = [...recipes.values()].map(recipe => ({
+    name: recipe.name,
+    shape: recipe.shape,
+    dtype: cast(recipe.dtype),
+  }))
+  return buildLayout(tensors, metadata)
+}
+
+async function writeModel(
+  executor: Executor,
+  recipes: Recipes,
+  layout: Layout,
+  output: OutputFile,
+  signal: AbortSignal,
+): Promise<void> {
+  using progress = openProgress('load', layout.size)
+  const segments = planRange(recipes, layout, { start: 0, end: layout.size })
+  for await (const chunk of execute(segments, executor, signal)) {
+    await output.write(chunk)
+    progress.add(chunk.length)
+  }
+}

@@ -1,0 +1,87 @@
+import { type Model, modelPath, openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
+import { command } from '../command.ts'
+import { humanBytes, say, table } from '../terminal.ts'
+
+/** Models asked for at once. */
+const PAGE = 100
+
+const HEADING = ['NAME', 'REVISION', 'KIND', 'STRATEGY', 'SIZE', 'STORED', 'ID']
+
+/** `wdelta ls`: the models of a registry, newest first. */
+export const ls = command({
+  usage: 'ls [--name NAME] [--revision REV] [--parent REF] [--json]',
+  help: `Lists models, newest first.
+
+  --name NAME      only versions of namespace/name
+  --revision REV   only those published under this revision
+  --parent REF     only deltas against this model
+  --json           an array of models${REGISTRY_HELP}`,
+  options: {
+    ...REGISTRY_OPTIONS,
+    name: { type: 'string' },
+    revision: { type: 'string' },
+    parent: { type: 'string' },
+    json: { type: 'boolean', default: false },
+  },
+  positionals: [0, 0],
+  run: async ({ json, name, revision, parent, ...values }, _none, signal) => {
+    const client = openClient(values)
+    const filters = Object.entries({ name, revision, parent }).filter(
+      (filter): filter is [string, string] => filter[1] !== undefined,
+    )
+    const models: Model[] = []
+    let cursor: string | null = null
+    do {
+      const query = new URLSearchParams([...filters, ['limit', String(PAGE)]])
+      if (cursor !== null) query.set('cursor', cursor)
+      const page: { models: Model[]; next: string | null } = await client.call(
+        'GET',
+        `/models?${query}`,
+        signal,
+      )
+      models.push(...page.models)
+      cursor = page.next
+    } while (cursor !== null)
+    await show(models, json)
+  },
+})
+
+/** `wdelta lineage`: the models from the base to one. */
+export const lineage = command({
+  usage: 'lineage REF [--json]',
+  help: `Lists the models that REF is built on, from the base to REF itself.
+
+  --json           an array of models${REGISTRY_HELP}`,
+  options: { ...REGISTRY_OPTIONS, json: { type: 'boolean', default: false } },
+  positionals: [1, 1],
+  run: async ({ json, ...values }, [ref], signal) => {
+    const client = openClient(values)
+    const answer = await client.call<{ lineage: Model[] }>(
+      'GET',
+      `${modelPath(ref!)}/lineage`,
+      signal,
+    )
+    await show(answer.lineage, json)
+  },
+})
+
+/** `wdelta rm`: deletes a model. */
+export const rm = command({
+  usage: 'rm REF',
+  help: `Deletes a model and the revisions that point at it; refused while other models are deltas against it.
+Its bytes go with the next sweep, unless another model needs them.
+${REGISTRY_HELP}`,
+  options: REGISTRY_OPTIONS,
+  positionals: [1, 1],
+  run: async (values, [ref], signal) => {
+    await openClient(values).call('DELETE', modelPath(ref!), signal)
+  },
+})
+
+async function show(models: readonly Model[], json: boolean): Promise<void> {
+  if (json) return say(JSON.stringify(models, null, 1))
+  const rows = models.map(({ name, revision, kind, strategy, size, storedSize, id }) => {
+    return [name, revision, kind, strategy, humanBytes(size), humanBytes(storedSize), id]
+  })
+  await say(table([HEADING, ...rows]))
+}

@@ -1,0 +1,12 @@
+import { command } from '../command.ts'
+
+/** `wdelta serve`: the registry itself. */
+export const serve = command({
+  usage: 'serve',
+  help: `Runs the registry until SIGTERM or SIGINT. It is configured by environment variables (HOST, PORT, DATA_DIR, …): see README.md.`,
+  options: {},
+  positionals: [0, 0],
+  run: async () => {
+    await import('../../main.ts')
+  },
+})

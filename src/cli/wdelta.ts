@@ -1,0 +1,59 @@
+#!/usr/bin/env node
+import { type Command, UsageError } from './command.ts'
+import { describeFailure } from './failure.ts'
+import { say } from './terminal.ts'
+
+/** Each command is loaded when it is asked for: most need neither the codec nor HTTP. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  serve: async () => (await import('./commands/serve.ts')).serve,
+  save: async () => (await import('./commands/save.ts')).save,
+  load: async () => (await import('./commands/load.ts')).load,
+  inspect: async () => (await import('./commands/inspect.ts')).inspect,
+  verify: async () => (await import('./commands/verify.ts')).verify,
+  push: async () => (await import('./commands/push.ts')).push,
+  pull: async () => (await import('./commands/pull.ts')).pull,
+  ls: async () => (await import('./commands/models.ts')).ls,
+  lineage: async () => (await import('./commands/models.ts')).lineage,
+  rm: async () => (await import('./commands/models.ts')).rm,
+  token: async () => (await import('./commands/token.ts')).token,
+  sweep: async () => (await import('./commands/sweep.ts')).sweep,
+}
+
+const FAILURE = 1
+const BAD_USAGE = 2
+/** What a shell expects of a program that SIGINT ended. */
+const INTERRUPTED = 130
+
+async function main([name, ...args]: string[], signal: AbortSignal): Promise<void> {
+  if (name === undefined) throw new UsageError('expected a command; wdelta --help lists them')
+  if (name === 'help' || name === '--help' || name === '-h') return say(await overview())
+  const open = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+  if (!open) throw new UsageError(`unknown command ${name}; wdelta --help lists them`)
+  const command = await open()
+  if (args.includes('--help') || args.includes('-h')) {
+    return say(`usage: wdelta ${command.usage}\n\n${command.help}`)
+  }
+  await command.run(args, signal)
+}
+
+async function overview(): Promise<string> {
+  const commands = await Promise.all(Object.values(COMMANDS).map(load => load()))
+  const lines = commands.map(({ usage }) => `  wdelta ${usage}`)
+  return ['usage:', ...lines, '', 'wdelta COMMAND --help tells more.'].join('\n')
+}
+
+const interrupt = new AbortController()
+// The server handles signals itself. Once: a second one ends the process as it would without us.
+if (process.argv[2] !== 'serve') {
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(name, () => interrupt.abort(new Error(`ended by ${name}`)))
+  }
+}
+
+try {
+  await main(process.argv.slice(2), interrupt.signal)
+} catch (error) {
+  process.stderr.write(`wdelta: ${describeFailure(error)}\n`)
+  const code = error instanceof UsageError ? BAD_USAGE : FAILURE
+  process.exitCode = interrupt.signal.aborted ? INTERRUPTED : code
+}

@@ -1,0 +1,155 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { goldenCase, tensorsOf, wdelta } from './helper.ts'
+
+const STRATEGIES = ['int4', 'sparse', 'quantized'] as const
+
+/** The float32 values of what `load` makes. */
+async function loaded(deltas: readonly string[], base: string, out: string) {
+  const args = ['load', ...deltas, '--base', base, '--out', out, '--dtype', 'float32']
+  const ran = await wdelta(args)
+  if (ran.code !== 0) throw new Error(ran.stderr)
+  return tensorsOf(join(out, 'model.safetensors'))
+}
+
+t.test('a saved delta names the parent and the dtypes that the reference names', async t => {
+  t.jobs = 2
+  for (const strategy of STRATEGIES) {
+    for (const dtype of ['f32', 'f16', 'bf16']) {
+      const name = strategy === 'sparse' ? `sparse-0.9-${dtype}` : `${strategy}-${dtype}`
+      t.test(name, async t => {
+        const { base, tuned, deltas, inspect } = goldenCase(name)
+        const folder = t.testdir()
+        const out = join(folder, 'new', 'folder', 'delta.wdelta')
+        const saved = await wdelta([
+          'save',
+          out,
+          '--tuned',
+          tuned[0]!,
+          '--base',
+          base,
+          '--strategy',
+          strategy,
+        ])
+        t.match(saved, { code: 0, stderr: '' })
+        const { parent_hash: parentHash } = inspect[0]!
+        const size = readFileSync(out).length
+        const told = { path: out, strategy, size, tensors: inspect[0]!.n_tensors, parentHash }
+        t.strictSame(JSON.parse(saved.stdout), told)
+        t.strictSame(readdirSync(join(folder, 'new', 'folder')), ['delta.wdelta'])
+        // Which of several equal magnitudes are kept is the reference's accident; float32 values have none that are equal.
+        if (dtype !== 'f32') return
+        const ours = await loaded([out], base, join(folder, 'ours'))
+        const theirs = await loaded(deltas, base, join(folder, 'theirs'))
+        t.strictSame(ours, theirs)
+      })
+    }
+  }
+})
+
+t.test(
+  'sparse that drops nothing gives the fine-tune back, and defaults to its dtypes',
+  async t => {
+    const { base, tuned } = goldenCase('sparse-0-f32')
+    const folder = t.testdir()
+    const out = join(folder, 'delta.wdelta')
+    const args = [
+      'save',
+      out,
+      '--tuned',
+      tuned[0]!,
+      '--base',
+      base,
+      '--strategy',
+      'sparse',
+      '--sparsity',
+      '0',
+    ]
+    t.match(await wdelta(args), { code: 0 })
+    t.match(await wdelta(['load', out, '--base', base, '--out', folder]), { code: 0 })
+    const ours = tensorsOf(join(folder, 'model.safetensors'))
+    const theirs = tensorsOf(join(tuned[0]!, 'model.safetensors'))
+    for (const [name, { dtype, shape }] of Object.entries(theirs)) {
+      t.match(ours[name], { dtype, shape }, name)
+    }
+  },
+)
+
+t.test('a chain three deep is saved and proven link by link', async t => {
+  const { base, tuned } = goldenCase('chain-int4-bf16')
+  const folder = t.testdir()
+  const deltas: string[] = []
+  for (const [i, fineTune] of tuned.entries()) {
+    const out = join(folder, `${i}.wdelta`)
+    const parents = deltas.flatMap(path => ['--parent-delta', path])
+    const strategy = STRATEGIES[i]!
+    const args = [
+      'save',
+      out,
+      '--tuned',
+      fineTune,
+      '--base',
+      base,
+      ...parents,
+      '--strategy',
+      strategy,
+    ]
+    t.match(await wdelta(args), { code: 0, stderr: '' })
+    deltas.push(out)
+  }
+  t.equal(deltas.length, 3)
+  t.match(await wdelta(['verify', ...deltas, '--base', base]), { code: 0, stderr: '' })
+  const swapped = [deltas[0]!, deltas[2]!]
+  t.match(await wdelta(['verify', ...swapped, '--base', base]), {
+    code: 1,
+    stderr: /parent-mismatch/,
+  })
+  const wrong = [
+    'save',
+    join(folder, 'x.wdelta'),
+    '--tuned',
+    tuned[0]!,
+    '--base',
+    base,
+    '--strategy',
+    'int4',
+  ]
+  const ran = await wdelta([...wrong, '--parent-delta', deltas[1]!])
+  t.match(ran, { code: 1, stdout: '', stderr: /^wdelta: parent-mismatch: / })
+  t.strictSame(readdirSync(folder).sort(), ['0.wdelta', '1.wdelta', '2.wdelta'])
+})
+
+t.test('a base of several shards verifies, in the order of the reference', async t => {
+  const { base, tuned, inspect } = goldenCase('sharded-mixed-int4')
+  const folder = t.testdir()
+  const out = join(folder, 'delta.wdelta')
+  const saved = await wdelta([
+    'save',
+    out,
+    '--tuned',
+    tuned[0]!,
+    '--base',
+    base,
+    '--strategy',
+    'int4',
+  ])
+  t.match(saved, { code: 0, stderr: '' })
+  t.equal(JSON.parse(saved.stdout).tensors, inspect[0]!.n_tensors)
+  t.match(await wdelta(['verify', out, '--base', base]), { code: 0 })
+})
+
+t.test('refusals', async t => {
+  const { base, tuned } = goldenCase('int4-bf16')
+  const sharded = goldenCase('sharded-mixed-int4')
+  const folder = t.testdir()
+  const out = join(folder, 'delta.wdelta')
+  const save = (...args: string[]) => wdelta(['save', out, '--base', base, ...args])
+  const lossless = await save('--tuned', tuned[0]!)
+  t.match(lossless, { code: 1, stdout: '', stderr: /^wdelta: not-implemented: .*lossless/ })
+  const other = await save('--tuned', sharded.tuned[0]!, '--strategy', 'int4')
+  t.match(other, { code: 1, stdout: '', stderr: /^wdelta: structure-changed: / })
+  const none = await save('--tuned', tuned[0]!, '--strategy', 'sparse', '--sparsity', '1')
+  t.match(none, { code: 1, stdout: '', stderr: /^wdelta: sparsity: / })
+  t.strictSame(readdirSync(folder), [])
+})

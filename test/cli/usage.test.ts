@@ -1,0 +1,98 @@
+import t from 'tap'
+import { goldenCase, wdelta } from './helper.ts'
+
+const COMMANDS = [
+  'serve',
+  'save',
+  'load',
+  'inspect',
+  'verify',
+  'push',
+  'pull',
+  'ls',
+  'lineage',
+  'rm',
+  'token',
+  'sweep',
+]
+
+t.test('bad usage ends with exit code 2 and one line', async t => {
+  const { base, deltas } = goldenCase('int4-bf16')
+  const delta = deltas[0]!
+  const cases: string[][] = [
+    [],
+    ['nope'],
+    ['toString'],
+    ['scrub'],
+    ['load'],
+    ['load', delta],
+    ['load', delta, '--base', base],
+    ['load', delta, '--base', base, '--out', 'x', '--dtype', 'int8'],
+    ['load', delta, '--base', base, '--out', 'x', '--unknown'],
+    ['load', delta, '--base'],
+    ['save', '--tuned', base, '--base', base],
+    ['save', 'a.wdelta', 'b.wdelta', '--tuned', base, '--base', base],
+    ['save', 'a.wdelta', '--base', base, '--strategy', 'int4'],
+    ['save', 'a.wdelta', '--tuned', base, '--base', base, '--strategy', 'whole'],
+    [
+      'save',
+      'a.wdelta',
+      '--tuned',
+      base,
+      '--base',
+      base,
+      '--strategy',
+      'sparse',
+      '--sparsity',
+      'x',
+    ],
+    [
+      'save',
+      'a.wdelta',
+      '--tuned',
+      base,
+      '--base',
+      base,
+      '--strategy',
+      'int4',
+      '--sparsity',
+      '0.5',
+    ],
+    ['inspect'],
+    ['verify'],
+    ['serve', 'now'],
+    ['push', base],
+    ['push', base, 'a/b', '--strategy', 'best'],
+    ['push', delta, 'a/b', '--strategy', 'int4'],
+    ['push', base, 'a/b', '--registry', 'ftp://example.org'],
+    ['pull', 'a/b'],
+    ['pull', 'a/b', 'c/d', '--out', 'x'],
+    ['lineage'],
+    ['rm'],
+    ['ls', 'a/b'],
+    ['token'],
+    ['token', 'make'],
+    ['token', 'create', 'ci'],
+    ['token', 'create', 'ci', '--scope', 'root'],
+    ['token', 'revoke'],
+    ['sweep', 'all'],
+  ]
+  t.jobs = 4
+  for (const args of cases) {
+    t.test(args.join(' ') || 'no arguments', async t => {
+      t.match(await wdelta(args), { code: 2, stdout: '', stderr: /^wdelta: [^\n]+\n$/ })
+    })
+  }
+})
+
+t.test('every command has its help, and the overview lists it', async t => {
+  const overview = await wdelta(['--help'])
+  t.match(overview, { code: 0, stderr: '' })
+  t.equal((await wdelta(['help'])).stdout, overview.stdout)
+  for (const name of COMMANDS) {
+    t.match(overview.stdout, new RegExp(`\n  wdelta ${name}\\b`), name)
+    const help = await wdelta([name, '--help'])
+    t.match(help, { code: 0, stderr: '' })
+    t.match(help.stdout, new RegExp(`^usage: wdelta ${name}\\b[^\n]*\n\n\\S`), name)
+  }
+})
