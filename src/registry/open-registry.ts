@@ -35,6 +35,7 @@ export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Prom
   const executor: Executor = {
     pool,
     read: ({ blob, start, end }, signal) => blobs.read(blob, { start, end }, signal),
+    locate: blob => blobs.locate(blob),
     slots: new Slots(pool.size * SLOTS_PER_WORKER),
   }
   const pins = new Pins()

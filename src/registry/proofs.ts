@@ -4,7 +4,6 @@ import {
   type Domain,
   FRAME_BYTES,
   isFloat,
-  itemBytes,
   type Layout,
   nameOrder,
   planFrame,
@@ -15,8 +14,7 @@ import {
   type Shard,
   shardOrder,
 } from '../codec/index.ts'
-import { digest } from '../workers/digest.ts'
-import { type Executor, execute, mapOrdered, readAll } from '../workers/execute.ts'
+import { digest, type Executor, gatherTuned, mapOrdered } from '../workers/execute.ts'
 import type { Comparison } from '../workers/tasks.ts'
 
 /** SHA-256 of a file with this layout, by reconstructing it once. */
@@ -27,7 +25,7 @@ export function hashFile(
   signal: AbortSignal,
 ): Promise<string> {
   const segments = planRange(recipes, layout, { start: 0, end: layout.size })
-  return digest(executor.pool, execute(segments, executor, signal))
+  return digest(segments, executor, signal)
 }
 
 /** A lineage hash of `names` in this order: see `planHash`. */
@@ -38,7 +36,7 @@ export function hashValues(
   domain: Domain,
   signal: AbortSignal,
 ): Promise<string> {
-  return digest(executor.pool, execute(planHash(recipes, names, domain), executor, signal))
+  return digest(planHash(recipes, names, domain), executor, signal)
 }
 
 /**
@@ -140,17 +138,9 @@ async function compareRun(
   if (!isFloat(recipe.dtype)) return NOTHING
   using _slot = await executor.slots.take(signal)
   const { frame, spans } = planFrame(recipe, recipe.dtype, first, count)
-  const { span, dtype: tunedDtype } = upload.source
-  const item = itemBytes(tunedDtype)
-  const start = span.start + first * item
-  const tuned = { blob: span.blob, start, end: start + count * item }
-  const buffers = await readAll([...spans, tuned], executor.read, signal)
+  const { tuned, buffers } = await gatherTuned(executor, { frame, spans, tuned: upload, signal })
   const stored = recipe.dtype
-  return executor.pool.run(
-    { kind: 'compare', frame, parentSteps, tunedDtype, stored },
-    buffers,
-    signal,
-  )
+  return executor.pool.run({ kind: 'compare', ...tuned, parentSteps, stored }, buffers, signal)
 }
 
 function add(a: Comparison, b: Comparison): Comparison {

@@ -1,5 +1,6 @@
 import { CodecError } from '../codec/index.ts'
 import { type ErrorCode, RegistryError } from '../errors.ts'
+import { FileError } from '../workers/file-runs.ts'
 
 const CODES: Readonly<Record<CodecError['kind'], ErrorCode>> = {
   safetensors: 'malformed-safetensors',
@@ -17,10 +18,22 @@ export function translateErrors(error: unknown): RegistryError {
     const details = offset === null ? { rule } : { rule, offset }
     return new RegistryError(CODES[kind], message, { cause: error, details })
   }
+  if (error instanceof FileError) return translateFileError(error)
   if (error instanceof Error && error.name === 'AbortError') {
     return new RegistryError('client-closed', 'the client went away', { cause: error })
   }
   return new RegistryError('internal', 'an unexpected error', { cause: error })
+}
+
+/** A blob that a worker could not read: the codes are those of the blob store. */
+function translateFileError(cause: FileError): RegistryError {
+  const code =
+    cause.code === 'ENOENT'
+      ? 'blob-missing'
+      : cause.code === 'short'
+        ? 'blob-short'
+        : 'storage-failed'
+  return new RegistryError(code, cause.message, { cause })
 }
 
 /** Runs `work` and translates what it throws. */

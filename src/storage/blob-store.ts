@@ -32,6 +32,8 @@ export interface BlobStore {
    * Rejects with `blob-short` if the blob ends before `range.end`.
    */
   read(key: string, range: ByteRange, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>>
+  /** The path of a blob in a file that other threads may read, or null for a store that is not on this machine. */
+  locate(key: string): string | null
   /** Bytes of a blob. */
   size(key: string): Promise<number>
   /** All committed blobs whose key begins with `prefix`, in no promised order. */

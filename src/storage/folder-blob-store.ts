@@ -78,6 +78,10 @@ class FolderBlobStore implements BlobStore {
     return bytes
   }
 
+  locate(key: string): string {
+    return this.#path(key)
+  }
+
   async size(key: string): Promise<number> {
     const path = this.#path(key)
     try {

@@ -6,7 +6,6 @@ import {
   FLOAT_GRID,
   type Hasher,
   isFloat,
-  itemBytes,
   type PassResult,
   type PlannedTensor,
   planCopy,
@@ -15,11 +14,11 @@ import {
   type Recipe,
   type Run,
   recordHeader,
-  type Span,
   type Stage,
   type StrategyV1,
 } from '../codec/index.ts'
-import { type Executor, mapOrdered, readAll } from './execute.ts'
+import { type Executor, gatherTuned, mapOrdered } from './execute.ts'
+import type { TunedFrame } from './tasks.ts'
 
 /** One tensor of a fine-tune and of its parent; they have the same shape. */
 export interface TunedPair {
@@ -113,8 +112,8 @@ async function differs(
     const other = others.next().value
     if (segment.kind !== 'copy' || other?.kind !== 'copy') continue
     using _slot = await slots.take(signal)
-    const [a, b] = await readAll([segment.span, other.span], read, signal)
-    if (a!.some((byte, i) => byte !== b![i])) return true
+    const [a, b] = await Promise.all([read(segment.span, signal), read(other.span, signal)])
+    if (a.some((byte, i) => byte !== b[i])) return true
   }
   return false
 }
@@ -162,9 +161,8 @@ async function encodeOneFrame(
   if (planned.arrays.every(({ bytes }) => bytes === 0)) return new Uint8Array(0)
   using _slot = await executor.slots.take(signal)
   const { count } = planned.entry
-  const { frame, buffers, tunedDtype } = await readRun(job, { first: 0, count }, executor, signal)
-  const task = { kind: 'encode-whole', frame, tunedDtype, tensor: planned } as const
-  return executor.pool.run(task, buffers, signal)
+  const { tuned, buffers } = await gatherRun(job, { first: 0, count }, executor, signal)
+  return executor.pool.run({ kind: 'encode-whole', ...tuned, tensor: planned }, buffers, signal)
 }
 
 async function* encodeInStages(
@@ -198,23 +196,19 @@ async function passOver(
   signal: AbortSignal | undefined,
 ): Promise<PassResult> {
   using _slot = await executor.slots.take(signal)
-  const { frame, buffers, tunedDtype } = await readRun(job, run, executor, signal)
-  const task = { kind: 'encode', frame, tunedDtype, pass: stage.pass(run, i) } as const
-  return executor.pool.run(task, buffers, signal)
+  const { tuned, buffers } = await gatherRun(job, run, executor, signal)
+  return executor.pool.run({ kind: 'encode', ...tuned, pass: stage.pass(run, i) }, buffers, signal)
 }
 
-/** The parent's frame over a run, the bytes of its parts, and the fine-tune's bytes last. */
-async function readRun(
+/** The parent's frame over a run together with the fine-tune's values. */
+async function gatherRun(
   { pair: { parent, tuned } }: Job,
   { first, count }: Run,
-  { read }: Executor,
+  executor: Executor,
   signal: AbortSignal | undefined,
-) {
+): Promise<{ tuned: TunedFrame; buffers: Uint8Array[] }> {
   const { frame, spans } = planFrame(parent, 'F32', first, count)
-  const { span, dtype: tunedDtype } = tuned.source
-  const start = span.start + first * itemBytes(tunedDtype)
-  const bytes: Span = { blob: span.blob, start, end: start + count * itemBytes(tunedDtype) }
-  return { frame, tunedDtype, buffers: await readAll([...spans, bytes], read, signal) }
+  return gatherTuned(executor, { frame, spans, tuned, signal })
 }
 
 function* numbered<T>(items: Iterable<T>): Generator<[number, T]> {

@@ -1,6 +1,13 @@
-import { FRAME_BYTES, type Segment, type Span } from '../codec/index.ts'
+import {
+  FRAME_BYTES,
+  type Frame,
+  itemBytes,
+  type Recipe,
+  type Segment,
+  type Span,
+} from '../codec/index.ts'
 import type { Pool } from './pool.ts'
-import type { FrameJob } from './tasks.ts'
+import type { Part, Piece, TunedFrame } from './tasks.ts'
 
 /** Reads exactly the bytes of a span, into a buffer of their own. */
 export type ReadSpan = (span: Span, signal: AbortSignal | undefined) => Promise<Uint8Array>
@@ -8,17 +15,13 @@ export type ReadSpan = (span: Span, signal: AbortSignal | undefined) => Promise<
 export interface Executor {
   readonly pool: Pool
   readonly read: ReadSpan
+  /** The path of a blob that is a local file: the workers then read it themselves. Null for one that only `read` reaches. */
+  readonly locate: (blob: string) => string | null
   /** Bounds the batches that hold memory at once, over all streams that share it. */
   readonly slots: Slots
 }
 
-/** Consecutive segments that are produced together: one read, or one task for the pool. */
-type Batch =
-  | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
-  | { readonly kind: 'copy'; readonly span: Span }
-  | { readonly kind: 'decode'; readonly jobs: FrameJob[]; readonly spans: Span[] }
-
-/** Batches of one stream that may be under way or wait for its consumer: two decode while one is sent. */
+/** Batches of one stream that may be under way or wait for its consumer: two are computed while one is sent. */
 const WINDOW = 3
 
 /**
@@ -36,6 +39,128 @@ export async function* execute(
     yield* mapOrdered(batches(segments), WINDOW, batch => produce(batch, executor, both))
   } finally {
     gone.abort(new DOMException('The stream was closed', 'AbortError'))
+  }
+}
+
+async function produce(batch: Batch, executor: Executor, signal: AbortSignal): Promise<Uint8Array> {
+  const [only] = batch.segments
+  // A copy: the consumer may hand the buffer on to another thread, and a layout's header must outlive that.
+  if (only!.kind === 'bytes' && batch.segments.length === 1) return only!.bytes.slice()
+  using _slot = await executor.slots.take(signal)
+  if (only!.kind === 'copy' && batch.segments.length === 1) return executor.read(only!.span, signal)
+  const { pieces, buffers } = await gather(batch.segments, executor, signal)
+  return executor.pool.run({ kind: 'decode', pieces, size: batch.size }, buffers, signal)
+}
+
+/**
+ * Hex SHA-256 of the bytes of `segments`. The worker that produces them hashes them: they never leave it.
+ * Rejects with what `read` or the codec throws.
+ */
+export async function digest(
+  segments: Iterable<Segment>,
+  executor: Executor,
+  signal?: AbortSignal,
+): Promise<string> {
+  const session = executor.pool.openHash()
+  const hashing: Promise<void>[] = []
+  try {
+    for (const batch of batches(segments)) {
+      const slot = await executor.slots.take(signal)
+      const { pieces, buffers } = await gather(batch.segments, executor, signal)
+      const done = session.update(pieces, buffers).finally(() => slot[Symbol.dispose]())
+      // The loop may fail before it awaits this.
+      done.catch(() => {})
+      // One is hashed while the next is read.
+      if (hashing.push(done) > 1) await hashing.shift()
+    }
+    await Promise.all(hashing)
+  } catch (error) {
+    session.abandon()
+    throw error
+  }
+  return session.digest()
+}
+
+/** Writes the bytes of `segments` to an existing file, from its beginning; the workers write side by side. */
+export async function* writeFile(
+  segments: Iterable<Segment>,
+  path: string,
+  executor: Executor,
+  signal?: AbortSignal,
+): AsyncGenerator<number> {
+  const write = async ({ segments: joined, size, position }: Batch) => {
+    using _slot = await executor.slots.take(signal)
+    const { pieces, buffers } = await gather(joined, executor, signal)
+    await executor.pool.run({ kind: 'write', pieces, path, position }, buffers, signal)
+    return size
+  }
+  yield* mapOrdered(batches(segments), executor.pool.size * 2, write)
+}
+
+/** The segments as a worker takes them: what it can read itself is named, everything else is read here. */
+async function gather(
+  segments: readonly Segment[],
+  executor: Executor,
+  signal: AbortSignal | undefined,
+): Promise<{ pieces: Piece[]; buffers: Uint8Array[] }> {
+  const sources = new Sources(executor, signal)
+  const pieces = segments.map((segment): Piece => {
+    if (segment.kind === 'bytes') return segment
+    if (segment.kind === 'copy') {
+      const { span } = segment
+      return { kind: 'copy', part: sources.part(span), size: span.end - span.start }
+    }
+    const { frame, spans, slice } = segment
+    return { kind: 'frame', frame, parts: spans.map(span => sources.part(span)), slice }
+  })
+  return { pieces, buffers: await sources.buffers() }
+}
+
+/** A frame as a task takes it, with the values of `tuned` (a recipe without steps) for the same elements. */
+export async function gatherTuned(
+  executor: Executor,
+  {
+    frame,
+    spans,
+    tuned,
+    signal,
+  }: { frame: Frame; spans: readonly Span[]; tuned: Recipe; signal: AbortSignal | undefined },
+): Promise<{ tuned: TunedFrame; buffers: Uint8Array[] }> {
+  const { span, dtype: tunedDtype } = tuned.source
+  const item = itemBytes(tunedDtype)
+  const start = span.start + frame.first * item
+  const sources = new Sources(executor, signal)
+  const parts = spans.map(part => sources.part(part))
+  const values = sources.part({ blob: span.blob, start, end: start + frame.count * item })
+  return { tuned: { frame, parts, tuned: values, tunedDtype }, buffers: await sources.buffers() }
+}
+
+/** Collects the parts of one task. */
+class Sources {
+  readonly #executor: Executor
+  readonly #signal: AbortSignal | undefined
+  readonly #reads: Promise<Uint8Array>[] = []
+
+  constructor(executor: Executor, signal: AbortSignal | undefined) {
+    this.#executor = executor
+    this.#signal = signal
+  }
+
+  /** How the task names the bytes of a span; reading them begins here where the worker cannot do it. */
+  part({ blob, start, end }: Span): Part {
+    const path = this.#executor.locate(blob)
+    if (path !== null) return { path, start, end }
+    const empty = start === end
+    const read = empty
+      ? Promise.resolve(new Uint8Array(0))
+      : this.#executor.read({ blob, start, end }, this.#signal)
+    read.catch(() => {})
+    return this.#reads.push(read) - 1
+  }
+
+  /** The buffers that go with the task. */
+  buffers(): Promise<Uint8Array[]> {
+    return Promise.all(this.#reads)
   }
 }
 
@@ -59,43 +184,33 @@ export async function* mapOrdered<T, R>(
   for (const result of under) yield await result
 }
 
-async function produce(batch: Batch, executor: Executor, signal: AbortSignal): Promise<Uint8Array> {
-  // A copy: the consumer may hand the buffer on to another thread, and a layout's header must outlive that.
-  if (batch.kind === 'bytes') return batch.bytes.slice()
-  using _slot = await executor.slots.take(signal)
-  if (batch.kind === 'copy') return executor.read(batch.span, signal)
-  const buffers = await readAll(batch.spans, executor.read, signal)
-  return executor.pool.run({ kind: 'decode', jobs: batch.jobs }, buffers, signal)
-}
-
-/** Reads all spans at once, in order. */
-export function readAll(
-  spans: readonly Span[],
-  read: ReadSpan,
-  signal: AbortSignal | undefined,
-): Promise<Uint8Array[]> {
-  return Promise.all(
-    spans.map(async span => (span.start === span.end ? new Uint8Array(0) : read(span, signal))),
-  )
+/** Consecutive segments that are produced together; `position` counts from the first byte of the first batch. */
+interface Batch {
+  readonly segments: Segment[]
+  readonly size: number
+  readonly position: number
 }
 
 /** Joins neighbours: models have hundreds of tensors of a few KB, and a round trip each would cost more than their bytes. */
 function* batches(segments: Iterable<Segment>): Generator<Batch> {
-  let open: Batch | null = null
+  let open: Segment[] = []
   let size = 0
+  let position = 0
   for (const segment of segments) {
     const bytes = segmentBytes(segment)
-    const joined: Batch | null = open && size + bytes <= FRAME_BYTES ? join(open, segment) : null
-    if (joined) {
-      open = joined
-      size += bytes
-      continue
+    if (open.length > 0 && size + bytes > FRAME_BYTES) {
+      yield { segments: open, size, position }
+      position += size
+      open = []
+      size = 0
     }
-    if (open) yield open
-    open = start(segment)
-    size = bytes
+    const last = open.at(-1)
+    const merged = last && mergeCopies(last, segment)
+    if (merged) open[open.length - 1] = merged
+    else open.push(segment)
+    size += bytes
   }
-  if (open) yield open
+  if (open.length > 0) yield { segments: open, size, position }
 }
 
 function segmentBytes(segment: Segment): number {
@@ -109,24 +224,11 @@ function segmentBytes(segment: Segment): number {
   }
 }
 
-function start(segment: Segment): Batch {
-  if (segment.kind !== 'frame') return segment
-  const { frame, spans, slice } = segment
-  return { kind: 'decode', jobs: [{ frame, parts: 0, slice }], spans: [...spans] }
-}
-
-/** The batch with one more segment, or null where they do not go together. */
-function join(batch: Batch, segment: Segment): Batch | null {
-  if (batch.kind === 'decode' && segment.kind === 'frame') {
-    const { frame, spans, slice } = segment
-    batch.jobs.push({ frame, parts: batch.spans.length, slice })
-    batch.spans.push(...spans)
-    return batch
-  }
-  if (batch.kind !== 'copy' || segment.kind !== 'copy') return null
-  const { span } = segment
-  if (span.blob !== batch.span.blob || span.start !== batch.span.end) return null
-  return { kind: 'copy', span: { ...batch.span, end: span.end } }
+/** One copy for two that are neighbours in their blob as well. */
+function mergeCopies(a: Segment, b: Segment): Segment | null {
+  if (a.kind !== 'copy' || b.kind !== 'copy') return null
+  if (a.span.blob !== b.span.blob || a.span.end !== b.span.start) return null
+  return { kind: 'copy', span: { ...a.span, end: b.span.end } }
 }
 
 /** A counting semaphore, first come first served. */

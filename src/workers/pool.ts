@@ -1,11 +1,12 @@
 import { Worker } from 'node:worker_threads'
 import { CodecError } from '../codec/index.ts'
-import type { ReplyMessage, Results, Task, TaskFailure, TaskMessage } from './tasks.ts'
+import { FileError } from './file-runs.ts'
+import type { Piece, ReplyMessage, Results, Task, TaskFailure, TaskMessage } from './tasks.ts'
 
-/** A SHA-256 over buffers in the order they are given, computed in one worker. */
+/** A SHA-256 over pieces in the order they are given, produced and hashed in one worker. */
 export interface HashSession {
-  /** Takes ownership of `bytes` (its buffer is transferred unless it is part of a larger one). Await it before the next. */
-  update(bytes: Uint8Array): Promise<void>
+  /** Takes ownership of the buffers that the pieces name. Calls are done in order, awaited or not. */
+  update(pieces: readonly Piece[], buffers: readonly Uint8Array[]): Promise<void>
   /** Hex digest; ends the session. */
   digest(): Promise<string>
   /** Ends a session that will not be digested. */
@@ -76,7 +77,9 @@ class ThreadPool implements Pool {
   async started(): Promise<void> {
     try {
       await Promise.all(
-        this.#slots.map(slot => this.#submit({ kind: 'decode', jobs: [] }, [], undefined, slot)),
+        this.#slots.map(slot =>
+          this.#submit({ kind: 'decode', pieces: [], size: 0 }, [], undefined, slot),
+        ),
       )
     } catch (error) {
       await this.close()
@@ -96,15 +99,20 @@ class ThreadPool implements Pool {
     const session = this.#session++
     const pin = this.#slots[session % this.#slots.length]!
     const worker = pin.worker
-    const send = async (buffers: Uint8Array[], digest: boolean) => {
+    const send = async (
+      pieces: readonly Piece[],
+      buffers: readonly Uint8Array[],
+      digest = false,
+    ) => {
       // A session's state dies with its worker: a replacement would hash the rest only.
       if (pin.worker !== worker) throw new Error('the worker that held this hash has died')
-      return this.#submit<'hash'>({ kind: 'hash', session, digest }, buffers, undefined, pin)
+      const task = { kind: 'hash', session, pieces, digest } as const
+      return this.#submit<'hash'>(task, buffers, undefined, pin)
     }
     return {
-      update: async bytes => void (await send([bytes], false)),
-      digest: () => send([], true),
-      abandon: () => void send([], true).catch(() => {}),
+      update: async (pieces, buffers) => void (await send(pieces, buffers)),
+      digest: () => send([], [], true),
+      abandon: () => void send([], [], true).catch(() => {}),
     }
   }
 
@@ -214,7 +222,8 @@ function transferable(buffers: readonly Uint8Array[]): ArrayBuffer[] {
   return [...whole]
 }
 
-function toError({ message, stack, codec }: TaskFailure): Error {
+function toError({ message, stack, codec, file }: TaskFailure): Error {
+  if (file) return new FileError(file.path, file.code, message)
   if (codec) {
     // The message already names the offset.
     const error = new CodecError(codec.kind, codec.rule, message)

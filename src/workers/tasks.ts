@@ -9,47 +9,68 @@ import type {
   PlannedTensor,
 } from '../codec/index.ts'
 
-/** A frame whose part `i` is buffer `parts + i` of its task, and what of its output is wanted. */
-export interface FrameJob {
-  readonly frame: Frame
-  readonly parts: number
-  readonly slice: ByteRun
+/** Bytes `[start, end)` of a file that the worker reads itself. */
+export interface FileRun {
+  readonly path: string
+  readonly start: number
+  readonly end: number
 }
 
-/** Decode frames; the wanted slices come back as one buffer, in order. */
+/** Where bytes are: in a buffer of the task's list, by its index, or in a file. */
+export type Part = number | FileRun
+
+/** What one piece of output is made of: see `Segment`. */
+export type Piece =
+  | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
+  | { readonly kind: 'copy'; readonly part: Part; readonly size: number }
+  | {
+      readonly kind: 'frame'
+      readonly frame: Frame
+      readonly parts: readonly Part[]
+      readonly slice: ByteRun
+    }
+
+/** Produce the pieces, which come back as one buffer of `size` bytes, in order. */
 export interface DecodeTask {
   readonly kind: 'decode'
-  readonly jobs: readonly FrameJob[]
+  readonly pieces: readonly Piece[]
+  readonly size: number
 }
 
-/**
- * Encode the delta of a frame: buffers `0 .. n-1` are the parts of the parent's frame, the last one holds the fine-tune's values
- * for the same elements. `pass` takes one look at it.
- */
-export interface EncodeTask {
-  readonly kind: 'encode'
+/** Produce the pieces and write them to an existing file from byte `position` on. */
+export interface WriteTask {
+  readonly kind: 'write'
+  readonly pieces: readonly Piece[]
+  readonly path: string
+  readonly position: number
+}
+
+/** A frame and the fine-tune's values for the same elements. */
+export interface TunedFrame {
   readonly frame: Frame
+  readonly parts: readonly Part[]
+  readonly tuned: Part
   readonly tunedDtype: Dtype
+}
+
+/** Take one look at the delta of a frame of the parent. */
+export interface EncodeTask extends TunedFrame {
+  readonly kind: 'encode'
   readonly pass: EncodePass
 }
 
 /** Encode a tensor of one frame from beginning to end: one round trip instead of one per pass. */
-export interface EncodeWholeTask {
+export interface EncodeWholeTask extends TunedFrame {
   readonly kind: 'encode-whole'
-  readonly frame: Frame
-  readonly tunedDtype: Dtype
   readonly tensor: PlannedTensor
 }
 
 /**
- * Compare a frame, cast to its `store` dtype, with what was uploaded (the last buffer, in `tunedDtype`), and with
- * `parent`, whose steps are a prefix of the frame's: `parentSteps` of them give the parent's values.
+ * Compare a frame, cast to `stored`, with what was uploaded. The first `parentSteps` of its steps give the parent's values.
  */
-export interface CompareTask {
+export interface CompareTask extends TunedFrame {
   readonly kind: 'compare'
-  readonly frame: Frame
   readonly parentSteps: number
-  readonly tunedDtype: Dtype
   readonly stored: FloatDtype
 }
 
@@ -61,18 +82,23 @@ export interface Comparison {
   readonly squaredDelta: number
 }
 
-/** Feeds a SHA-256 that lives in the worker; `session` is opened by its first update and closed by its digest. */
+/**
+ * Produce the pieces and feed them to a SHA-256 that lives in the worker; `session` is opened by its first task and closed by
+ * the one that asks for the digest.
+ */
 export interface HashTask {
   readonly kind: 'hash'
   readonly session: number
+  readonly pieces: readonly Piece[]
   readonly digest: boolean
 }
 
-export type Task = DecodeTask | EncodeTask | EncodeWholeTask | CompareTask | HashTask
+export type Task = DecodeTask | WriteTask | EncodeTask | EncodeWholeTask | CompareTask | HashTask
 
 /** What each kind of task gives back. */
 export interface Results {
   readonly decode: Uint8Array<ArrayBuffer>
+  readonly write: null
   readonly encode: PassResult
   /** The data of the tensor's arrays, joined in the order of its plan. */
   readonly 'encode-whole': Uint8Array<ArrayBuffer>
@@ -92,6 +118,8 @@ export interface TaskFailure {
   readonly message: string
   readonly stack: string | undefined
   readonly codec: { kind: CodecErrorKind; rule: string; offset: number | null } | null
+  /** Of a file that could not be read or written: the system's code, or `short` if it ended too early. */
+  readonly file: { path: string; code: string } | null
 }
 
 export type ReplyMessage =

@@ -8,6 +8,7 @@ import {
   loadDelta,
   runPass,
 } from '../codec/index.ts'
+import { FileError, FileRuns } from './file-runs.ts'
 import type {
   CompareTask,
   Comparison,
@@ -15,9 +16,12 @@ import type {
   EncodeTask,
   EncodeWholeTask,
   HashTask,
+  Part,
+  Piece,
   Results,
   Task,
   TaskFailure,
+  WriteTask,
 } from './tasks.ts'
 
 interface Done<K extends Task['kind']> {
@@ -26,24 +30,34 @@ interface Done<K extends Task['kind']> {
   readonly transfer: ArrayBuffer[]
 }
 
-/** What a worker does with a task: the codec's functions over one machine, and the hashes that it holds. */
+/** What a worker does with a task: the codec's functions over one machine, the files it reads, and the hashes it holds. */
 export class Workbench {
   readonly #machine: FrameMachine
+  readonly #files = new FileRuns()
   readonly #hashes = new Map<number, Hash>()
 
   constructor(machine: FrameMachine) {
     this.#machine = machine
   }
 
-  /** Performs one task. @throws CodecError for bytes that do not decode or encode. */
+  /** Performs one task. @throws CodecError for bytes that do not decode or encode, FileError for a file. */
   perform(task: Task, buffers: readonly Uint8Array[]): Done<Task['kind']> {
     switch (task.kind) {
       case 'decode':
         return this.#decode(task, buffers)
-      case 'encode':
-        return this.#encode(task, buffers)
-      case 'encode-whole':
-        return this.#encodeWhole(task, buffers)
+      case 'write':
+        this.#write(task, buffers)
+        return { value: null, transfer: [] }
+      case 'encode': {
+        this.#loadDelta(task, buffers)
+        const value = runPass(this.#machine, task.pass)
+        return { value, transfer: buffersOf(value) }
+      }
+      case 'encode-whole': {
+        this.#loadDelta(task, buffers)
+        const value = encodeWhole(this.#machine, task.tensor)
+        return { value, transfer: [value.buffer] }
+      }
       case 'compare':
         return { value: this.#compare(task, buffers), transfer: [] }
       case 'hash':
@@ -51,55 +65,65 @@ export class Workbench {
     }
   }
 
-  #decode({ jobs }: DecodeTask, buffers: readonly Uint8Array[]): Done<'decode'> {
-    const size = jobs.reduce((sum, { slice }) => sum + slice.end - slice.start, 0)
+  #decode({ pieces, size }: DecodeTask, buffers: readonly Uint8Array[]): Done<'decode'> {
     const value = new Uint8Array(size)
     let at = 0
-    for (const { frame, parts, slice } of jobs) {
-      const bytes = decodeFrame(this.#machine, frame, buffers.slice(parts))
-      value.set(bytes.subarray(slice.start, slice.end), at)
-      at += slice.end - slice.start
+    for (const piece of pieces) {
+      const bytes = this.#produce(piece, buffers)
+      value.set(bytes, at)
+      at += bytes.length
     }
     return { value, transfer: [value.buffer] }
   }
 
-  #encode(task: EncodeTask, buffers: readonly Uint8Array[]): Done<'encode'> {
-    this.#loadDelta(task, buffers)
-    const value = runPass(this.#machine, task.pass)
-    return { value, transfer: buffersOf(value) }
+  #write({ pieces, path, position }: WriteTask, buffers: readonly Uint8Array[]): void {
+    let at = position
+    for (const piece of pieces) {
+      const bytes = this.#produce(piece, buffers)
+      this.#files.write(path, at, bytes)
+      at += bytes.length
+    }
   }
 
-  #encodeWhole(task: EncodeWholeTask, buffers: readonly Uint8Array[]): Done<'encode-whole'> {
-    this.#loadDelta(task, buffers)
-    const value = encodeWhole(this.#machine, task.tensor)
-    return { value, transfer: [value.buffer] }
+  /** The bytes of one piece, as a view that the next one invalidates. */
+  #produce(piece: Piece, buffers: readonly Uint8Array[]): Uint8Array {
+    if (piece.kind === 'bytes') return piece.bytes
+    if (piece.kind === 'copy') return this.#resolve([piece.part], buffers)[0]!
+    const { frame, parts, slice } = piece
+    const bytes = decodeFrame(this.#machine, frame, this.#resolve(parts, buffers))
+    return bytes.subarray(slice.start, slice.end)
+  }
+
+  /** The bytes of all parts; those read from files are valid until the next call. */
+  #resolve(parts: readonly Part[], buffers: readonly Uint8Array[]): Uint8Array[] {
+    this.#files.reset()
+    return parts.map(part => (typeof part === 'number' ? buffers[part]! : this.#files.read(part)))
   }
 
   #loadDelta(
-    { frame, tunedDtype }: EncodeTask | EncodeWholeTask,
+    { frame, parts, tuned, tunedDtype }: EncodeTask | EncodeWholeTask,
     buffers: readonly Uint8Array[],
   ): void {
-    loadDelta(this.#machine, frame, buffers.slice(0, -1), tunedDtype, buffers.at(-1)!)
+    const bytes = this.#resolve([...parts, tuned], buffers)
+    loadDelta(this.#machine, frame, bytes, tunedDtype, bytes.at(-1)!)
   }
 
   #compare(task: CompareTask, buffers: readonly Uint8Array[]): Comparison {
-    const { frame, parentSteps, tunedDtype, stored } = task
-    const parts = buffers.slice(0, -1)
-    const tuned = buffers.at(-1)!
-    applySteps(this.#machine, frame, parts)
-    const { squaredError, maxAbs } = this.#machine.errorAgainst(tunedDtype, tuned, stored)
-    applySteps(this.#machine, { ...frame, steps: frame.steps.slice(0, parentSteps) }, parts)
-    this.#machine.subtractFrom(tunedDtype, tuned)
+    const { frame, parts, tuned, parentSteps, tunedDtype, stored } = task
+    const bytes = this.#resolve([...parts, tuned], buffers)
+    const uploaded = bytes.at(-1)!
+    applySteps(this.#machine, frame, bytes)
+    const { squaredError, maxAbs } = this.#machine.errorAgainst(tunedDtype, uploaded, stored)
+    const parent = { ...frame, steps: frame.steps.slice(0, parentSteps) }
+    loadDelta(this.#machine, parent, bytes, tunedDtype, uploaded)
     return { squaredError, maxAbs, squaredDelta: this.#machine.sumOfSquares() }
   }
 
-  #hash({ session, digest }: HashTask, buffers: readonly Uint8Array[]): string {
+  #hash({ session, pieces, digest }: HashTask, buffers: readonly Uint8Array[]): string {
     const hash = this.#hashes.get(session) ?? createHash('sha256')
-    for (const bytes of buffers) hash.update(bytes)
-    if (!digest) {
-      this.#hashes.set(session, hash)
-      return ''
-    }
+    this.#hashes.set(session, hash)
+    for (const piece of pieces) hash.update(this.#produce(piece, buffers))
+    if (!digest) return ''
     this.#hashes.delete(session)
     return hash.digest('hex')
   }
@@ -107,20 +131,26 @@ export class Workbench {
 
 /** An error as plain data: see {@link TaskFailure}. */
 export function toFailure(error: unknown): TaskFailure {
-  if (error instanceof CodecError) {
-    const { message, stack, kind, rule, offset } = error
-    return { message, stack, codec: { kind, rule, offset } }
-  }
   const { message, stack } = error instanceof Error ? error : new Error(String(error))
-  return { message, stack, codec: null }
+  const plain = { message, stack, codec: null, file: null }
+  if (error instanceof CodecError) {
+    const { kind, rule, offset } = error
+    return { ...plain, codec: { kind, rule, offset } }
+  }
+  if (error instanceof FileError) {
+    const { path, code } = error
+    return { ...plain, file: { path, code } }
+  }
+  return plain
 }
 
 /** The buffers behind the arrays that are members of a pass's result. */
 function buffersOf(result: object): ArrayBuffer[] {
   const buffers = new Set<ArrayBuffer>()
   for (const member of Object.values(result)) {
-    if (ArrayBuffer.isView(member) && member.buffer instanceof ArrayBuffer)
+    if (ArrayBuffer.isView(member) && member.buffer instanceof ArrayBuffer) {
       buffers.add(member.buffer)
+    }
   }
   return [...buffers]
 }

@@ -1,0 +1,101 @@
+import { closeSync, openSync, readSync, writeSync } from 'node:fs'
+import type { FileRun } from './tasks.ts'
+
+/** A file that a worker could not read or write. `code` is the system's, or `short` where it ended too early. */
+export class FileError extends Error {
+  override readonly name = 'FileError'
+  readonly path: string
+  readonly code: string
+
+  constructor(path: string, code: string, message: string) {
+    super(message)
+    this.path = path
+    this.code = code
+  }
+}
+
+/** Files that a worker keeps open. */
+const KEPT = 32
+
+/**
+ * Reads runs of files into one arena that is used again for every task: a fresh buffer of some MiB costs as much in page faults as
+ * the read itself. Synchronous: a worker has nothing else to do meanwhile.
+ */
+export class FileRuns {
+  readonly #open = new Map<string, number>()
+  #arena = new Uint8Array(4 * 1024 * 1024)
+  #used = 0
+
+  /** Gives up all runs that were read: their bytes may be overwritten. */
+  reset(): void {
+    this.#used = 0
+  }
+
+  /** The bytes of a run, valid until the next {@link reset}. @throws FileError */
+  read({ path, start, end }: FileRun): Uint8Array {
+    const bytes = this.#take(end - start)
+    let at = 0
+    while (at < bytes.length) {
+      const read = this.#try(path, 'r', fd =>
+        readSync(fd, bytes, at, bytes.length - at, start + at),
+      )
+      if (read === 0) {
+        throw new FileError(
+          path,
+          'short',
+          `${path}: expected ${end} bytes, it ends at ${start + at}`,
+        )
+      }
+      at += read
+    }
+    return bytes
+  }
+
+  /** Writes all of `bytes` from byte `position` of an existing file on. @throws FileError */
+  write(path: string, position: number, bytes: Uint8Array): void {
+    let at = 0
+    while (at < bytes.length) {
+      const rest = bytes.length - at
+      at += this.#try(path, 'r+', fd => writeSync(fd, bytes, at, rest, position + at))
+    }
+  }
+
+  #take(size: number): Uint8Array {
+    // Runs that were read before keep the arena they are in.
+    if (this.#used + size > this.#arena.length) {
+      this.#arena = new Uint8Array(Math.max(size, this.#arena.length * 2))
+      this.#used = 0
+    }
+    const bytes = this.#arena.subarray(this.#used, this.#used + size)
+    this.#used += size
+    return bytes
+  }
+
+  #try<T>(path: string, flags: 'r' | 'r+', use: (fd: number) => T): T {
+    try {
+      return use(this.#descriptor(path, flags))
+    } catch (error) {
+      const { code = 'unknown', message } = error as NodeJS.ErrnoException
+      throw new FileError(path, code, message)
+    }
+  }
+
+  #descriptor(path: string, flags: 'r' | 'r+'): number {
+    const known = this.#open.get(path)
+    if (known !== undefined) {
+      this.#open.delete(path)
+      this.#open.set(path, known)
+      return known
+    }
+    const fd = openSync(path, flags)
+    this.#open.set(path, fd)
+    if (this.#open.size > KEPT) this.#closeOldest()
+    return fd
+  }
+
+  #closeOldest(): void {
+    const [path, fd] = this.#open.entries().next().value!
+    this.#open.delete(path)
+    closeSync(fd)
+  }
+}
