@@ -1,9 +1,7 @@
 import { encodeInt4 } from './encode-int4.ts'
 import type { EncodePass, PassResult } from './encode-passes.ts'
-import { runPass } from './encode-passes.ts'
 import { encodeQuantized } from './encode-quantized.ts'
 import { encodeSparse } from './encode-sparse.ts'
-import type { FrameMachine } from './kernels/machine.ts'
 import { CELL, FRAME_BYTES } from './limits.ts'
 import type { PlannedTensor } from './wdelta-v1-writer.ts'
 
@@ -52,13 +50,12 @@ export function encodeProgram(tensor: PlannedTensor, grid: Grid = FLOAT_GRID): E
 }
 
 /**
- * Runs the program of a tensor of at most one run, whose delta is in the machine: one load serves all passes.
+ * Runs the program of a tensor where all its values are at hand; `look` takes a pass over one run of them.
  * Returns the data of its arrays, joined. @throws CodecError as {@link encodeProgram}
  */
 export function encodeWhole(
-  machine: FrameMachine,
   tensor: PlannedTensor,
-  grid: Grid = FLOAT_GRID,
+  look: (run: Run, pass: EncodePass) => PassResult,
 ): Uint8Array<ArrayBuffer> {
   const data = new Uint8Array(tensor.arrays.reduce((sum, { bytes }) => sum + bytes, 0))
   let at = 0
@@ -67,14 +64,14 @@ export function encodeWhole(
     data.set(bytes, at)
     at += bytes.length
   }
-  for (const step of encodeProgram(tensor, grid)) {
+  for (const step of encodeProgram(tensor)) {
     if (step instanceof Uint8Array) {
       write(step)
       continue
     }
     let i = 0
     for (const run of step.runs) {
-      write(step.take(runPass(machine, step.pass(run, i)), run, i))
+      write(step.take(look(run, step.pass(run, i)), run, i))
       i++
     }
   }

@@ -2,6 +2,7 @@
 export * from './delta-index.ts'
 export * from './dtypes.ts'
 export * from './encode.ts'
+export { runsOf } from './encode-grid.ts'
 export * from './encode-passes.ts'
 export * from './errors.ts'
 export * from './frame.ts'

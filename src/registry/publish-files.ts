@@ -154,7 +154,7 @@ async function encode(
       strategy,
       outlierFraction: options.outlierFraction,
       sparsity: options.sparsity,
-      parentHash: await hashParent(deps, parent, domain, order, signal),
+      parentHash: hashParent(deps, parent, domain, order, signal),
       tensors: order.map(name => ({ parent: parent.recipes.get(name)!, tuned: tuned.get(name)! })),
       hasher: createHash('sha256'),
     },

@@ -1,6 +1,5 @@
 import {
   CodecError,
-  type DeltaPlan,
   deltaPrefix,
   encodeProgram,
   FLOAT_GRID,
@@ -8,12 +7,14 @@ import {
   isFloat,
   type PassResult,
   type PlannedTensor,
+  type PlanOptions,
   planCopy,
   planDelta,
   planFrame,
   type Recipe,
   type Run,
   recordHeader,
+  runsOf,
   type Stage,
   type StrategyV1,
 } from '../codec/index.ts'
@@ -31,7 +32,8 @@ export interface EncodeOptions {
   readonly strategy: StrategyV1
   readonly outlierFraction?: number | undefined
   readonly sparsity?: number | undefined
-  readonly parentHash: string
+  /** It may still be in the making: tensors are encoded meanwhile. */
+  readonly parentHash: string | Promise<string>
   /** In the order of the array records. */
   readonly tensors: readonly TunedPair[]
   /** A fresh SHA-256 for the trailer. */
@@ -40,8 +42,13 @@ export interface EncodeOptions {
 
 /** Passes over one tensor that are under way: enough to keep the workers busy while results come back. */
 const PASS_WINDOW = 6
-/** Tensors of one frame that are under way. */
-const TENSOR_WINDOW = 8
+/** Tensors that one worker encodes from beginning to end: how many are under way … */
+const TENSOR_WINDOW = 4
+/** … and how large they may be, in elements of which the worker holds 4 bytes, and in bytes of their arrays. */
+const WHOLE_ELEMENTS = 2 ** 24
+const WHOLE_BYTES = 2 ** 25
+/** Stands for the parent's hash in a plan that is made before the hash is known. */
+const NO_HASH = '0'.repeat(64)
 
 /**
  * The bytes of a version 1 `.wdelta`, from its prefix to its checksum. Memory is bounded by a few frames, whatever the size of a tensor.
@@ -53,18 +60,26 @@ export async function* encodeDelta(
   signal?: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
   const { hasher } = options
-  const plan = await planFor(options, executor, signal)
+  const described = await describe(options, executor, signal)
+  const plan = (parentHash: string) => planDelta({ ...described, parentHash })
   const hashed = (bytes: Uint8Array) => {
     hasher.update(bytes)
     return bytes
   }
-  yield hashed(deltaPrefix(plan))
-  const jobs = plan.tensors.map((planned, i) => ({ planned, pair: options.tensors[i]! }))
+  const jobs = plan(NO_HASH).tensors.map((planned, i) => ({ planned, pair: options.tensors[i]! }))
   const begin = async (job: Job) => ({
     ...job,
-    data: fitsOneFrame(job) ? [await encodeOneFrame(job, executor, signal)] : null,
+    data: fitsOneTask(job, executor) ? [await encodeInOneTask(job, executor, signal)] : null,
   })
-  for await (const { planned, pair, data } of mapOrdered(jobs, TENSOR_WINDOW, begin)) {
+  const encoded = mapOrdered(jobs, TENSOR_WINDOW, begin)
+  let next = encoded.next()
+  // It may fail while the hash is awaited.
+  next.catch(() => {})
+  yield hashed(deltaPrefix(plan(await options.parentHash)))
+  for (let tensor = await next; !tensor.done; tensor = await next) {
+    next = encoded.next()
+    next.catch(() => {})
+    const { planned, pair, data } = tensor.value
     const chunks = data ?? encodeInStages({ planned, pair }, executor, signal)
     for await (const bytes of records(planned, chunks)) yield hashed(bytes)
   }
@@ -76,11 +91,12 @@ interface Job {
   readonly pair: TunedPair
 }
 
-async function planFor(
-  { strategy, outlierFraction, sparsity, parentHash, tensors }: EncodeOptions,
+/** What a plan is made of, but for the parent's hash. */
+async function describe(
+  { strategy, outlierFraction, sparsity, tensors }: EncodeOptions,
   executor: Executor,
   signal: AbortSignal | undefined,
-): Promise<DeltaPlan> {
+): Promise<Omit<PlanOptions, 'parentHash'>> {
   const described = []
   for (const pair of tensors) {
     const { name, shape, count, dtype } = pair.tuned
@@ -88,7 +104,7 @@ async function planFor(
     const changed = isFloat(dtype) || (await differs(pair, executor, signal))
     described.push({ name, shape, count, dtype, changed })
   }
-  return planDelta({ strategy, outlierFraction, sparsity, parentHash, tensors: described })
+  return { strategy, outlierFraction, sparsity, tensors: described }
 }
 
 function dtypeChanged({ parent, tuned }: TunedPair): CodecError {
@@ -147,12 +163,18 @@ async function* records(
   }
 }
 
-/** True where one worker can take all passes; also for a tensor without data, which needs none. */
-function fitsOneFrame({ planned }: Job): boolean {
-  return planned.entry.count <= FLOAT_GRID.run
+/** True where one worker can take all passes: it must be able to read more than a frame by itself. */
+function fitsOneTask({ planned, pair: { parent, tuned } }: Job, { locate }: Executor): boolean {
+  const { count } = planned.entry
+  if (count <= FLOAT_GRID.run) return true
+  const bytes = planned.arrays.reduce((sum, array) => sum + array.bytes, 0)
+  if (count > WHOLE_ELEMENTS || bytes > WHOLE_BYTES) return false
+  const blobs = [parent.source.span.blob, tuned.source.span.blob]
+  for (const step of parent.steps) if (step.op === 'add') blobs.push(step.blob)
+  return blobs.every(blob => locate(blob) !== null)
 }
 
-async function encodeOneFrame(
+async function encodeInOneTask(
   job: Job,
   executor: Executor,
   signal: AbortSignal | undefined,
@@ -160,9 +182,15 @@ async function encodeOneFrame(
   const { planned } = job
   if (planned.arrays.every(({ bytes }) => bytes === 0)) return new Uint8Array(0)
   using _slot = await executor.slots.take(signal)
-  const { count } = planned.entry
-  const { tuned, buffers } = await gatherRun(job, { first: 0, count }, executor, signal)
-  return executor.pool.run({ kind: 'encode-whole', ...tuned, tensor: planned }, buffers, signal)
+  const frames: TunedFrame[] = []
+  let buffers: Uint8Array[] = []
+  for (const run of runsOf(planned.entry.count, FLOAT_GRID)) {
+    const gathered = await gatherRun(job, run, executor, signal)
+    frames.push(gathered.tuned)
+    // There is more than one run only where the workers read, and then there are no buffers.
+    if (gathered.buffers.length > 0) buffers = gathered.buffers
+  }
+  return executor.pool.run({ kind: 'encode-whole', frames, tensor: planned }, buffers, signal)
 }
 
 async function* encodeInStages(

@@ -59,9 +59,13 @@ export interface EncodeTask extends TunedFrame {
   readonly pass: EncodePass
 }
 
-/** Encode a tensor of one frame from beginning to end: one round trip instead of one per pass. */
-export interface EncodeWholeTask extends TunedFrame {
+/**
+ * Encode a tensor from beginning to end: its frames, in order and without a gap, are loaded once, and all passes are taken over what
+ * the worker then holds, 4 bytes per element.
+ */
+export interface EncodeWholeTask {
   readonly kind: 'encode-whole'
+  readonly frames: readonly TunedFrame[]
   readonly tensor: PlannedTensor
 }
 

@@ -13,7 +13,6 @@ import type {
   CompareTask,
   Comparison,
   DecodeTask,
-  EncodeTask,
   EncodeWholeTask,
   HashTask,
   Part,
@@ -21,6 +20,7 @@ import type {
   Results,
   Task,
   TaskFailure,
+  TunedFrame,
   WriteTask,
 } from './tasks.ts'
 
@@ -35,6 +35,8 @@ export class Workbench {
   readonly #machine: FrameMachine
   readonly #files = new FileRuns()
   readonly #hashes = new Map<number, Hash>()
+  /** The delta of a tensor that is encoded as a whole; grows to the largest. */
+  #delta = new Float32Array(0)
 
   constructor(machine: FrameMachine) {
     this.#machine = machine
@@ -54,8 +56,7 @@ export class Workbench {
         return { value, transfer: buffersOf(value) }
       }
       case 'encode-whole': {
-        this.#loadDelta(task, buffers)
-        const value = encodeWhole(this.#machine, task.tensor)
+        const value = this.#encodeWhole(task, buffers)
         return { value, transfer: [value.buffer] }
       }
       case 'compare':
@@ -100,8 +101,26 @@ export class Workbench {
     return parts.map(part => (typeof part === 'number' ? buffers[part]! : this.#files.read(part)))
   }
 
+  #encodeWhole(
+    { frames, tensor }: EncodeWholeTask,
+    buffers: readonly Uint8Array[],
+  ): Uint8Array<ArrayBuffer> {
+    const { count } = tensor.entry
+    if (this.#delta.length < count) this.#delta = new Float32Array(count)
+    const delta = this.#delta
+    for (const tuned of frames) {
+      this.#loadDelta(tuned, buffers)
+      delta.set(this.#machine.values(), tuned.frame.first)
+    }
+    return encodeWhole(tensor, (run, pass) => {
+      const bytes = new Uint8Array(delta.buffer, run.first * 4, run.count * 4)
+      this.#machine.load('F32', bytes, run.count)
+      return runPass(this.#machine, pass)
+    })
+  }
+
   #loadDelta(
-    { frame, parts, tuned, tunedDtype }: EncodeTask | EncodeWholeTask,
+    { frame, parts, tuned, tunedDtype }: TunedFrame,
     buffers: readonly Uint8Array[],
   ): void {
     const bytes = this.#resolve([...parts, tuned], buffers)
