@@ -1,0 +1,157 @@
+import { readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { z } from 'zod'
+
+/** Where blobs are kept: a folder of `dataDir`, or a bucket. */
+export type StorageConfig =
+  | { readonly kind: 'folder' }
+  | {
+      readonly kind: 's3'
+      /** Undefined: AWS itself. */
+      readonly endpoint: string | undefined
+      readonly bucket: string
+      readonly region: string
+      readonly accessKeyId: string
+      readonly secretAccessKey: string
+      readonly prefix: string
+    }
+
+/** Everything that the environment decides: read once, frozen. Sizes are bytes. */
+export interface Config {
+  readonly host: string
+  readonly port: number
+  readonly dataDir: string
+  readonly storage: StorageConfig
+  /** `none` only on loopback or where it was asked for. */
+  readonly auth: 'tokens' | 'none'
+  readonly adminToken: string | undefined
+  readonly workers: number
+  readonly maxUploadBytes: number
+  readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
+  /** How long requests may go on after SIGTERM, milliseconds. */
+  readonly drainMs: number
+}
+
+/** What is wrong with the environment, one line for each variable. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  readonly problems: readonly string[]
+
+  constructor(problems: readonly string[]) {
+    super(`the environment cannot be used:\n${problems.map(line => `  ${line}`).join('\n')}`)
+    this.problems = problems
+  }
+}
+
+const TEBIBYTE = 2 ** 40
+
+const integer = (least: number, most: number) =>
+  z
+    .string()
+    .regex(/^\d{1,15}$/, 'expected an integer')
+    .transform(Number)
+    .pipe(z.number().min(least).max(most))
+
+const SCHEMA = z.object({
+  HOST: z.string().default('127.0.0.1'),
+  PORT: integer(0, 65_535).default(8080),
+  DATA_DIR: z.string().default('./data'),
+  STORAGE: z.enum(['folder', 's3']).default('folder'),
+  S3_ENDPOINT: z.url().optional(),
+  S3_BUCKET: z.string().optional(),
+  S3_REGION: z.string().optional(),
+  S3_ACCESS_KEY_ID: z.string().optional(),
+  S3_SECRET_ACCESS_KEY: z.string().optional(),
+  S3_PREFIX: z.string().default(''),
+  AUTH: z.enum(['auto', 'tokens', 'none']).default('auto'),
+  ADMIN_TOKEN: z.string().min(16, 'expected at least 16 characters').optional(),
+  // The main thread mostly waits, so there is a worker for every processor.
+  WORKERS: integer(1, 256).default(availableParallelism()),
+  // Larger than any model there is; a disk that is full says so earlier.
+  MAX_UPLOAD_BYTES: integer(1, Number.MAX_SAFE_INTEGER).default(TEBIBYTE),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+  DRAIN_SECONDS: integer(0, 3600).default(30),
+})
+
+type Variable = keyof z.infer<typeof SCHEMA>
+const VARIABLES = Object.keys(SCHEMA.shape) as Variable[]
+
+/**
+ * The configuration that an environment describes (`API.md`, "Environment"). Each variable may also be given as `NAME_FILE`, the path of a
+ * file that holds it; an empty one counts as not given.
+ * @throws ConfigError with a line for every variable that is wrong
+ */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const problems: string[] = []
+  const given = Object.fromEntries(VARIABLES.map(name => [name, readVariable(env, name, problems)]))
+  const parsed = SCHEMA.safeParse(given)
+  if (!parsed.success) {
+    for (const { path, message } of parsed.error.issues)
+      problems.push(`${path.join('.')}: ${message}`)
+    throw new ConfigError(problems)
+  }
+  const { data } = parsed
+  const storage = readStorage(data, problems)
+  if (problems.length > 0) throw new ConfigError(problems)
+  return Object.freeze({
+    host: data.HOST,
+    port: data.PORT,
+    dataDir: data.DATA_DIR,
+    storage,
+    auth: readAuth(data.AUTH, data.HOST),
+    adminToken: data.ADMIN_TOKEN,
+    workers: data.WORKERS,
+    maxUploadBytes: data.MAX_UPLOAD_BYTES,
+    logLevel: data.LOG_LEVEL,
+    drainMs: data.DRAIN_SECONDS * 1000,
+  })
+}
+
+function readVariable(
+  env: Readonly<Record<string, string | undefined>>,
+  name: Variable,
+  problems: string[],
+): string | undefined {
+  const value = env[name] || undefined
+  const file = env[`${name}_FILE`] || undefined
+  if (file === undefined) return value
+  if (value !== undefined) {
+    problems.push(`${name}: given twice, also as ${name}_FILE`)
+    return value
+  }
+  try {
+    // Editors and secret stores end files with a line break.
+    return readFileSync(file, 'utf8').replace(/\r?\n$/, '') || undefined
+  } catch (error) {
+    problems.push(`${name}_FILE: ${(error as Error).message}`)
+    return undefined
+  }
+}
+
+function readStorage(data: z.infer<typeof SCHEMA>, problems: string[]): StorageConfig {
+  if (data.STORAGE === 'folder') return { kind: 'folder' }
+  const required = (name: 'S3_BUCKET' | 'S3_ACCESS_KEY_ID' | 'S3_SECRET_ACCESS_KEY') => {
+    const value = data[name]
+    if (value === undefined) problems.push(`${name}: required with STORAGE=s3`)
+    return value ?? ''
+  }
+  return {
+    kind: 's3',
+    endpoint: data.S3_ENDPOINT,
+    bucket: required('S3_BUCKET'),
+    region: data.S3_REGION ?? 'us-east-1',
+    accessKeyId: required('S3_ACCESS_KEY_ID'),
+    secretAccessKey: required('S3_SECRET_ACCESS_KEY'),
+    prefix: data.S3_PREFIX,
+  }
+}
+
+/** Without a word about it, only this machine gets in without a token. */
+function readAuth(auth: 'auto' | 'tokens' | 'none', host: string): 'tokens' | 'none' {
+  if (auth !== 'auto') return auth
+  return isLoopback(host) ? 'none' : 'tokens'
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)
+}
