@@ -12,8 +12,7 @@ import {
   type Recipes,
   shardOrder,
 } from '../codec/index.ts'
-import { digest } from '../workers/digest.ts'
-import { type Executor, execute } from '../workers/execute.ts'
+import { digest, type Executor } from '../workers/execute.ts'
 import { CliError, inFile } from './failure.ts'
 import type { LocalDelta } from './local-model.ts'
 
@@ -23,7 +22,7 @@ export interface Chain {
   readonly deltas: readonly LocalDelta[]
 }
 
-/** What a chain makes. */
+/** Works on what a chain makes. */
 export type UseChain<T> = (recipes: Recipes, signal: AbortSignal) => Promise<T>
 
 /**
@@ -104,17 +103,6 @@ function chainRecipes({ shards, deltas }: Chain, domains: readonly Domain[]): Re
   return recipes
 }
 
-/** SHA-256 of `names` and their values: see `planHash`. */
-export function hashValues(
-  executor: Executor,
-  recipes: Recipes,
-  names: Iterable<string>,
-  domain: Domain,
-  signal: AbortSignal,
-): Promise<string> {
-  return digest(executor.pool, execute(planHash(recipes, names, domain), executor, signal))
-}
-
 /** Which values of its parent a delta was made against; `shards` are the base's, null for a later link. */
 async function proveLink(
   executor: Executor,
@@ -129,9 +117,9 @@ async function proveLink(
   for (const names of hashOrders(parent, index, shards)) {
     for (const domain of likely) {
       if (domain === 'float32' && !widens) continue
-      const hash = await hashValues(executor, parent, names, domain, signal)
-      if (hash === index.parentHash) return domain
-      found.push(`${hash} (${domain})`)
+      const hex = await digest(planHash(parent, names, domain), executor, signal)
+      if (hex === index.parentHash) return domain
+      found.push(`${hex} (${domain})`)
     }
   }
   const which = shards ? 'the base' : 'the model before it'

@@ -21,7 +21,8 @@ const SHARD_INDEX = 'model.safetensors.index.json'
 const LENGTH_BYTES = 8
 /** Bytes of a `.wdelta` read at once. */
 const READ_BYTES = 4 * 1024 * 1024
-const TRAILER_BYTES = 32
+/** Bytes of the SHA-256 at the end of a `.wdelta`. */
+export const TRAILER_BYTES = 32
 
 /** A `.wdelta` on disk. */
 export interface LocalDelta {

@@ -11,7 +11,8 @@ const IN_FLIGHT = 4
  */
 export class OutputFile implements AsyncDisposable {
   readonly #path: string
-  readonly #temporary: string
+  /** Where the bytes are until `commit`: who does not append may write there. */
+  readonly temporary: string
   readonly #handle: FileHandle
   readonly #writes = new Set<Promise<void>>()
   #position = 0
@@ -19,7 +20,7 @@ export class OutputFile implements AsyncDisposable {
 
   private constructor(path: string, temporary: string, handle: FileHandle) {
     this.#path = path
-    this.#temporary = temporary
+    this.temporary = temporary
     this.#handle = handle
   }
 
@@ -29,11 +30,6 @@ export class OutputFile implements AsyncDisposable {
     await mkdir(folder, { recursive: true })
     const temporary = join(folder, `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`)
     return new OutputFile(path, temporary, await open(temporary, 'wx'))
-  }
-
-  /** Bytes written since the beginning or the last {@link rewind}. */
-  get size(): number {
-    return this.#position
   }
 
   /** Appends. Resolves once few enough writes are under way; a failure may come with a later call. The bytes must not change. */
@@ -50,19 +46,12 @@ export class OutputFile implements AsyncDisposable {
     if (this.#writes.size >= IN_FLIGHT) await Promise.race(this.#writes)
   }
 
-  /** Begins again at byte 0. */
-  async rewind(): Promise<void> {
-    await Promise.all(this.#writes)
-    await this.#handle.truncate(0)
-    this.#position = 0
-  }
-
   /** Makes the file durable and gives it its name, in place of one that is there. */
   async commit(): Promise<void> {
     await Promise.all(this.#writes)
     await this.#handle.datasync()
     await this.#close()
-    await rename(this.#temporary, this.#path)
+    await rename(this.temporary, this.#path)
     await syncFolder(dirname(this.#path))
   }
 
@@ -70,7 +59,7 @@ export class OutputFile implements AsyncDisposable {
     if (this.#closed) return
     await Promise.allSettled(this.#writes)
     await this.#close()
-    await unlink(this.#temporary)
+    await unlink(this.temporary)
   }
 
   async #close(): Promise<void> {

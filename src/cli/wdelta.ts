@@ -1,7 +1,10 @@
 #!/usr/bin/env node
+import { enableCompileCache } from 'node:module'
 import { type Command, UsageError } from './command.ts'
 import { describeFailure } from './failure.ts'
 import { say } from './terminal.ts'
+
+enableCompileCache()
 
 /** Each command is loaded when it is asked for: most need neither the codec nor HTTP. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {

@@ -23,7 +23,12 @@ export function openWorkshop(): Workshop {
   const slots = new Slots(workers * SLOTS_PER_WORKER)
   return {
     files,
-    executor: pool.then(opened => ({ pool: opened, read: files.read, slots })),
+    executor: pool.then(opened => ({
+      pool: opened,
+      read: files.read,
+      locate: path => path,
+      slots,
+    })),
     [Symbol.asyncDispose]: async () => {
       const [opened] = await Promise.allSettled([pool])
       if (opened.status === 'fulfilled') await opened.value.close()

@@ -142,14 +142,15 @@ t.test('a base of several shards verifies, in the order of the reference', async
 t.test('refusals', async t => {
   const { base, tuned } = goldenCase('int4-bf16')
   const sharded = goldenCase('sharded-mixed-int4')
-  const folder = t.testdir()
+  const part = readdirSync(sharded.base).find(name => name.endsWith('.safetensors'))!
+  const folder = t.testdir({ [part]: t.fixture('symlink', join(sharded.base, part)) })
   const out = join(folder, 'delta.wdelta')
   const save = (...args: string[]) => wdelta(['save', out, '--base', base, ...args])
   const lossless = await save('--tuned', tuned[0]!)
   t.match(lossless, { code: 1, stdout: '', stderr: /^wdelta: not-implemented: .*lossless/ })
-  const other = await save('--tuned', sharded.tuned[0]!, '--strategy', 'int4')
+  const other = await save('--tuned', sharded.tuned[0]!, '--base', folder, '--strategy', 'int4')
   t.match(other, { code: 1, stdout: '', stderr: /^wdelta: structure-changed: / })
   const none = await save('--tuned', tuned[0]!, '--strategy', 'sparse', '--sparsity', '1')
   t.match(none, { code: 1, stdout: '', stderr: /^wdelta: sparsity: / })
-  t.strictSame(readdirSync(folder), [])
+  t.strictSame(readdirSync(folder), [part])
 })

@@ -8,10 +8,11 @@ import {
   planRange,
   type Recipes,
 } from '../../codec/index.ts'
-import { type Executor, execute } from '../../workers/execute.ts'
+import { writeFile } from '../../workers/execute.ts'
 import { proveChain, trustChain } from '../chain.ts'
 import { choice, command, required } from '../command.ts'
-import { openDelta, openModelFolder, WEIGHTS } from '../local-model.ts'
+import { openModelFolder, WEIGHTS } from '../local-model.ts'
+import { openDeltas } from '../open-deltas.ts'
 import { OutputFile } from '../output-file.ts'
 import { openProgress } from '../progress.ts'
 import { say } from '../terminal.ts'
@@ -48,21 +49,22 @@ Only weights are written: config.json, tokenizer and other files of the base are
     const dtype = choice('dtype', values.dtype, ['stored', 'float32', 'float16', 'bfloat16'])
     const verify = !values['no-verify']
     await using workshop = openWorkshop()
-    const { files } = workshop
-    const shards = await openModelFolder(files, folder)
-    const deltas = []
-    for (const delta of paths) {
-      deltas.push(await openDelta(files, delta, { checksum: verify, signal }))
-    }
-    const chain = { shards, deltas }
+    const shards = await openModelFolder(workshop.files, folder)
+    const { opened, checked } = await openDeltas(workshop, { paths, verify }, signal)
+    const chain = { shards, deltas: opened }
     const executor = await workshop.executor
     await using output = await OutputFile.create(path)
     const write = async (recipes: Recipes, until: AbortSignal) => {
-      await output.rewind()
-      const { metadata } = shards[0]!.layout
-      await writeModel(executor, recipes, outputLayout(recipes, dtype, metadata), output, until)
+      const layout = outputLayout(recipes, dtype, shards[0]!.layout.metadata)
+      const segments = planRange(recipes, layout, { start: 0, end: layout.size })
+      using progress = openProgress('load', layout.size)
+      for await (const written of writeFile(segments, output.temporary, executor, until)) {
+        progress.add(written)
+      }
     }
-    await (verify ? proveChain(executor, chain, write, signal) : write(trustChain(chain), signal))
+    if (verify) await proveChain(executor, chain, write, signal)
+    else await write(trustChain(chain), signal)
+    await checked
     await output.commit()
     await say(path)
   },
@@ -81,19 +83,4 @@ function outputLayout(
     dtype: cast(recipe.dtype),
   }))
   return buildLayout(tensors, metadata)
-}
-
-async function writeModel(
-  executor: Executor,
-  recipes: Recipes,
-  layout: Layout,
-  output: OutputFile,
-  signal: AbortSignal,
-): Promise<void> {
-  using progress = openProgress('load', layout.size)
-  const segments = planRange(recipes, layout, { start: 0, end: layout.size })
-  for await (const chunk of execute(segments, executor, signal)) {
-    await output.write(chunk)
-    progress.add(chunk.length)
-  }
 }

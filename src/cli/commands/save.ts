@@ -5,14 +5,15 @@ import {
   type DeltaIndex,
   DeltaReader,
   nameOrder,
+  planHash,
   type Recipes,
   type StrategyV1,
   sameShape,
   shardOrder,
 } from '../../codec/index.ts'
 import { encodeDelta } from '../../workers/encode.ts'
-import type { Executor } from '../../workers/execute.ts'
-import { type Chain, hashValues, proveChain } from '../chain.ts'
+import { digest, type Executor } from '../../workers/execute.ts'
+import { type Chain, proveChain } from '../chain.ts'
 import { choice, command, numeric, required, UsageError } from '../command.ts'
 import { CliError } from '../failure.ts'
 import { openDelta, openModelFolder } from '../local-model.ts'
@@ -107,7 +108,7 @@ async function openParent(
     const open = async (recipes: Recipes, until: AbortSignal) => {
       checkTensors(recipes, tuned)
       const all = nameOrder(recipes.keys())
-      const parentHash = await hashValues(executor, recipes, all, 'float32', until)
+      const parentHash = await digest(planHash(recipes, all, 'float32'), executor, until)
       return { recipes, parentHash, order: names }
     }
     return proveChain(executor, chain, open, signal)
@@ -117,7 +118,7 @@ async function openParent(
   const order = shardOrder(chain.shards, names)
   return {
     recipes,
-    parentHash: await hashValues(executor, recipes, order, 'stored', signal),
+    parentHash: await digest(planHash(recipes, order, 'stored'), executor, signal),
     order,
   }
 }

@@ -2,6 +2,7 @@ import { proveChain } from '../chain.ts'
 import { command } from '../command.ts'
 import { LocalFiles } from '../local-files.ts'
 import { openDelta, openModelFolder } from '../local-model.ts'
+import { openDeltas } from '../open-deltas.ts'
 import { say } from '../terminal.ts'
 import { openWorkshop } from '../workshop.ts'
 
@@ -33,10 +34,10 @@ async function verifyChain(
   signal: AbortSignal,
 ): Promise<void> {
   await using workshop = openWorkshop()
-  const { files } = workshop
-  const shards = await openModelFolder(files, base)
-  const deltas = []
-  for (const path of paths) deltas.push(await openDelta(files, path, { checksum: true, signal }))
-  await proveChain(await workshop.executor, { shards, deltas }, async () => {}, signal)
+  const shards = await openModelFolder(workshop.files, base)
+  const { opened, checked } = await openDeltas(workshop, { paths, verify: true }, signal)
+  const chain = { shards, deltas: opened }
+  await proveChain(await workshop.executor, chain, async () => {}, signal)
+  await checked
   for (const path of paths) await say(`${path}: ok (structure, checksum, parent)`)
 }
