@@ -142,9 +142,11 @@ async function readText(incoming: IncomingMessage): Promise<string> {
 
 /** The registry's refusal: see RFC 9457. */
 async function problem(incoming: IncomingMessage, status: number): Promise<CliError> {
+  // Read it first: an ended answer has given its socket back.
+  const { socket } = incoming
   const text = await readText(incoming).catch(() => '')
   // An upload that was refused half way leaves a connection that nothing else can use.
-  incoming.socket.destroy()
+  socket.destroy()
   const said = asProblem(text)
   const title = incoming.statusMessage ?? ''
   if (!said) return new CliError(`http-${status}`, text.slice(0, 200).trim() || title)
