@@ -18,6 +18,7 @@ export const PROBLEMS = {
   'upload-too-slow': { status: 408, title: 'The upload was slower than the least accepted rate' },
   'has-children': { status: 409, title: 'Other models are deltas against this one' },
   'parent-deleted': { status: 409, title: 'The parent was deleted while its delta was published' },
+  'precondition-failed': { status: 412, title: 'The content is not the one that If-Match names' },
   'upload-too-large': { status: 413, title: 'The upload is larger than the configured limit' },
   'unsupported-media-type': { status: 415, title: 'The content type is not accepted here' },
   'range-not-satisfiable': { status: 416, title: 'The range lies outside the content' },

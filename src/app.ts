@@ -1,0 +1,113 @@
+import multipart from '@fastify/multipart'
+import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
+import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
+import {
+  serializerCompiler,
+  validatorCompiler,
+  type ZodTypeProvider,
+} from 'fastify-type-provider-zod'
+import { adminRoutes } from './http/admin-routes.ts'
+import { apiDescription } from './http/api-description.ts'
+import { type Auth, requireScope } from './http/auth.ts'
+import { clientErrors } from './http/client-error.ts'
+import { contentRoutes } from './http/content-routes.ts'
+import { continueLater } from './http/continue.ts'
+import type { RouteDeps } from './http/http-app.ts'
+import { createMetrics } from './http/metrics.ts'
+import { modelRoutes } from './http/model-routes.ts'
+import { notFound, refuseOtherMethods } from './http/not-found.ts'
+import { observeRequests } from './http/observe.ts'
+import { problemHandler } from './http/problem.ts'
+import { publishRoutes } from './http/publish-routes.ts'
+import { PARAM_CHARACTERS } from './http/schemas.ts'
+import { serviceRoutes } from './http/service-routes.ts'
+import { multipartLimits } from './http/upload.ts'
+import type { LeastRate } from './http/watchdog.ts'
+import type { Registry } from './registry/registry.ts'
+
+export interface AppDeps {
+  readonly registry: Registry
+  readonly auth: Auth
+  readonly maxUploadBytes: number
+  readonly logger?: FastifyBaseLogger | undefined
+  /** True once the process has begun to shut down. */
+  readonly draining?: (() => boolean) | undefined
+  readonly timeouts?: Partial<Timeouts> | undefined
+}
+
+/** How long a client may take. Milliseconds. */
+export interface Timeouts {
+  /** For the head of a request. */
+  readonly headersMs: number
+  /** Between two bytes in either direction; uploads have `leastRate` instead. */
+  readonly idleMs: number
+  /** For a client that was refused to notice before its connection ends. */
+  readonly lingerMs: number
+  readonly leastRate: LeastRate
+}
+
+const TIMEOUTS: Timeouts = {
+  headersMs: 30_000,
+  idleMs: 120_000,
+  lingerMs: 1000,
+  leastRate: { bytesPerSecond: 16 * 1024, windowMs: 30_000 },
+}
+
+/** Bytes of a JSON body. */
+const JSON_BYTES = 64 * 1024
+
+/** The registry over HTTP: every plugin, every scope, every route. It neither listens nor closes the registry. */
+export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
+  const { registry, auth, maxUploadBytes, logger, draining = () => false } = deps
+  const { headersMs, idleMs, lingerMs, leastRate } = { ...TIMEOUTS, ...deps.timeouts }
+  const metrics = createMetrics()
+  const uploads = { maxUploadBytes, leastRate }
+  const routes: RouteDeps = { registry, auth, metrics, uploads, draining }
+  const broken = clientErrors()
+  const handleProblem = problemHandler({ lingerMs })
+
+  const app = fastify({
+    ...(logger && { loggerInstance: logger }),
+    bodyLimit: JSON_BYTES,
+    // The whole of an upload may take hours; its head, its pauses and its rate are bounded instead.
+    requestTimeout: 0,
+    connectionTimeout: idleMs,
+    http: { headersTimeout: headersMs, connectionsCheckingInterval: headersMs / 2 },
+    routerOptions: { maxParamLength: PARAM_CHARACTERS },
+    exposeHeadRoutes: false,
+    logController: new LogController({ disableRequestLogging: true }),
+    // While draining, requests on connections that are open still get their proper answer, and with it `Connection: close`.
+    return503OnClosing: false,
+    clientErrorHandler: broken.handler,
+    frameworkErrors: handleProblem,
+  }).withTypeProvider<ZodTypeProvider>()
+  app.setValidatorCompiler(validatorCompiler)
+  app.setSerializerCompiler(serializerCompiler)
+  app.setErrorHandler(handleProblem)
+  app.setNotFoundHandler(notFound)
+  broken.watch(app)
+  observeRequests(app, metrics)
+  continueLater(app)
+
+  await app.register(swagger, apiDescription())
+  const refuseMethods = refuseOtherMethods(app)
+  serviceRoutes(app, routes)
+  await app.register(async scope => {
+    scope.addHook('onRequest', requireScope('read', routes))
+    modelRoutes(scope, routes)
+    contentRoutes(scope, routes)
+  })
+  await app.register(async scope => {
+    scope.addHook('onRequest', requireScope('write', routes))
+    await scope.register(multipart, multipartLimits(uploads))
+    publishRoutes(scope, routes)
+  })
+  await app.register(async scope => {
+    scope.addHook('onRequest', requireScope('admin', routes))
+    adminRoutes(scope, routes)
+  })
+  refuseMethods()
+  await app.register(swaggerUi, { routePrefix: '/docs' })
+  return app
+}

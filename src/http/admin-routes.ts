@@ -1,0 +1,52 @@
+import type { HttpApp, RouteDeps } from './http-app.ts'
+import * as schemas from './schemas.ts'
+
+/** Tokens and the sweep. */
+export function adminRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registry'>): void {
+  const tags = ['admin']
+
+  app.post('/tokens', {
+    schema: {
+      tags,
+      summary: 'Create a token; its secret is shown this once',
+      body: schemas.newToken,
+      response: { 201: schemas.createdToken, default: schemas.failure },
+    },
+    handler: async ({ body }, reply) => {
+      const token = await registry.createToken(body)
+      return reply.code(201).header('cache-control', 'no-store').send(token)
+    },
+  })
+
+  app.get('/tokens', {
+    schema: {
+      tags,
+      summary: 'List tokens, without their secrets',
+      response: { 200: schemas.tokens, default: schemas.failure },
+    },
+    handler: async () => ({ tokens: await registry.listTokens() }),
+  })
+
+  app.delete('/tokens/:id', {
+    schema: {
+      tags,
+      summary: 'Revoke a token',
+      params: schemas.tokenParams,
+      response: { 204: schemas.nothing, default: schemas.failure },
+    },
+    handler: async ({ params }, reply) => {
+      await registry.revokeToken(params.id)
+      return reply.code(204).send()
+    },
+  })
+
+  app.post('/admin/sweep', {
+    schema: {
+      tags,
+      summary: 'Delete bytes that no model needs',
+      body: schemas.sweepOptions,
+      response: { 200: schemas.sweepReport, default: schemas.failure },
+    },
+    handler: ({ body }) => registry.sweep({ dryRun: body?.dryRun ?? false }),
+  })
+}

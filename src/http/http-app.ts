@@ -1,0 +1,25 @@
+import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify'
+import type { ZodTypeProvider } from 'fastify-type-provider-zod'
+import type { Registry } from '../registry/registry.ts'
+import type { Auth } from './auth.ts'
+import type { Metrics } from './metrics.ts'
+import type { UploadLimits } from './upload.ts'
+
+/** A Fastify instance whose handlers are typed by the zod schemas of their routes. */
+export type HttpApp = FastifyInstance<
+  RawServerDefault,
+  import('node:http').IncomingMessage,
+  import('node:http').ServerResponse,
+  FastifyBaseLogger,
+  ZodTypeProvider
+>
+
+/** What routes close over. */
+export interface RouteDeps {
+  readonly registry: Registry
+  readonly auth: Auth
+  readonly metrics: Metrics
+  readonly uploads: UploadLimits
+  /** True once the process has begun to shut down. */
+  readonly draining: () => boolean
+}

@@ -1,0 +1,58 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+/** What `/metrics` shows. Each app has its own, so that two in one process do not add up. */
+export interface Metrics {
+  /** Labels: method, route (the pattern), status; 499 for a client that went away. */
+  readonly requests: Counter<'method' | 'route' | 'status'>
+  /** Seconds from the request's head to the end of the answer. */
+  readonly duration: Histogram<'method' | 'route'>
+  /** Bytes of content handed to sockets. */
+  readonly sent: Counter
+  /** Bytes of upload bodies. */
+  readonly received: Counter
+  /** Downloads and uploads under way. */
+  readonly streams: Gauge<'direction'>
+  /** The Prometheus text format, and its content type. */
+  render(): Promise<{ type: string; text: string }>
+}
+
+/** Seconds: from an answer out of the catalog to the upload of a large model. */
+const BUCKETS = [0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300, 1800]
+
+export function createMetrics(): Metrics {
+  const register = new Registry()
+  const registers = [register]
+  collectDefaultMetrics({ register })
+  return {
+    requests: new Counter({
+      name: 'wdelta_http_requests_total',
+      help: 'Requests answered, by method, route pattern and status',
+      labelNames: ['method', 'route', 'status'],
+      registers,
+    }),
+    duration: new Histogram({
+      name: 'wdelta_http_request_duration_seconds',
+      help: 'Seconds from the head of a request to the end of its answer',
+      labelNames: ['method', 'route'],
+      buckets: BUCKETS,
+      registers,
+    }),
+    sent: new Counter({
+      name: 'wdelta_http_content_sent_bytes_total',
+      help: 'Bytes of model content handed to sockets',
+      registers,
+    }),
+    received: new Counter({
+      name: 'wdelta_http_upload_received_bytes_total',
+      help: 'Bytes of upload bodies received',
+      registers,
+    }),
+    streams: new Gauge({
+      name: 'wdelta_http_streams',
+      help: 'Downloads and uploads under way',
+      labelNames: ['direction'],
+      registers,
+    }),
+    render: async () => ({ type: register.contentType, text: await register.metrics() }),
+  }
+}

@@ -1,0 +1,65 @@
+import type { HttpApp, RouteDeps } from './http-app.ts'
+import * as schemas from './schemas.ts'
+import { checkUploadHead, receiveUpload } from './upload.ts'
+
+/** What makes models and deletes them. */
+export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
+  const { registry, metrics, uploads: limits } = deps
+  const tags = ['publish']
+  const onRequest = checkUploadHead(limits)
+  const receiving = { limits, metrics }
+
+  app.post('/models', {
+    onRequest,
+    config: { form: { fields: schemas.modelFields, parts: ['file'] } },
+    schema: {
+      tags,
+      summary: 'Publish a model from its files',
+      response: { 201: schemas.model, default: schemas.failure },
+    },
+    handler: async (request, reply) => {
+      const fields = schemas.modelFields
+      const model = await receiveUpload(
+        request,
+        reply,
+        fields,
+        receiving,
+        (form, parts, signal) => {
+          const { outlier_fraction: outlierFraction, sparsity, ...options } = form
+          return registry.publishFiles({ ...options, outlierFraction, sparsity }, parts, signal)
+        },
+      )
+      return reply.code(201).header('location', `/models/${model.id}`).send(model)
+    },
+  })
+
+  app.post('/deltas', {
+    onRequest,
+    config: { form: { fields: schemas.deltaFields, parts: ['delta', 'file'] } },
+    schema: {
+      tags,
+      summary: 'Publish a model from a .wdelta file',
+      response: { 201: schemas.model, default: schemas.failure },
+    },
+    handler: async (request, reply) => {
+      const fields = schemas.deltaFields
+      const model = await receiveUpload(request, reply, fields, receiving, (form, parts, signal) =>
+        registry.publishDelta(form, parts, signal),
+      )
+      return reply.code(201).header('location', `/models/${model.id}`).send(model)
+    },
+  })
+
+  app.delete('/models/:id', {
+    schema: {
+      tags,
+      summary: 'Delete a model',
+      params: schemas.refParams,
+      response: { 204: schemas.nothing, default: schemas.failure },
+    },
+    handler: async ({ params }, reply) => {
+      await registry.remove(params.id)
+      return reply.code(204).send()
+    },
+  })
+}

@@ -1,0 +1,201 @@
+import { z } from 'zod'
+import { type ErrorCode, PROBLEMS } from '../errors.ts'
+
+/** Characters of a segment of a name, and of a revision. */
+const SEGMENT = '[A-Za-z0-9][A-Za-z0-9._-]{0,95}'
+const NAME = new RegExp(`^${SEGMENT}/${SEGMENT}$`)
+const REVISION = new RegExp(`^(?![0-9a-f]{40}$)${SEGMENT}$`)
+/** The longest `namespace/name@revision` has 290 characters. */
+const REF_CHARACTERS = 300
+const MESSAGE_CHARACTERS = 10_000
+/** A tensor name may fill a safetensors header; one in a URL must fit into the request's head. */
+export const PARAM_CHARACTERS = 8192
+
+const name = z.string().regex(NAME, `expected namespace/name, each ${SEGMENT}`)
+const revision = z
+  .string()
+  .regex(REVISION, `expected ${SEGMENT}, and not 40 hex digits, which are ids`)
+const ref = z.string().min(1).max(REF_CHARACTERS)
+const sha256 = z.string().describe('SHA-256, lowercase hex')
+const id = z.string().describe("40 lowercase hex digits: a model's id")
+const bytes = z.number().int().min(0)
+const strategy = z.enum(['lossless', 'int4', 'sparse', 'quantized', 'whole'])
+const scope = z.enum(['read', 'write', 'admin'])
+const time = z.string().describe('ISO 8601, UTC')
+
+/** A fraction as a form field. */
+const fraction = z
+  .string()
+  .regex(/^[0-9]*\.?[0-9]+(e-?[0-9]+)?$/i, 'expected a number')
+  .transform(Number)
+  .pipe(z.number().min(0).max(1))
+
+const publishing = {
+  name,
+  revision: revision.default('main'),
+  message: z.string().max(MESSAGE_CHARACTERS).default(''),
+  parent: ref.optional().describe('An id or `namespace/name[@revision]`'),
+}
+
+/** Fields of `POST /models`. */
+export const modelFields = z.object({
+  ...publishing,
+  strategy: strategy
+    .optional()
+    .describe('Without a parent `whole`, with one `lossless` unless said otherwise'),
+  outlier_fraction: fraction.optional().describe('int4: share of values kept exact, 0.01'),
+  sparsity: fraction.optional().describe('sparse: share of values dropped, 0.9'),
+})
+
+/** Fields of `POST /deltas`. */
+export const deltaFields = z.object(publishing)
+
+const errorFigures = z.object({ nmse: z.number(), maxAbs: z.number() }).nullable()
+
+export const model = z
+  .object({
+    id,
+    name: z.string(),
+    revision: z.string(),
+    kind: z.enum(['base', 'delta']),
+    strategy,
+    parent: id.nullable(),
+    tensors: bytes.describe('How many'),
+    parameters: bytes.describe('Elements of all tensors'),
+    dtypes: z.array(z.string()).readonly(),
+    size: bytes.describe('Bytes of the reconstruct stream, dtype=stored'),
+    storedSize: bytes.describe('Bytes of every blob that the model refers to'),
+    sha256: sha256.describe('SHA-256 of the reconstruct stream, dtype=stored'),
+    hashes: z.object({ stored: z.string(), float32: z.string().nullable() }),
+    files: z.array(z.object({ path: z.string(), size: bytes, sha256 })).readonly(),
+    error: errorFigures,
+    damaged: z.object({ file: z.string(), offset: bytes, at: time }).nullable(),
+    message: z.string(),
+    createdAt: time,
+  })
+  .meta({ id: 'Model', description: 'One immutable version: a set of files with an id' })
+
+export const models = z.object({ models: z.array(model).readonly() })
+export const modelPage = models.extend({ next: z.string().nullable() })
+export const lineage = z.object({ lineage: z.array(model).readonly() })
+
+export const listQuery = z.object({
+  name: z.string().optional(),
+  revision: z.string().optional(),
+  parent: ref.optional(),
+  limit: z.coerce.number().int().min(1).max(1000).default(100),
+  cursor: z.string().optional(),
+})
+
+export const tensors = z.object({
+  tensors: z
+    .array(
+      z.object({
+        name: z.string(),
+        dtype: z.string(),
+        shape: z.array(bytes).readonly(),
+        size: bytes,
+      }),
+    )
+    .readonly(),
+})
+
+export const inspection = z.object({
+  id,
+  format: z.union([z.literal(1), z.literal(2)]),
+  strategy: z.string(),
+  parentHash: z.string(),
+  storedSize: bytes,
+  tensors: z
+    .array(
+      z.object({
+        name: z.string(),
+        shape: z.array(bytes).readonly(),
+        dtype: z.string(),
+        strategy: z.string(),
+        storedBytes: bytes,
+        error: errorFigures,
+        nonFinite: bytes,
+      }),
+    )
+    .readonly(),
+})
+
+export const stats = z.object({
+  models: bytes,
+  bases: bytes,
+  deltas: bytes,
+  logicalBytes: bytes,
+  storedBytes: bytes,
+  savedBytes: z.number().int(),
+})
+
+const token = z
+  .object({
+    id: z.string(),
+    name: z.string(),
+    scope,
+    createdAt: time,
+    expiresAt: time.nullable(),
+  })
+  .meta({ id: 'Token' })
+
+export const newToken = z.object({
+  name: z.string().min(1).max(200),
+  scope,
+  expiresAt: z.iso.datetime({ offset: true }).optional(),
+})
+export const createdToken = token
+  .extend({ token: z.string().describe('Shown this once') })
+  .meta({ id: 'CreatedToken' })
+export const tokens = z.object({ tokens: z.array(token).readonly() })
+
+/** The body may be left out. */
+export const sweepOptions = z.object({ dryRun: z.boolean().default(false) }).nullish()
+export const sweepReport = z.object({
+  dryRun: z.boolean(),
+  deleted: z.array(z.object({ key: z.string(), size: bytes })).readonly(),
+  bytes,
+})
+
+export const refParams = z.object({
+  id: ref.describe('A model id, or `namespace/name@revision` percent-encoded as one segment'),
+})
+export const tensorParams = refParams.extend({ name: z.string().describe('Percent-encoded') })
+export const fileParams = refParams.extend({ '*': z.string().describe('Path of the file') })
+export const tokenParams = z.object({ id: z.string().max(REF_CHARACTERS) })
+
+export const reconstructQuery = z.object({
+  dtype: z.enum(['stored', 'float32', 'float16', 'bfloat16']).default('stored'),
+})
+
+/** The response of a 204. */
+export const nothing = z.undefined().describe('Done')
+
+export const status = z.object({ status: z.literal('ok') })
+
+const problem = z
+  .looseObject({
+    type: z.string().describe('`urn:wdelta:problem:` and the code'),
+    title: z.string(),
+    status: z.number().int(),
+    detail: z.string().optional().describe('What was expected, what came, where; not for 5xx'),
+    code: z.enum(Object.keys(PROBLEMS) as [ErrorCode, ...ErrorCode[]]),
+  })
+  .meta({ id: 'Problem', description: 'RFC 9457; some codes add members of their own' })
+
+/** The response of every operation that fails. */
+export const failure = {
+  description: 'A problem',
+  content: { 'application/problem+json': { schema: problem } },
+}
+
+/** A response of bytes. */
+export function binary(description: string) {
+  return { description, content: { 'application/octet-stream': { schema: z.file() } } }
+}
+
+/** A response of text. */
+export function text(description: string, type: string) {
+  return { description, content: { [type]: { schema: z.string() } } }
+}

@@ -1,0 +1,118 @@
+import { Readable } from 'node:stream'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { RegistryError } from '../errors.ts'
+import type { Content } from '../registry/registry.ts'
+import { closeSignal } from './close-signal.ts'
+import type { Metrics } from './metrics.ts'
+import { selectRange } from './range.ts'
+
+export interface ContentOptions {
+  readonly metrics: Metrics
+  /** Value of Cache-Control. */
+  readonly cacheControl: string
+}
+
+/** Bytes that wait for the socket while the next are made: one frame. */
+const AHEAD_BYTES = 2 * 1024 * 1024
+
+/**
+ * Answers a GET with content or a range of it, a HEAD with its headers and no work. The first bytes are made before the headers
+ * go out, so that what fails at once is a proper problem; what fails later cuts the connection, and so do too few or
+ * too many bytes. A client that is gone stops the reading.
+ */
+export async function sendContent(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  content: Content,
+  { metrics, cacheControl }: ContentOptions,
+): Promise<FastifyReply> {
+  const { size, etag } = content
+  const selection = selectRange(request.method, request.headers, content)
+  const caching = { etag: `"${etag}"`, 'cache-control': cacheControl, 'accept-ranges': 'bytes' }
+  if (selection.kind === 'not-modified') return reply.code(304).headers(caching).send()
+  const { start, end } = selection.kind === 'part' ? selection : { start: 0, end: size }
+  const headers = { ...caching, ...entityHeaders(content), 'content-length': end - start }
+  if (request.method === 'HEAD') return reply.headers(headers).send()
+  metrics.streams.inc({ direction: 'download' })
+  reply.raw.once('close', () => metrics.streams.dec({ direction: 'download' }))
+  const body = await openBody(content, { start, end }, closeSignal(reply), metrics)
+  if (selection.kind === 'part') {
+    reply.code(206).header('content-range', `bytes ${start}-${end - 1}/${size}`)
+  }
+  return reply.headers(headers).send(body)
+}
+
+/** Value of Cache-Control for content under `/models/<ref>`: what an id names never changes, what a revision names does. */
+export function cacheControlOf(ref: string, isPublic: boolean): string {
+  if (!/^[0-9a-f]{40}$/.test(ref)) return 'no-cache'
+  return `${isPublic ? 'public' : 'private'}, max-age=31536000, immutable`
+}
+
+function entityHeaders({ mediaType, filename, sha256 }: Content): Record<string, string> {
+  return {
+    'content-type': mediaType,
+    'content-disposition': contentDisposition(filename),
+    'x-content-type-options': 'nosniff',
+    ...(sha256 !== null && {
+      'repr-digest': `sha-256=:${Buffer.from(sha256, 'hex').toString('base64')}:`,
+    }),
+  }
+}
+
+/** RFC 6266: a plain name for old clients, the real one in UTF-8 where it differs. */
+function contentDisposition(filename: string): string {
+  const plain = filename.replace(/[^\x20-\x7e]|["\\%]/g, '_')
+  if (plain === filename) return `attachment; filename="${plain}"`
+  const encoded = encodeURIComponent(filename.toWellFormed()).replace(
+    /['()*]/g,
+    character => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
+  )
+  return `attachment; filename="${plain}"; filename*=UTF-8''${encoded}`
+}
+
+async function openBody(
+  content: Content,
+  range: { start: number; end: number },
+  signal: AbortSignal,
+  metrics: Metrics,
+): Promise<Readable> {
+  const chunks = content.open(range, signal)[Symbol.asyncIterator]()
+  // Also while a chunk is being made, and if the body is never read from.
+  signal.addEventListener('abort', () => void chunks.return?.().catch(() => {}), { once: true })
+  const first = await chunks.next()
+  const body = exactly(range.end - range.start, first, chunks, bytes => metrics.sent.inc(bytes))
+  return Readable.from(body, { objectMode: false, highWaterMark: AHEAD_BYTES })
+}
+
+/**
+ * Passes on `size` bytes, or throws. The last chunk is held back until the source has ended well: what it still had to
+ * check, the client must not believe before.
+ */
+async function* exactly(
+  size: number,
+  first: IteratorResult<Uint8Array>,
+  chunks: AsyncIterator<Uint8Array>,
+  sent: (bytes: number) => void,
+): AsyncGenerator<Uint8Array> {
+  let left = size
+  let held: Uint8Array | null = null
+  try {
+    for (let result = first; !result.done; result = await chunks.next()) {
+      const chunk = result.value
+      left -= chunk.length
+      if (left < 0) throw new RegistryError('internal', `content is longer than ${size} bytes`)
+      if (left === 0 && chunk.length > 0) {
+        held = chunk
+        continue
+      }
+      yield chunk
+      sent(chunk.length)
+    }
+    if (left > 0) throw new RegistryError('internal', `content ended ${left} bytes early`)
+    if (held === null) return
+    yield held
+    sent(held.length)
+  } finally {
+    await chunks.return?.()
+  }
+}

@@ -1,0 +1,52 @@
+import { RegistryError } from '../errors.ts'
+import type { HttpApp, RouteDeps } from './http-app.ts'
+import * as schemas from './schemas.ts'
+
+/** What operators, probes and readers of the API ask for; open to all who reach the listener. */
+export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: RouteDeps): void {
+  const tags = ['service']
+
+  app.get('/healthz', {
+    schema: {
+      tags,
+      summary: 'Whether the process is alive',
+      response: { 200: schemas.status },
+    },
+    handler: () => ({ status: 'ok' as const }),
+  })
+
+  app.get('/readyz', {
+    schema: {
+      tags,
+      summary: 'Whether it can work; 503 when it cannot, or shuts down',
+      response: { 200: schemas.status, default: schemas.failure },
+    },
+    handler: async () => {
+      if (draining()) throw new RegistryError('shutting-down', 'the process is about to end')
+      await registry.ready()
+      return { status: 'ok' as const }
+    },
+  })
+
+  app.get('/metrics', {
+    schema: {
+      tags,
+      summary: 'Prometheus metrics',
+      response: { 200: schemas.text('Prometheus text format', 'text/plain') },
+    },
+    handler: async (_request, reply) => {
+      const { type, text } = await metrics.render()
+      return reply.type(type).send(text)
+    },
+  })
+
+  app.get('/openapi.yaml', {
+    schema: {
+      tags,
+      summary: 'This description',
+      response: { 200: schemas.text('OpenAPI 3.1', 'application/yaml') },
+    },
+    handler: async (_request, reply) =>
+      reply.type('application/yaml').send(app.swagger({ yaml: true })),
+  })
+}

@@ -1,0 +1,169 @@
+import { type AddressInfo, connect, type Socket } from 'node:net'
+import { type AppDeps, buildApp } from '../../src/app.ts'
+import { RegistryError } from '../../src/errors.ts'
+import type { Content, Model, Registry, UploadPart } from '../../src/registry/registry.ts'
+
+export const ID = 'a'.repeat(40)
+
+/** A model with a value for every member. */
+export function aModel(members: Partial<Model> = {}): Model {
+  return {
+    id: ID,
+    name: 'acme/model',
+    revision: 'main',
+    kind: 'delta',
+    strategy: 'int4',
+    parent: 'b'.repeat(40),
+    tensors: 2,
+    parameters: 12,
+    dtypes: ['BF16', 'F32'],
+    size: 1000,
+    storedSize: 500,
+    sha256: 'c'.repeat(64),
+    hashes: { stored: 'd'.repeat(64), float32: null },
+    files: [{ path: 'model.safetensors', size: 1000, sha256: 'e'.repeat(64) }],
+    error: { nmse: 0.25, maxAbs: 1e-9 },
+    damaged: { file: 'model.safetensors', offset: 7, at: '2026-11-23T07:00:00.000Z' },
+    message: 'hello',
+    createdAt: '2026-11-23T07:00:00.000Z',
+    ...members,
+  }
+}
+
+/** A registry that knows nothing: each method that a test needs is given. */
+export function fakeRegistry(methods: Partial<Registry>): Registry {
+  const refuse = (name: string) => async () => {
+    throw new RegistryError('internal', `the test did not expect ${name}`)
+  }
+  return new Proxy(methods, {
+    get: (target, name) => Reflect.get(target, name) ?? refuse(String(name)),
+  }) as Registry
+}
+
+export const BYTES = Buffer.from(Array.from({ length: 1000 }, (_, i) => i % 251))
+
+/** Content over `bytes` in chunks of 100; `seen` hears of what is asked for and how reading ends. */
+export function aContent(
+  bytes: Uint8Array = BYTES,
+  members: Partial<Content> = {},
+  seen: (event: string) => void = () => {},
+): Content {
+  return {
+    size: bytes.length,
+    etag: 'tag',
+    sha256: 'c'.repeat(64),
+    mediaType: 'application/octet-stream',
+    filename: 'model.safetensors',
+    async *open({ start, end }) {
+      seen(`open ${start}-${end}`)
+      try {
+        for (let at = start; at < end; at += 100) yield bytes.slice(at, Math.min(end, at + 100))
+      } finally {
+        seen('closed')
+      }
+    },
+    ...members,
+  }
+}
+
+interface Teardown {
+  teardown(fn: () => unknown): unknown
+}
+
+/** An app that listens on loopback until the test ends. */
+export async function listen(
+  t: Teardown,
+  methods: Partial<Registry>,
+  options: Partial<AppDeps> = {},
+) {
+  const app = await buildApp({
+    registry: fakeRegistry(methods),
+    auth: { mode: 'none' },
+    maxUploadBytes: 10_000_000,
+    ...options,
+    timeouts: { lingerMs: 100, ...options.timeouts },
+  })
+  t.teardown(() => {
+    app.server.closeAllConnections()
+    return app.close()
+  })
+  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  return { app, url, port: (app.server.address() as AddressInfo).port }
+}
+
+/** A TCP connection that collects what comes back. */
+export function dial(t: Teardown, port: number) {
+  const socket: Socket = connect(port, '127.0.0.1')
+  const chunks: Buffer[] = []
+  const waiting = new Set<() => void>()
+  const heard = () => Buffer.concat(chunks).toString('latin1')
+  const told = () => {
+    for (const wake of waiting) wake()
+  }
+  let ended = false
+  socket.on('data', chunk => {
+    chunks.push(chunk)
+    told()
+  })
+  // A reset is one of the ways in which a server ends a connection.
+  socket.on('error', () => {})
+  socket.on('close', () => {
+    ended = true
+    told()
+  })
+  t.teardown(() => socket.destroy())
+  /** What has been heard once it holds `text`, or all of it when the connection is closed. */
+  const until = (text: string) =>
+    new Promise<string>(resolve => {
+      const look = () => {
+        if (!ended && !heard().includes(text)) return
+        waiting.delete(look)
+        resolve(heard())
+      }
+      waiting.add(look)
+      look()
+    })
+  return { socket, until, closed: () => until('\u0000 never sent'), heard }
+}
+
+/** Resolves when `seen` has been called with `event`. */
+export function recorder() {
+  const events: string[] = []
+  const waiting = new Map<string, () => void>()
+  const seen = (event: string) => {
+    events.push(event)
+    waiting.get(event)?.()
+  }
+  const happened = (event: string) =>
+    new Promise<void>(resolve => {
+      if (events.includes(event)) return resolve()
+      waiting.set(event, resolve)
+    })
+  return { events, seen, happened }
+}
+
+/** Reads every part of an upload. */
+export async function readParts(parts: AsyncIterable<UploadPart>) {
+  const read: { field: string; path: string; bytes: Buffer }[] = []
+  for await (const { field, path, body } of parts) {
+    const chunks: Uint8Array[] = []
+    for await (const chunk of body) chunks.push(chunk)
+    read.push({ field, path, bytes: Buffer.concat(chunks) })
+  }
+  return read
+}
+
+/** A multipart body of fields and files, in this order. */
+export function formOf(
+  entries: readonly (readonly [name: string, value: string | Buffer, filename?: string])[],
+  boundary = 'xyz',
+): Buffer {
+  const parts = entries.map(([name, value, filename]) => {
+    const file = filename === undefined ? '' : `; filename="${filename}"`
+    const head = `--${boundary}\r\nContent-Disposition: form-data; name="${name}"${file}\r\n\r\n`
+    return Buffer.concat([Buffer.from(head), Buffer.from(value as string), Buffer.from('\r\n')])
+  })
+  return Buffer.concat([...parts, Buffer.from(`--${boundary}--\r\n`)])
+}
+
+export const FORM_TYPE = 'multipart/form-data; boundary=xyz'
