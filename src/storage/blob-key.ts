@@ -9,8 +9,13 @@ export function newBlobKey(): string {
   return `blobs/${name.slice(0, 2)}/${name}`
 }
 
+/** True for what {@link newBlobKey} makes. */
+export function isBlobKey(key: string): boolean {
+  return KEY.test(key)
+}
+
 /** @throws RegistryError `storage-failed` for anything but a key of {@link newBlobKey}: no path may leave the store. */
 export function checkBlobKey(key: string): void {
-  if (KEY.test(key)) return
+  if (isBlobKey(key)) return
   throw new RegistryError('storage-failed', `${JSON.stringify(key)} is not the key of a blob`)
 }

@@ -17,7 +17,6 @@ export class FileHandles {
   /** Calls `work` with the open file. Rejects with what opening it, or `work`, rejects with. */
   async use<T>(path: string, work: (handle: FileHandle) => Promise<T>): Promise<T> {
     const entry = this.#take(path)
-    entry.users++
     try {
       return await work(await entry.handle)
     } catch (error) {
@@ -41,14 +40,16 @@ export class FileHandles {
     await Promise.all([...this.#entries.keys()].map(path => this.forget(path)))
   }
 
+  /** The entry of a file, counted as used before any other can be pushed out for it. */
   #take(path: string): Entry {
     const known = this.#entries.get(path)
     if (known) {
       this.#entries.delete(path)
       this.#entries.set(path, known)
+      known.users++
       return known
     }
-    const entry: Entry = { handle: open(path, 'r'), users: 0, dropped: false }
+    const entry: Entry = { handle: open(path, 'r'), users: 1, dropped: false }
     this.#entries.set(path, entry)
     for (const [oldest, { users }] of this.#entries) {
       if (this.#entries.size <= KEPT) break

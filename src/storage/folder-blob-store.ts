@@ -2,13 +2,15 @@ import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { RegistryError } from '../errors.ts'
-import { checkBlobKey } from './blob-key.ts'
+import { checkBlobKey, isBlobKey } from './blob-key.ts'
 import type { BlobInfo, BlobStore, ByteRange, Staged } from './blob-store.ts'
 import { FileHandles } from './file-handles.ts'
 import { translateStorageError } from './storage-errors.ts'
 
 const BLOBS = 'blobs'
 const STAGED = 'staged'
+/** A folder of `blobs/`: what else lies there is not ours. */
+const FAN = /^[0-9a-f]{2}$/
 /** Chunks of an upload are joined to writes of this size: multipart gives 64 KiB at a time. */
 const WRITE_BYTES = 1024 * 1024
 
@@ -94,10 +96,10 @@ class FolderBlobStore implements BlobStore {
   async *list(prefix: string): AsyncGenerator<BlobInfo> {
     for (const fan of await this.#names(BLOBS)) {
       const folder = `${BLOBS}/${fan}`
-      if (!folder.startsWith(prefix.slice(0, folder.length))) continue
+      if (!FAN.test(fan) || !folder.startsWith(prefix.slice(0, folder.length))) continue
       for (const name of await this.#names(folder)) {
         const key = `${folder}/${name}`
-        const info = key.startsWith(prefix) ? await this.#info(key) : null
+        const info = isBlobKey(key) && key.startsWith(prefix) ? await this.#info(key) : null
         if (info) yield info
       }
     }
