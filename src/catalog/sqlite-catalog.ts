@@ -14,11 +14,14 @@ import { type FileRow, fromModel, type ModelRow, toModel } from './rows.ts'
 import { prepareStatements, type Statements } from './statements.ts'
 
 /**
- * A catalog in one SQLite file, used by this process alone.
+ * A catalog in one SQLite file, used by this process alone. `mostBytes` caps the file.
  * Rejects with RegistryError `catalog-failed` if the file cannot be opened, is no database, belongs to a newer build, or is in use
  * by another process; `storage-full` on a full disk.
  */
-export async function openSqliteCatalog(path: string): Promise<Catalog> {
+export async function openSqliteCatalog(
+  path: string,
+  { mostBytes }: { mostBytes?: number } = {},
+): Promise<Catalog> {
   try {
     const db = new Sqlite(path, { timeout: 200 })
     try {
@@ -29,6 +32,7 @@ export async function openSqliteCatalog(path: string): Promise<Catalog> {
       db.pragma('synchronous = FULL')
       db.pragma('foreign_keys = ON')
       migrate(db)
+      if (mostBytes !== undefined) capSize(db, mostBytes)
       return new SqliteCatalog(db)
     } catch (error) {
       db.close()
@@ -37,6 +41,11 @@ export async function openSqliteCatalog(path: string): Promise<Catalog> {
   } catch (error) {
     throw translateSqliteError(error, path)
   }
+}
+
+function capSize(db: Sqlite.Database, bytes: number): void {
+  const page = db.pragma('page_size', { simple: true }) as number
+  db.pragma(`max_page_count = ${Math.floor(bytes / page)}`)
 }
 
 class SqliteCatalog implements Catalog {

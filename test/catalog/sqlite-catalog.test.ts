@@ -1,0 +1,113 @@
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import Sqlite from 'better-sqlite3'
+import t from 'tap'
+import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
+import { catalogContract, model } from './catalog-contract.ts'
+
+const fixture = (file: string) => new URL(`../fixtures/catalog/${file}`, import.meta.url)
+
+catalogContract(t, async test => {
+  const catalog = await openSqliteCatalog(join(test.testdir(), 'registry.sqlite'))
+  test.teardown(() => catalog.close())
+  return catalog
+})
+
+t.test('a catalog opened again has its models', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  const first = await openSqliteCatalog(path)
+  const { record, blobs } = model()
+  await first.insertModel(record, blobs)
+  await first.close()
+  const second = await openSqliteCatalog(path)
+  t.strictSame(await second.model(record.id), record)
+  await second.close()
+  await second.close()
+})
+
+t.test('a second process on the same file is refused', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  const first = await openSqliteCatalog(path)
+  await t.rejects(openSqliteCatalog(path), { code: 'catalog-failed', message: /in use by another/ })
+  await first.close()
+  await (await openSqliteCatalog(path)).close()
+})
+
+t.test('a catalog of a newer build is refused, not downgraded', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  await (await openSqliteCatalog(path)).close()
+  const db = new Sqlite(path)
+  db.prepare('INSERT INTO migrations VALUES (?, ?)').run(1000, '0'.repeat(64))
+  db.close()
+  await t.rejects(openSqliteCatalog(path), { code: 'catalog-failed', message: /newer/ })
+})
+
+t.test('a migration that changed after it was applied is refused', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  await (await openSqliteCatalog(path)).close()
+  const db = new Sqlite(path)
+  db.prepare('UPDATE migrations SET sha256 = ?').run('0'.repeat(64))
+  db.close()
+  await t.rejects(openSqliteCatalog(path), { code: 'catalog-failed', message: /0001-models\.sql/ })
+})
+
+t.test('a file that is no database is refused', async t => {
+  const path = join(t.testdir({ 'registry.sqlite': 'x'.repeat(10_000) }), 'registry.sqlite')
+  await t.rejects(openSqliteCatalog(path), { code: 'catalog-failed' })
+})
+
+t.test('a catalog of schema version 1 opens', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  copyFileSync(fixture('v1.sqlite'), path)
+  const catalog = await openSqliteCatalog(path)
+  t.teardown(() => catalog.close())
+  const { models } = await catalog.list({ limit: 10 })
+  t.strictSame(models, JSON.parse(readFileSync(fixture('v1.json'), 'utf8')))
+})
+
+t.test('a full disk is told from other failures, and the next write works', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  const catalog = await openSqliteCatalog(path, { mostBytes: 300_000 })
+  t.teardown(() => catalog.close())
+  const large = model({ message: 'm'.repeat(2_000_000) })
+  await t.rejects(catalog.insertModel(large.record, large.blobs), { code: 'storage-full' })
+  t.equal(await catalog.model(large.record.id), null)
+  const small = model()
+  await catalog.insertModel(small.record, small.blobs)
+  t.strictSame(await catalog.model(small.record.id), small.record)
+})
+
+t.test('a backup is a catalog', async t => {
+  const folder = t.testdir()
+  const catalog = await openSqliteCatalog(join(folder, 'registry.sqlite'))
+  t.teardown(() => catalog.close())
+  const { record, blobs } = model()
+  await catalog.insertModel(record, blobs)
+  await catalog.backup(join(folder, 'backup.sqlite'))
+  const copy = await openSqliteCatalog(join(folder, 'backup.sqlite'))
+  t.teardown(() => copy.close())
+  t.strictSame(await copy.model(record.id), record)
+})
+
+t.test('a catalog with flipped bytes fails or answers, but never crashes', async t => {
+  const folder = t.testdir()
+  const path = join(folder, 'registry.sqlite')
+  const catalog = await openSqliteCatalog(path)
+  const { record, blobs } = model()
+  await catalog.insertModel(record, blobs)
+  await catalog.close()
+  const whole = readFileSync(path)
+  for (let i = 0; i < 200; i++) {
+    const bytes = Buffer.from(whole)
+    bytes[(i * 7919) % bytes.length]! ^= 1 << (i % 8)
+    const damaged = join(folder, `damaged-${i}.sqlite`)
+    writeFileSync(damaged, bytes)
+    try {
+      const opened = await openSqliteCatalog(damaged)
+      await opened.list({ limit: 10 }).catch(error => t.equal(error.name, 'RegistryError'))
+      await opened.close()
+    } catch (error) {
+      t.equal((error as Error).name, 'RegistryError', `byte ${(i * 7919) % bytes.length}`)
+    }
+  }
+})
