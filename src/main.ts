@@ -1,0 +1,131 @@
+/**
+ * The process: reads the environment, opens the parts, listens, and on SIGTERM lets requests finish before it closes them in the
+ * opposite order.
+ */
+import { existsSync } from 'node:fs'
+import { mkdir, open } from 'node:fs/promises'
+import { enableCompileCache } from 'node:module'
+import { join } from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import type { Logger } from 'pino'
+
+/** better-sqlite3 needs Node-API 10; on an older Node it would end the process with a segmentation fault. */
+const LEAST_NODE_API = 10
+
+if (Number(process.versions['napi']) < LEAST_NODE_API) {
+  process.stderr.write(
+    `the registry needs Node 24, this is ${process.version}; npm start brings its own on Linux\n`,
+  )
+  process.exit(1)
+}
+enableCompileCache()
+
+const { pino } = await import('pino')
+const { buildApp } = await import('./app.ts')
+const { openSqliteCatalog } = await import('./catalog/sqlite-catalog.ts')
+const { ConfigError, readConfig } = await import('./config.ts')
+const { RegistryError } = await import('./errors.ts')
+const { openRegistry } = await import('./registry/open-registry.ts')
+const { openFolderBlobStore } = await import('./storage/folder-blob-store.ts')
+const { openPool } = await import('./workers/pool.ts')
+type Config = ReturnType<typeof readConfig>
+type Registry = Awaited<ReturnType<typeof openRegistry>>
+
+try {
+  await start(readConfig(process.env))
+} catch (error) {
+  if (!(error instanceof ConfigError)) throw error
+  process.stderr.write(`${error.message}\n`)
+  process.exit(1)
+}
+
+async function start(config: Config): Promise<void> {
+  const logger = pino({
+    level: config.logLevel,
+    redact: ['req.headers.authorization', 'headers.authorization'],
+  })
+  await using parts = new AsyncDisposableStack()
+  let draining = false
+  try {
+    const registry = await openParts(config, parts)
+    const auth = await openAuth(config, registry, logger)
+    const app = await buildApp({
+      registry,
+      auth,
+      maxUploadBytes: config.maxUploadBytes,
+      logger,
+      draining: () => draining,
+    })
+    const url = await app.listen({
+      host: config.host,
+      port: config.port,
+      listenTextResolver: address => `bound to ${address}`,
+    })
+    // Whatever the log level: who starts the process waits for this line.
+    logger
+      .child({}, { level: 'info' })
+      .info({ url, dataDir: config.dataDir, auth: config.auth }, `listening on ${url}`)
+    const signal = await stopSignal()
+    draining = true
+    logger.info({ signal }, 'draining')
+    await drain(app, config.drainMs)
+  } catch (error) {
+    logger.fatal(error, 'the registry cannot start')
+    process.exitCode = 1
+  }
+}
+
+/** Opens what the registry stands on; `parts` closes it again, last opened first. */
+async function openParts(config: Config, parts: AsyncDisposableStack): Promise<Registry> {
+  const { dataDir, storage, workers } = config
+  if (storage.kind !== 'folder') {
+    throw new RegistryError('not-implemented', 'STORAGE=s3 is not there yet')
+  }
+  await mkdir(dataDir, { recursive: true })
+  const catalog = await openSqliteCatalog(join(dataDir, 'registry.sqlite'))
+  parts.defer(() => catalog.close())
+  const blobs = await openFolderBlobStore(dataDir)
+  parts.defer(() => blobs.close())
+  const pool = parts.use(await openPool({ workers }))
+  return openRegistry({ catalog, blobs, pool })
+}
+
+/** Who may come in. The first start with tokens leaves an admin token in a file: nobody could create one otherwise. */
+async function openAuth(config: Config, registry: Registry, logger: Logger) {
+  if (config.auth === 'none') return { mode: 'none' } as const
+  const { adminToken } = config
+  const path = join(config.dataDir, 'admin-token')
+  if (adminToken === undefined && !existsSync(path)) {
+    const { token } = await registry.createToken({ name: 'first admin', scope: 'admin' })
+    const file = await open(path, 'wx', 0o600)
+    try {
+      await file.writeFile(`${token}\n`)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    logger.warn({ path }, 'an admin token was created: it is in this file')
+  }
+  return { mode: 'tokens', adminToken } as const
+}
+
+/** Resolves at the first SIGTERM or SIGINT; a second one ends the process at once. */
+function stopSignal(): Promise<NodeJS.Signals> {
+  const { promise, resolve } = Promise.withResolvers<NodeJS.Signals>()
+  let asked = false
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (asked) process.exit(1)
+      asked = true
+      resolve(signal)
+    })
+  }
+  return promise
+}
+
+/** New connections are refused at once, requests under way may finish until the deadline, then they are cut. */
+async function drain(app: FastifyInstance, deadlineMs: number): Promise<void> {
+  const deadline = setTimeout(() => app.server.closeAllConnections(), deadlineMs)
+  await app.close()
+  clearTimeout(deadline)
+}
