@@ -30,7 +30,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 
 /** What only one part may do, and the words that show it. */
 const RESERVED: readonly { readonly to: readonly string[]; readonly words: RegExp }[] = [
-  { to: ['config.ts', 'cli'], words: /\bprocess\.env\b/ },
+  { to: ['config.ts', 'main.ts', 'cli'], words: /\bprocess\.env\b/ },
   { to: ['cli'], words: /\bWDELTA_/ },
   { to: ['catalog'], words: /\bfrom 'better-sqlite3'/ },
   { to: ['http', 'app.ts', 'main.ts'], words: /\bfrom '(fastify|@fastify)\b/ },
@@ -49,7 +49,8 @@ interface Source {
 function readSource(path: string): Source {
   const text = readFileSync(join(SRC, path), 'utf8')
   const found = text.matchAll(/\b(?:from|import)\s*\(?\s*'([^']+)'/g)
-  const imports = Array.from(found, match => match[1]!)
+  // The package's own name and version are data, not code.
+  const imports = Array.from(found, match => match[1]!).filter(name => !name.endsWith('.json'))
   return { path, part: partOf(path), text, imports }
 }
 

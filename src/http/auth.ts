@@ -1,8 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
-import type { Scope } from '../catalog/catalog.ts'
 import { RegistryError } from '../errors.ts'
-import type { Registry } from '../registry/registry.ts'
+import type { Registry, Scope } from '../registry/registry.ts'
 
 /** Who may come in: anybody, or bearers of tokens. `adminToken` is one that the configuration brings. */
 export type Auth =

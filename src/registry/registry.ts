@@ -1,6 +1,8 @@
 import type { Damage, ErrorFigures, Scope, Strategy } from '../catalog/catalog.ts'
 import type { FloatDtype } from '../codec/index.ts'
 
+export type { Scope }
+
 /** A model as `API.md` shows it. */
 export interface Model {
   readonly id: string
