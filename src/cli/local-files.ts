@@ -1,5 +1,4 @@
 import { type FileHandle, open } from 'node:fs/promises'
-import type { Span } from '../codec/index.ts'
 import type { ReadSpan } from '../workers/execute.ts'
 import { CliError } from './failure.ts'
 
@@ -7,11 +6,28 @@ import { CliError } from './failure.ts'
 export class LocalFiles implements AsyncDisposable {
   readonly #handles = new Map<string, Promise<FileHandle>>()
 
-  /** Reads a span. Rejects with CliError `file-short` if the file ends within it, or the error of the file system. */
-  readonly read: ReadSpan = async (span, signal) => {
-    const handle = await this.#open(span.blob)
+  /** Reads a span into a buffer of its own. Rejects as {@link readInto}. */
+  readonly read: ReadSpan = async ({ blob, start, end }, signal) => {
+    // It may be handed to another thread, and it is not zeroed first.
+    const bytes = Buffer.allocUnsafeSlow(end - start)
     signal?.throwIfAborted()
-    return readExactly(handle, span)
+    await this.readInto(blob, bytes, start)
+    return bytes
+  }
+
+  /** Fills `into` from byte `start` on. Rejects with CliError `file-short` if the file ends before, or the error of the file system. */
+  async readInto(path: string, into: Uint8Array, start: number): Promise<void> {
+    const handle = await this.#open(path)
+    let filled = 0
+    while (filled < into.length) {
+      const rest = into.length - filled
+      const { bytesRead } = await handle.read(into, filled, rest, start + filled)
+      if (bytesRead === 0) {
+        const came = `it ends at ${start + filled}`
+        throw new CliError('file-short', `${path}: expected ${start + into.length} bytes, ${came}`)
+      }
+      filled += bytesRead
+    }
   }
 
   /** Bytes of a file. */
@@ -31,21 +47,4 @@ export class LocalFiles implements AsyncDisposable {
     this.#handles.set(path, handle)
     return handle
   }
-}
-
-async function readExactly(handle: FileHandle, { blob, start, end }: Span) {
-  // A buffer of its own, which may be handed to another thread, and not zeroed first.
-  const bytes = Buffer.allocUnsafeSlow(end - start)
-  let filled = 0
-  while (filled < bytes.length) {
-    const { bytesRead } = await handle.read(bytes, filled, bytes.length - filled, start + filled)
-    if (bytesRead === 0) {
-      throw new CliError(
-        'file-short',
-        `${blob}: expected ${end} bytes, it ends at ${start + filled}`,
-      )
-    }
-    filled += bytesRead
-  }
-  return bytes
 }

@@ -20,7 +20,7 @@ const SHARD_INDEX = 'model.safetensors.index.json'
 /** Bytes of the word in front of a safetensors header. */
 const LENGTH_BYTES = 8
 /** Bytes of a `.wdelta` read at once. */
-const READ_BYTES = 4 * 1024 * 1024
+const READ_BYTES = 1024 * 1024
 /** Bytes of the SHA-256 at the end of a `.wdelta`. */
 export const TRAILER_BYTES = 32
 
@@ -77,20 +77,33 @@ export async function openDelta(
   return inFolder(path, async () => {
     const hasher = checksum ? createHash('sha256') : await claimedDigest(files, path, size)
     const reader = new DeltaReader(hasher, { fileSize: size })
-    const at = (start: number) => {
-      const span = { blob: path, start, end: Math.min(start + READ_BYTES, size) }
-      return files.read(span, signal)
-    }
-    let next = at(0)
-    for (let start = 0; start < size; start += READ_BYTES) {
-      const bytes = await next
-      // The next piece is read while this one is checked.
-      next = at(Math.min(start + READ_BYTES, size))
-      next.catch(() => {})
-      reader.push(bytes)
-    }
+    for await (const bytes of readAhead(files, path, size, signal)) reader.push(bytes)
     return { path, index: reader.end() }
   })
+}
+
+/** All bytes of a file, each piece read while the one before is looked at, in memory that is used again. */
+async function* readAhead(
+  files: LocalFiles,
+  path: string,
+  size: number,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const buffers = [Buffer.allocUnsafeSlow(READ_BYTES), Buffer.allocUnsafeSlow(READ_BYTES)]
+  const begin = (start: number) => {
+    const into = buffers[(start / READ_BYTES) % 2]!.subarray(0, Math.max(0, size - start))
+    const read = files.readInto(path, into, start).then(() => into)
+    // It is awaited at its turn, or never if the piece before is refused.
+    read.catch(() => {})
+    return read
+  }
+  let next = begin(0)
+  for (let start = 0; start < size; start += READ_BYTES) {
+    const bytes = await next
+    signal.throwIfAborted()
+    next = begin(start + READ_BYTES)
+    yield bytes
+  }
 }
 
 /** A hasher that finds what the file says of itself. */

@@ -1,10 +1,13 @@
 #!/usr/bin/env node
-import { enableCompileCache } from 'node:module'
+import { enableCompileCache, getCompileCacheDir } from 'node:module'
 import { type Command, UsageError } from './command.ts'
 import { describeFailure } from './failure.ts'
 import { say } from './terminal.ts'
 
+// Stripping and compiling the sources takes longer than many a command. Threads look for the cache in the environment.
 enableCompileCache()
+const cache = getCompileCacheDir()
+if (cache !== undefined) process.env['NODE_COMPILE_CACHE'] ??= cache
 
 /** Each command is loaded when it is asked for: most need neither the codec nor HTTP. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
@@ -45,18 +48,30 @@ async function overview(): Promise<string> {
   return ['usage:', ...lines, '', 'wdelta COMMAND --help tells more.'].join('\n')
 }
 
+/** Performs a command; its exit code. */
+async function perform(args: string[], signal: AbortSignal): Promise<number> {
+  try {
+    await main(args, signal)
+    return 0
+  } catch (error) {
+    // Whatever an interrupted command stumbled over, the interruption is why.
+    const why = signal.aborted ? signal.reason : error
+    process.stderr.write(`wdelta: ${describeFailure(why)}\n`)
+    if (signal.aborted) return INTERRUPTED
+    return error instanceof UsageError ? BAD_USAGE : FAILURE
+  }
+}
+
+const args = process.argv.slice(2)
 const interrupt = new AbortController()
-// The server handles signals itself. Once: a second one ends the process as it would without us.
-if (process.argv[2] !== 'serve') {
+// The server goes on after its command has returned, and handles signals itself.
+const lasting = args[0] === 'serve'
+if (!lasting) {
+  // Once: a second signal ends the process as it would without us.
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.once(name, () => interrupt.abort(new Error(`ended by ${name}`)))
   }
 }
-
-try {
-  await main(process.argv.slice(2), interrupt.signal)
-} catch (error) {
-  process.stderr.write(`wdelta: ${describeFailure(error)}\n`)
-  const code = error instanceof UsageError ? BAD_USAGE : FAILURE
-  process.exitCode = interrupt.signal.aborted ? INTERRUPTED : code
-}
+const code = await perform(args, interrupt.signal)
+// Everything is closed and written by now: there is nothing to wait for, and a quiet end of the threads takes its time.
+if (!lasting || code !== 0) process.exit(code)

@@ -1,9 +1,10 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { globSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const CLI = fileURLToPath(new URL('../../src/cli/wdelta.ts', import.meta.url))
+/** The entry of the command line. */
+export const CLI = fileURLToPath(new URL('../../src/cli/wdelta.ts', import.meta.url))
 const GOLDEN = fileURLToPath(new URL('../fixtures/v1', import.meta.url))
 
 export interface Ran {
@@ -13,12 +14,17 @@ export interface Ran {
 }
 
 /** Runs `wdelta` with these arguments in a process of its own, which sees no WDELTA_* but those in `env`. */
-export function wdelta(args: readonly string[], env: Record<string, string> = {}): Promise<Ran> {
+export function wdelta(
+  args: readonly string[],
+  env: Record<string, string> = {},
+  started: (child: ChildProcess) => void = () => {},
+): Promise<Ran> {
   const { WDELTA_REGISTRY, WDELTA_TOKEN, ...inherited } = process.env
   const child = spawn(process.execPath, [CLI, ...args], {
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
+  started(child)
   const collect = (stream: NodeJS.ReadableStream) => {
     const chunks: Buffer[] = []
     stream.on('data', chunk => chunks.push(chunk))

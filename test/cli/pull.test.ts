@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import type { ServerResponse } from 'node:http'
@@ -83,8 +84,9 @@ t.test('a download that was given up is continued by the next one', async t => {
   let broken = true
   const serve = (seen: Seen, response: ServerResponse) => {
     if (!broken) serveFrom(seen, response)
-    else if (startOf(seen) === 0) serveFrom(seen, response, 100_000)
-    else response.destroy()
+    else if (startOf(seen) > 0) response.destroy()
+    // Ends in order, so that all of it is received.
+    else response.writeHead(200, { 'content-length': 100_000 }).end(BYTES.subarray(0, 100_000))
   }
   const { url, seen } = await openFakeRegistry(t, modelOf([file('model.safetensors')], serve))
   const out = t.testdir()
@@ -161,4 +163,19 @@ t.test('a half of another model is not continued', async t => {
   writeFileSync(join(out, `model.safetensors.${'0'.repeat(16)}.part`), 'other')
   t.equal((await wdelta(['pull', 'a/b', '--out', out, '--registry', url])).code, 0)
   t.equal(startOf(seen.at(-1)!), 0)
+})
+
+t.test('an interrupted download leaves nothing under its name', async t => {
+  let child: ChildProcess | null = null
+  const serve = (_seen: Seen, response: ServerResponse) => {
+    response.writeHead(200, { 'content-length': BYTES.length }).write(BYTES.subarray(0, 1000))
+    child!.kill('SIGINT')
+  }
+  const { url } = await openFakeRegistry(t, modelOf([file('model.safetensors')], serve))
+  const out = t.testdir()
+  const ran = await wdelta(['pull', 'a/b', '--out', out, '--registry', url], {}, started => {
+    child = started
+  })
+  t.match(ran, { code: 130, stdout: '', stderr: 'wdelta: ended by SIGINT\n' })
+  t.notOk(existsSync(join(out, 'model.safetensors')))
 })

@@ -154,3 +154,32 @@ t.test('refusals', async t => {
   t.match(none, { code: 1, stdout: '', stderr: /^wdelta: sparsity: / })
   t.strictSame(readdirSync(folder), [part])
 })
+
+t.test('a delta against a downloaded model is added to its rounded values', async t => {
+  const { base, tuned } = goldenCase('chain-int4-bf16')
+  const folder = t.testdir()
+  const at = (name: string) => join(folder, name)
+  const save = async (out: string, parent: string, fineTune: string) => {
+    const args = ['save', out, '--tuned', fineTune, '--base', parent, '--strategy', 'int4']
+    t.match(await wdelta(args), { code: 0, stderr: '' })
+  }
+  await save(at('1.wdelta'), base, tuned[0]!)
+  t.equal((await wdelta(['load', at('1.wdelta'), '--base', base, '--out', at('first')])).code, 0)
+  await save(at('2.wdelta'), at('first'), tuned[1]!)
+  const chained = await loaded([at('1.wdelta'), at('2.wdelta')], base, at('chained'))
+  t.strictSame(chained, await loaded([at('2.wdelta')], at('first'), at('direct')))
+  const third = [
+    'save',
+    at('3.wdelta'),
+    '--tuned',
+    tuned[2]!,
+    '--base',
+    base,
+    '--strategy',
+    'sparse',
+  ]
+  const parents = ['--parent-delta', at('1.wdelta'), '--parent-delta', at('2.wdelta')]
+  t.match(await wdelta([...third, ...parents]), { code: 0, stderr: '' })
+  const all = [at('1.wdelta'), at('2.wdelta'), at('3.wdelta')]
+  t.match(await wdelta(['verify', ...all, '--base', base]), { code: 0, stderr: '' })
+})

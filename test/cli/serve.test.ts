@@ -1,0 +1,106 @@
+import { spawn } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import t from 'tap'
+import { CLI, goldenCase, tensorsOf, wdelta } from './helper.ts'
+
+/** `wdelta serve` on a free port, with a folder of its own; `stop` sends SIGTERM and gives the exit code. */
+async function serve(folder: string, env: Record<string, string> = {}) {
+  const child = spawn(process.execPath, [CLI, 'serve'], {
+    env: { ...process.env, PORT: '0', HOST: '127.0.0.1', DATA_DIR: folder, ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const ended = new Promise<number | null>(resolve => child.on('close', resolve))
+  const url = await new Promise<string>((resolve, reject) => {
+    createInterface(child.stdout).on('line', line => {
+      const found = /"url":"(http[^"]+)"/.exec(line)
+      if (found) resolve(found[1]!)
+    })
+    void ended.then(code => reject(new Error(`wdelta serve ended with ${code}`)))
+  })
+  const stop = () => {
+    child.kill('SIGTERM')
+    return ended
+  }
+  return { url, stop }
+}
+
+t.test('what is pushed comes back, and goes', async t => {
+  const folder = t.testdir()
+  const { url, stop } = await serve(join(folder, 'data'))
+  t.teardown(stop)
+  const env = { WDELTA_REGISTRY: url }
+  /** Runs a command that must succeed; its output, without the last newline. */
+  const run = async (...args: string[]) => {
+    const ran = await wdelta(args, env)
+    t.match(ran, { code: 0, stderr: '' }, args.join(' '))
+    return ran.stdout.trimEnd()
+  }
+  const { base, tuned, deltas } = goldenCase('int4-bf16')
+
+  const baseId = await run('push', base, 'acme/base', '--message', 'the base')
+  t.match(baseId, /^[0-9a-f]{40}$/)
+  const deltaId = await run('push', deltas[0]!, 'acme/tuned@v1')
+  const encoded = await run(
+    'push',
+    tuned[0]!,
+    'acme/tuned',
+    '--parent',
+    'acme/base',
+    '--strategy',
+    'int4',
+    '--json',
+  )
+  t.match(JSON.parse(encoded), {
+    kind: 'delta',
+    strategy: 'int4',
+    parent: baseId,
+    revision: 'main',
+  })
+
+  const listed = JSON.parse(await run('ls', '--json'))
+  t.strictSame(new Set(listed.map(({ id }: { id: string }) => id)).size, 3)
+  const lineage = JSON.parse(await run('lineage', 'acme/tuned@v1', '--json'))
+  t.match(lineage, [{ id: baseId, message: 'the base' }, { id: deltaId }])
+
+  await run('pull', 'acme/base', '--out', join(folder, 'base'))
+  for (const name of readdirSync(base)) {
+    t.ok(readFileSync(join(folder, 'base', name)).equals(readFileSync(join(base, name))), name)
+  }
+  await run('pull', deltaId, '--out', join(folder, 'pulled'))
+  await run('load', deltas[0]!, '--base', base, '--out', join(folder, 'loaded'))
+  const pulled = tensorsOf(join(folder, 'pulled', 'model.safetensors'))
+  t.strictSame(pulled, tensorsOf(join(folder, 'loaded', 'model.safetensors')))
+
+  const kept = await wdelta(['rm', 'acme/base'], env)
+  t.match(kept, { code: 1, stdout: '', stderr: /^wdelta: has-children: / })
+  await run('rm', 'acme/tuned@v1')
+  t.match(await run('sweep', '--dry-run'), /would delete \d+ blobs/)
+  t.match(await run('sweep'), /deleted \d+ blobs/)
+  const gone = await wdelta(['lineage', 'acme/tuned@v1'], env)
+  t.match(gone, { code: 1, stderr: /^wdelta: model-not-found: / })
+
+  const lossless = await wdelta(['push', tuned[0]!, 'acme/x', '--parent', 'acme/base'], env)
+  t.match(lossless, { code: 1, stdout: '', stderr: /^wdelta: not-implemented: / })
+  t.equal(await stop(), 0)
+})
+
+t.test('tokens open a registry that wants them', async t => {
+  const adminToken = 'x'.repeat(32)
+  const { url, stop } = await serve(t.testdir(), { AUTH: 'tokens', ADMIN_TOKEN: adminToken })
+  t.teardown(stop)
+  const ask = (token: string, ...args: string[]) =>
+    wdelta(args, { WDELTA_REGISTRY: url, WDELTA_TOKEN: token })
+  t.match(await ask('', 'ls'), { code: 1, stderr: /^wdelta: unauthorized: / })
+  const created = await ask(adminToken, 'token', 'create', 'reader', '--scope', 'read')
+  t.match(created, { code: 0, stderr: '' })
+  const token = created.stdout.trim()
+  t.match(await ask(token, 'ls'), { code: 0 })
+  t.match(await ask(token, 'sweep'), { code: 1, stderr: /^wdelta: forbidden: / })
+  const listed = JSON.parse((await ask(adminToken, 'token', 'list', '--json')).stdout)
+  t.match(listed, [{ name: 'reader', scope: 'read' }])
+  t.match(await ask(adminToken, 'token', 'revoke', listed[0].id), { code: 0 })
+  t.match(await ask(token, 'ls'), { code: 1, stderr: /^wdelta: unauthorized: / })
+  t.equal(await stop(), 0)
+})
