@@ -229,9 +229,13 @@ t.test(
     t.strictSame(apply(sparse('ids', [4], true)), recipes.get('ids'))
     t.match(apply(sparse('ids', [4])), { dtype: 'F32', steps: [{ op: 'add' }] })
     t.throws(() => apply({ ...sparse('ids', [4], true), tunedDtype: 'I32' }), {
+      name: 'CodecError',
       rule: 'tuned-dtype',
     })
-    t.throws(() => apply({ ...sparse('ids', [4]), tunedDtype: 'I64' }), { name: 'CodecError', rule: 'tuned-dtype' })
+    t.throws(() => apply({ ...sparse('ids', [4]), tunedDtype: 'I64' }), {
+      name: 'CodecError',
+      rule: 'tuned-dtype',
+    })
   },
 )
 
