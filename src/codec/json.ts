@@ -4,11 +4,13 @@ import { LIMITS } from './limits.ts'
 /** Members in file order; keys are distinct. A Map, so that no key is special (`__proto__`) and none is moved (`"1"`). */
 export type JsonMembers = ReadonlyMap<string, JsonValue>
 
-/** `text` is the number as written. */
+/** `count` is true for a number written as a non-negative integer that a double holds exactly: `2`, not `2.0`, `2e0`, `-0` or 2^53. */
 export interface JsonNumber {
   readonly kind: 'number'
   readonly offset: number
   readonly value: number
+  readonly count: boolean
+  /** The number as written. */
   readonly text: string
 }
 
@@ -20,6 +22,14 @@ export type JsonValue =
   | JsonNumber
   | { readonly kind: 'boolean'; readonly offset: number; readonly value: boolean }
   | { readonly kind: 'null'; readonly offset: number }
+
+/** A member of an object: `[keyOffset, end)` are the bytes of the file that hold its key and its value. */
+export interface JsonMember {
+  readonly key: string
+  readonly value: JsonValue
+  readonly keyOffset: number
+  readonly end: number
+}
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
@@ -37,26 +47,79 @@ const ESCAPES: Readonly<Record<string, string>> = {
   t: '\t',
 }
 const NUMBER = /^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$/
+/** Longest string that is remembered, bytes, and how many of them. */
+const SEEN_BYTES = 16
+const SEEN_SLOTS = 64
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
  * Parses JSON by RFC 8259 and stricter: UTF-8 without BOM, no key twice in one object, no half surrogate pair, at most
- * LIMITS.jsonDepth levels, LIMITS.jsonItems items in a list, nothing but spaces after the value. `bytes` begins `offset` bytes into its file.
- * @throws CodecError of kind `kind`: `json-utf8`, `json-depth`, `json-items`, `json-syntax`, `json-string`, `json-number`,
- * `duplicate-key`, `json-trailing`
+ * LIMITS.jsonDepth levels, LIMITS.jsonItems items in a list, LIMITS.jsonValues values, nothing but spaces after the value.
+ * `bytes` begins `offset` bytes into its file.
+ *
+ * The members of the object at `path` (keys from the outermost object; no key for that itself) are given to `take` one by one,
+ * as soon as each is read, and are missing in the result. So no tree of a long header is ever held, and LIMITS.jsonValues
+ * holds for each of them alone.
+ * @throws CodecError of kind `kind`: `json-utf8`, `json-depth`, `json-items`, `json-values`, `json-syntax`, `json-string`,
+ * `json-number`, `duplicate-key`, `json-trailing`; what `take` throws
  */
-export function parseJson(bytes: Uint8Array, offset: number, kind: CodecErrorKind): JsonValue {
-  const parser = new Parser(bytes, offset, kind)
-  const value = parser.value(0)
-  parser.end()
-  return value
+export function parseJson(
+  bytes: Uint8Array,
+  offset: number,
+  kind: CodecErrorKind,
+  path: readonly string[],
+  take: (member: JsonMember) => void,
+): JsonValue {
+  return new Parser(bytes, offset, kind, path, take).root()
 }
 
-/** True for a number written as a non-negative integer that a double holds exactly: `2`, not `2.0`, `2e0`, `-0` or 2^53. */
+/** True for a number that is a {@link JsonNumber.count}. */
 export function isCount(value: JsonValue | undefined): value is JsonNumber {
-  return (
-    value?.kind === 'number' && /^[0-9]+$/.test(value.text) && Number.isSafeInteger(value.value)
-  )
+  return value?.kind === 'number' && value.count
+}
+
+/** A number of plain digits: its text follows from its value. */
+class Count implements JsonNumber {
+  readonly kind = 'number'
+  readonly count = true
+  readonly offset: number
+  readonly value: number
+
+  constructor(offset: number, value: number) {
+    this.offset = offset
+    this.value = value
+  }
+
+  get text(): string {
+    return String(this.value)
+  }
+}
+
+/**
+ * Strings that were read before, found by their bytes. The keys and dtypes of a header come once per tensor, and decoding is
+ * what costs.
+ */
+class SeenStrings {
+  readonly #bytes: Uint8Array
+  readonly #slots: ({ start: number; text: string } | undefined)[] = Array(SEEN_SLOTS)
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes
+  }
+
+  /** The text of ASCII bytes equal to `[start, end)`, if they are remembered. */
+  find(hash: number, start: number, end: number): string | undefined {
+    const slot = this.#slots[hash & (SEEN_SLOTS - 1)]
+    if (slot?.text.length !== end - start) return undefined
+    for (let i = 0; i < end - start; i++) {
+      if (this.#bytes[slot.start + i] !== this.#bytes[start + i]) return undefined
+    }
+    return slot.text
+  }
+
+  add(hash: number, start: number, text: string): void {
+    this.#slots[hash & (SEEN_SLOTS - 1)] = { start, text }
+  }
 }
 
 /** One cursor over the bytes; every bound is checked by reading past the end as undefined, which no rule accepts. */
@@ -64,23 +127,50 @@ class Parser {
   readonly #bytes: Uint8Array
   readonly #base: number
   readonly #kind: CodecErrorKind
+  readonly #path: readonly string[]
+  readonly #take: (member: JsonMember) => void
+  readonly #seen: SeenStrings
   #at = 0
+  /** Values that are held in the tree. */
+  #held = 0
 
-  constructor(bytes: Uint8Array, base: number, kind: CodecErrorKind) {
+  constructor(
+    bytes: Uint8Array,
+    base: number,
+    kind: CodecErrorKind,
+    path: readonly string[],
+    take: (member: JsonMember) => void,
+  ) {
     this.#bytes = bytes
     this.#base = base
     this.#kind = kind
+    this.#path = path
+    this.#take = take
+    this.#seen = new SeenStrings(bytes)
   }
 
-  /** The next value, `depth` levels down. */
-  value(depth: number): JsonValue {
+  /** The value that all bytes are, up to spaces after it. */
+  root(): JsonValue {
+    const value = this.#value(0, true)
+    while (this.#bytes[this.#at] === 0x20) this.#at++
+    if (this.#at < this.#bytes.length) {
+      this.#fail('json-trailing', 'expected nothing but spaces after the JSON')
+    }
+    return value
+  }
+
+  /** The next value, `depth` levels down; `onPath` if the keys that lead to it are those of the path so far. */
+  #value(depth: number, onPath: boolean): JsonValue {
+    if (++this.#held > LIMITS.jsonValues) {
+      this.#fail('json-values', `expected at most ${LIMITS.jsonValues} values`)
+    }
     this.#space()
     const byte = this.#bytes[this.#at]
     if (byte === undefined) return this.#fail('json-syntax', 'the JSON ends where a value is due')
     if (depth > LIMITS.jsonDepth) {
       return this.#fail('json-depth', `expected at most ${LIMITS.jsonDepth} levels of JSON`)
     }
-    if (byte === 0x7b) return this.#object(depth)
+    if (byte === 0x7b) return this.#object(depth, onPath)
     if (byte === 0x5b) return this.#array(depth)
     const offset = this.#base + this.#at
     if (byte === QUOTE) return { kind: 'string', offset, value: this.#string() }
@@ -88,32 +178,35 @@ class Parser {
     return this.#literal(offset)
   }
 
-  /** Nothing but spaces may follow. */
-  end(): void {
-    while (this.#bytes[this.#at] === 0x20) this.#at++
-    if (this.#at < this.#bytes.length) {
-      this.#fail('json-trailing', 'expected nothing but spaces after the JSON')
-    }
-  }
-
-  #object(depth: number): JsonValue {
+  #object(depth: number, onPath: boolean): JsonValue {
     const offset = this.#base + this.#at++
     const members = new Map<string, JsonValue>()
     if (this.#skip(0x7d)) return { kind: 'object', offset, members }
+    const takes = onPath && depth === this.#path.length
+    const keys = takes ? new Set<string>() : members
     for (;;) {
       this.#space()
       const keyAt = this.#at
-      if (this.#bytes[keyAt] !== QUOTE) this.#fail('json-syntax', 'expected a key in quotes')
-      const key = this.#string()
-      if (members.has(key)) {
-        const shown = JSON.stringify(key.slice(0, 80))
-        this.#fail('duplicate-key', `the key ${shown} stands twice in one object`, keyAt)
-      }
-      if (!this.#skip(COLON)) this.#fail('json-syntax', 'expected a colon after a key')
-      members.set(key, this.value(depth + 1))
+      const key = this.#key(keys)
+      const value = this.#value(depth + 1, onPath && !takes && key === this.#path[depth])
+      if (keys instanceof Set) this.#give(keys, key, value, keyAt)
+      else members.set(key, value)
       if (this.#skip(0x7d)) return { kind: 'object', offset, members }
       if (!this.#skip(COMMA)) this.#fail('json-syntax', 'expected a comma or the end of an object')
     }
+  }
+
+  /** The next key, which is none of `keys`, and the colon after it. */
+  #key(keys: { has(key: string): boolean }): string {
+    const start = this.#at
+    if (this.#bytes[start] !== QUOTE) this.#fail('json-syntax', 'expected a key in quotes')
+    const key = this.#string()
+    if (keys.has(key)) {
+      const shown = JSON.stringify(key.slice(0, 80))
+      this.#fail('duplicate-key', `the key ${shown} stands twice in one object`, start)
+    }
+    if (!this.#skip(COLON)) this.#fail('json-syntax', 'expected a colon after a key')
+    return key
   }
 
   #array(depth: number): JsonValue {
@@ -124,54 +217,82 @@ class Parser {
       if (items.length === LIMITS.jsonItems) {
         this.#fail('json-items', `expected at most ${LIMITS.jsonItems} items in a list`)
       }
-      items.push(this.value(depth + 1))
+      items.push(this.#value(depth + 1, false))
       if (this.#skip(0x5d)) return { kind: 'array', offset, items }
       if (!this.#skip(COMMA)) this.#fail('json-syntax', 'expected a comma or the end of a list')
     }
+  }
+
+  #give(keys: Set<string>, key: string, value: JsonValue, keyAt: number): void {
+    keys.add(key)
+    this.#held = 0
+    this.#take({ key, value, keyOffset: this.#base + keyAt, end: this.#base + this.#at })
   }
 
   /** The string whose opening quote is next. */
   #string(): string {
     const start = ++this.#at
     let escaped = false
+    let hash = 0
+    let or = 0
     for (;;) {
       const byte = this.#bytes[this.#at]
-      if (byte === undefined) this.#fail('json-string', 'a string without an end', start - 1)
-      if (byte! < 0x20) this.#fail('json-string', 'a raw control character in a string')
+      if (byte === undefined) return this.#fail('json-string', 'a string without an end', start - 1)
+      if (byte < 0x20) this.#fail('json-string', 'a raw control character in a string')
       if (byte === QUOTE) break
+      hash = (hash * 31 + byte) | 0
+      or |= byte
       if (byte === BACKSLASH) {
         escaped = true
         this.#at++
       }
       this.#at++
     }
-    const raw = this.#decode(start, this.#at)
-    this.#at++
-    const text = escaped ? this.#unescape(raw, start) : raw
-    if (escaped && !text.isWellFormed()) {
-      this.#fail('json-string', 'half of a surrogate pair', start)
-    }
+    const end = this.#at++
+    if (escaped) return this.#unescape(this.#decode(start, end), start)
+    if (or >= 0x80 || end - start > SEEN_BYTES) return this.#decode(start, end)
+    const seen = this.#seen.find(hash, start, end)
+    if (seen !== undefined) return seen
+    const text = this.#decode(start, end)
+    this.#seen.add(hash, start, text)
     return text
   }
 
   #unescape(raw: string, start: number): string {
-    return raw.replace(/\\(u[0-9a-fA-F]{4}|[\s\S])/g, (_, code: string) => {
+    const text = raw.replace(/\\(u[0-9a-fA-F]{4}|[\s\S])/g, (_, code: string) => {
       if (code.length === 5) return String.fromCharCode(Number.parseInt(code.slice(1), 16))
       const plain = ESCAPES[code]
       if (plain !== undefined) return plain
       return this.#fail('json-string', `an escape \\${code} that JSON does not have`, start)
     })
+    if (!text.isWellFormed()) this.#fail('json-string', 'half of a surrogate pair', start)
+    return text
   }
 
   #number(offset: number): JsonValue {
     const start = this.#at
+    let value = 0
+    let byte = this.#bytes[start]
+    while (byte !== undefined && byte >= 0x30 && byte <= 0x39) {
+      value = value * 10 + (byte - 0x30)
+      byte = this.#bytes[++this.#at]
+    }
+    const plain = this.#at > start && !isNumberByte(byte) && value <= Number.MAX_SAFE_INTEGER
+    if (plain && (this.#bytes[start] !== 0x30 || this.#at === start + 1)) {
+      return new Count(offset, value)
+    }
     while (isNumberByte(this.#bytes[this.#at])) this.#at++
+    return this.#otherNumber(offset, start)
+  }
+
+  /** A number that is no count, or none at all. */
+  #otherNumber(offset: number, start: number): JsonValue {
     const text = this.#decode(start, this.#at)
     const value = Number(text)
     if (!NUMBER.test(text) || !Number.isFinite(value)) {
       this.#fail('json-number', `${JSON.stringify(text.slice(0, 40))} is not a JSON number`, start)
     }
-    return { kind: 'number', offset, value, text }
+    return { kind: 'number', offset, value, count: false, text }
   }
 
   #literal(offset: number): JsonValue {

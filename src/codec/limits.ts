@@ -8,7 +8,9 @@ export const LIMITS = {
   jsonDepth: 5,
   /** Items of one JSON list: the longest valid one is a shape. */
   jsonItems: 64,
-  /** Tensors per model: the largest published mixture of experts has under 100,000. */
+  /** Values of one JSON tree in memory: above the longest `__metadata__`, below 100 MB. Long objects are read member by member. */
+  jsonValues: 2 ** 18,
+  /** Tensors per model: the largest published mixture of experts has under 100,000. One header of `headerBytes` cannot hold so many. */
   tensors: 500_000,
   /** Shards per model. */
   shards: 10_000,

@@ -1,5 +1,5 @@
 import { CodecError } from './errors.ts'
-import { type JsonValue, parseJson } from './json.ts'
+import { type JsonMember, parseJson } from './json.ts'
 import type { LayoutTensor, Shard } from './layout.ts'
 import { LIMITS } from './limits.ts'
 import { compareUtf8, utf8 } from './utf8.ts'
@@ -29,10 +29,10 @@ export function assembleTensors(shards: readonly Shard[]): Map<string, PlacedTen
       }
       tensors.set(tensor.name, { shard, tensor })
     }
+    if (tensors.size > LIMITS.tensors) {
+      refuse('too-many-tensors', `expected at most ${LIMITS.tensors} tensors, got ${tensors.size}`)
+    }
   })
-  if (tensors.size > LIMITS.tensors) {
-    refuse('too-many-tensors', `expected at most ${LIMITS.tensors} tensors, got ${tensors.size}`)
-  }
   return tensors
 }
 
@@ -63,32 +63,40 @@ export function shardOrder(shards: readonly Shard[], names: readonly string[]): 
 
 /**
  * Checks that the bytes of a `model.safetensors.index.json` name exactly the tensors of the shards, each in its shard.
+ * Other members may hold what they like.
  * @throws CodecError of kind `model`: what the JSON tokenizer throws, `shard-index`
  */
 export function checkShardIndex(json: Uint8Array, shards: readonly Shard[]): void {
-  const map = weightMap(parseJson(json, 0, 'model'))
   const tensors = assembleTensors(shards)
-  for (const [name, value] of map) {
+  let named = 0
+  const check = ({ key: name, value, keyOffset }: JsonMember) => {
     const placed = tensors.get(name)
     const path = placed && shards[placed.shard]!.path
-    if (value.kind === 'string' && value.value === path) continue
-    const expected = path === undefined ? 'no shard has it' : `it is in ${path}`
-    const came = value.kind === 'string' ? JSON.stringify(value.value.slice(0, 255)) : value.kind
-    refuse(
-      'shard-index',
-      `weight_map puts ${quoted(name)} into ${came}, but ${expected}`,
-      value.offset,
-    )
+    if (value.kind !== 'string' || value.value !== path) {
+      const expected = path === undefined ? 'no shard has it' : `it is in ${path}`
+      const came = value.kind === 'string' ? JSON.stringify(value.value.slice(0, 255)) : value.kind
+      refuse(
+        'shard-index',
+        `weight_map puts ${quoted(name)} into ${came}, but ${expected}`,
+        keyOffset,
+      )
+    }
+    named++
   }
-  for (const name of tensors.keys()) {
-    if (!map.has(name)) refuse('shard-index', `weight_map does not name tensor ${quoted(name)}`)
+  const root = parseJson(withoutLastLines(json), 0, 'model', ['weight_map'], check)
+  if (root.kind !== 'object' || root.members.get('weight_map')?.kind !== 'object') {
+    refuse('shard-index', 'expected an object with a weight_map object', root.offset)
+  }
+  if (named < tensors.size) {
+    refuse('shard-index', `weight_map names ${named} of ${tensors.size} tensors`)
   }
 }
 
-function weightMap(root: JsonValue): ReadonlyMap<string, JsonValue> {
-  const map = root.kind === 'object' ? root.members.get('weight_map') : undefined
-  if (map?.kind === 'object') return map.members
-  return refuse('shard-index', 'expected an object with a weight_map object', map?.offset ?? 0)
+/** Without the line ends at the end of a text file, which the tokenizer of headers refuses. */
+function withoutLastLines(text: Uint8Array): Uint8Array {
+  let end = text.length
+  while (text[end - 1] === 0x0a || text[end - 1] === 0x0d) end--
+  return text.subarray(0, end)
 }
 
 /**

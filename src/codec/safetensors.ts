@@ -1,6 +1,6 @@
 import { DTYPE_BITS, type Dtype, dtypeRank, isDtype } from './dtypes.ts'
 import { CodecError } from './errors.ts'
-import { isCount, type JsonValue, parseJson } from './json.ts'
+import { isCount, type JsonMember, type JsonValue, parseJson } from './json.ts'
 import type { Layout, LayoutTensor } from './layout.ts'
 import { LIMITS } from './limits.ts'
 import { checkName, compareUtf8, utf8 } from './utf8.ts'
@@ -39,7 +39,7 @@ export function headerBytes(first: Uint8Array, fileSize: number | null): number 
  * `strict-1`: no key twice, object form only, the three fields only, padding of spaces, names and sizes within LIMITS.
  * Source: huggingface/safetensors `safetensors/src/tensor.rs`.
  * @throws CodecError of kind `safetensors`: what {@link headerBytes} and the JSON tokenizer throw; `header-start`,
- * `metadata`, `too-many-tensors`, `name`, `entry`, `dtype`, `shape`, `offsets`, `overflow`, `misaligned`, `size`, `hole`, `file-size`
+ * `metadata`, `name`, `entry`, `dtype`, `shape`, `offsets`, `overflow`, `misaligned`, `size`, `hole`, `file-size`
  */
 export function parseLayout(header: Uint8Array, fileSize: number): Layout {
   const expected = headerBytes(header, fileSize)
@@ -62,55 +62,38 @@ function readHeader(header: Uint8Array): Layout {
   if (header[LENGTH_BYTES] !== 0x7b) {
     refuse('header-start', 'expected the header to begin with {', LENGTH_BYTES)
   }
-  const root = parseJson(header.subarray(LENGTH_BYTES), LENGTH_BYTES, 'safetensors')
-  if (root.kind !== 'object') return refuse('header-start', 'expected an object', LENGTH_BYTES)
   const tensors: ParsedTensor[] = []
   let metadata: Map<string, string> | null = null
-  for (const [name, value] of root.members) {
-    if (name === METADATA) metadata = parseMetadata(value)
-    else tensors.push(parseTensor(name, value))
-  }
-  if (tensors.length > LIMITS.tensors) {
-    refuse(
-      'too-many-tensors',
-      `expected at most ${LIMITS.tensors} tensors, got ${tensors.length}`,
-      LENGTH_BYTES,
-    )
-  }
-  const size = placeTensors(tensors, header.length)
-  return {
-    header,
-    metadata,
-    size,
-    tensors: tensors.map(({ offset: _offset, ...tensor }) => tensor),
-  }
+  const json = header.subarray(LENGTH_BYTES)
+  parseJson(json, LENGTH_BYTES, 'safetensors', [], member => {
+    if (member.key === METADATA) metadata = parseMetadata(member)
+    else tensors.push(parseTensor(member))
+  })
+  const placed = placeTensors(tensors, header.length)
+  return { header, metadata, size: placed.at(-1)?.end ?? header.length, tensors: placed }
 }
 
-/** A tensor with the place in the header that speaks of it. */
-type ParsedTensor = LayoutTensor & { offset: number }
+/** A tensor whose `begin` and `end` are counted from the start of the data, and the byte of the header that names it. */
+type ParsedTensor = LayoutTensor & { readonly offset: number }
 
-function parseMetadata(value: JsonValue): Map<string, string> {
+function parseMetadata({ value, end }: JsonMember): Map<string, string> {
   if (value.kind !== 'object') {
     return refuse('metadata', `${METADATA}: expected an object of strings`, value.offset)
   }
+  if (end - value.offset > LIMITS.metadataBytes) {
+    refuse('metadata', `${METADATA}: expected at most ${LIMITS.metadataBytes} bytes`, value.offset)
+  }
   const metadata = new Map<string, string>()
-  let bytes = 0
   for (const [key, member] of value.members) {
     if (member.kind !== 'string') {
       return refuse('metadata', `${METADATA}: expected a string for ${quoted(key)}`, member.offset)
     }
     metadata.set(key, member.value)
-    bytes += key.length + member.value.length
-  }
-  if (bytes > LIMITS.metadataBytes) {
-    refuse('metadata', `${METADATA}: expected at most ${LIMITS.metadataBytes} bytes`, value.offset)
   }
   return metadata
 }
 
-/** `begin` and `end` are still counted from the start of the data. */
-function parseTensor(name: string, value: JsonValue): ParsedTensor {
-  const { offset } = value
+function parseTensor({ key: name, value, keyOffset: offset }: JsonMember): ParsedTensor {
   checkName('safetensors', name, offset)
   if (value.kind !== 'object') return refuse('entry', `${quoted(name)}: expected an object`, offset)
   const { members } = value
@@ -205,19 +188,20 @@ function multiply(name: string, a: number, b: number, offset: number): number {
   return a * b
 }
 
-/** Sorts by offset, moves offsets to count from the start of the file, and returns where the last tensor ends. */
-function placeTensors(tensors: ParsedTensor[], dataStart: number): number {
+/** The tensors in file order, their offsets counted from the start of the file. */
+function placeTensors(tensors: ParsedTensor[], dataStart: number): LayoutTensor[] {
   tensors.sort((a, b) => a.begin - b.begin || a.end - b.end)
   let next = 0
-  tensors.forEach((tensor, i) => {
-    const { name, begin, end, offset } = tensor
+  return tensors.map(({ name, dtype, shape, begin, end, offset }) => {
     if (begin !== next) {
       refuse('hole', `${quoted(name)}: expected its data to begin at ${next}, got ${begin}`, offset)
     }
+    if (end > Number.MAX_SAFE_INTEGER - dataStart) {
+      refuse('overflow', `${quoted(name)}: expected a file of at most 2^53 - 1 bytes`, offset)
+    }
     next = end
-    tensors[i] = { ...tensor, begin: begin + dataStart, end: end + dataStart }
+    return { name, dtype, shape, begin: begin + dataStart, end: end + dataStart }
   })
-  return next + dataStart
 }
 
 /**

@@ -14,12 +14,15 @@ const EXTRA_TEXT = 256
  * more would be payload that nobody looks at.
  * Source: deltatensors 0.2.0 `format.py`, `io.py` (`_tensor_header_entry`).
  * @throws CodecError of kind `delta`: what `parseJson` throws; `header-object`, `parent-hash`, `strategy`,
- * `strategy-unknown`, `tensors`, `no-tensors`, `too-many-tensors`, `name`, `entry`, `shape`, `output-dtype`,
+ * `strategy-unknown`, `tensors`, `no-tensors`, `name`, `entry`, `shape`, `output-dtype`,
  * `tuned-dtype`, `sparsity`, `outlier-fraction`, `element-count`, `column-count`, `outlier-count`, `array-ref`,
  * `extra-key`
  */
 export function parseDeltaHeader(json: Uint8Array, offset: number): DeltaHeader {
-  const root = parseJson(json, offset, 'delta')
+  const entries: TensorEntry[] = []
+  const root = parseJson(json, offset, 'delta', ['tensors'], ({ key, value, keyOffset }) => {
+    entries.push(readEntry(key, value, keyOffset))
+  })
   if (root.kind !== 'object') {
     refuse('header-object', `the header: expected an object, got ${describe(root)}`, root.offset)
   }
@@ -32,13 +35,7 @@ export function parseDeltaHeader(json: Uint8Array, offset: number): DeltaHeader 
   const tensors = header.get('tensors')
   if (tensors?.kind !== 'object') return header.fail('tensors', 'tensors', 'an object')
   header.checkExtra()
-  const { size } = tensors.members
-  if (size === 0) refuse('no-tensors', 'the header names no tensor', tensors.offset)
-  if (size > LIMITS.tensors) {
-    const message = `expected at most ${LIMITS.tensors} tensors, got ${size}`
-    refuse('too-many-tensors', message, tensors.offset)
-  }
-  const entries = [...tensors.members].map(([name, value]) => readEntry(name, value))
+  if (entries.length === 0) refuse('no-tensors', 'the header names no tensor', tensors.offset)
   return { parentHash, strategy, tensors: entries }
 }
 
@@ -108,8 +105,8 @@ function readStrategy(fields: Fields): StrategyV1 {
   return fields.fail('strategy', 'strategy-unknown', 'int4, sparse or quantized')
 }
 
-function readEntry(name: string, value: JsonValue): TensorEntry {
-  checkName('delta', name, value.offset)
+function readEntry(name: string, value: JsonValue, keyOffset: number): TensorEntry {
+  checkName('delta', name, keyOffset)
   if (value.kind !== 'object') {
     const message = `${quoted(name)}: expected an object, got ${describe(value)}`
     refuse('entry', message, value.offset)

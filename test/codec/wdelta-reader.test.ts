@@ -8,7 +8,6 @@ import {
   type DeltaReaderOptions,
   type Int4Tensor,
   indexDelta,
-  LIMITS,
   type SparseTensor,
 } from '../../src/codec/index.ts'
 import {
@@ -251,11 +250,6 @@ t.test('header', async t => {
   t.equal(without('tensors'), 'tensors')
   t.equal(changed({ tensors: {} }), 'no-tensors')
   t.equal(changed({ tensors: { s: [] } }), 'entry')
-  const many = Object.fromEntries(Array.from({ length: LIMITS.tensors + 1 }, (_, i) => [i, 0]))
-  t.throws(() => readDelta(deltaFile(headerOf(many), [])), {
-    name: 'CodecError',
-    rule: 'too-many-tensors',
-  })
   t.equal(changed({ note: 'made on a Tuesday', run: 7, ok: true, none: null }), 'accepted')
   t.equal(changed({ note: 'x'.repeat(257) }), 'extra-key')
   t.equal(changed({ blob: { _ref: 'blob' } }), 'extra-key')
@@ -264,6 +258,7 @@ t.test('header', async t => {
 
 t.test('header JSON', async t => {
   const text = JSON.stringify(headerOf({ s: sparseEntry() }))
+  const entry = JSON.stringify(sparseEntry())
   const broken: [string, string, string | Uint8Array][] = [
     ['bad UTF-8', 'json-utf8', join(text.slice(0, -2), ',"', Uint8Array.of(0xff), '":1}}')],
     ['a BOM', 'json-syntax', `\ufeff${text}`],
@@ -271,7 +266,7 @@ t.test('header JSON', async t => {
     ['NaN', 'json-syntax', text.replace('0.7', 'NaN')],
     ['Infinity', 'json-syntax', text.replace('0.7', 'Infinity')],
     ['a duplicate key', 'duplicate-key', text.replace('[2,5]', '[2,5],"shape":[2,5]')],
-    ['a duplicate tensor', 'duplicate-key', text.replace('{"s":', '{"s":{},"s":')],
+    ['a duplicate tensor', 'duplicate-key', text.replace('{"s":', `{"s":${entry},"s":`)],
     ['a depth bomb', 'json-depth', '['.repeat(100_000)],
     ['something after it', 'json-trailing', `${text}{}`],
     ['a lone surrogate', 'json-string', text.replace('"s":', '"\\ud800":')],
