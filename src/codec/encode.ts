@@ -56,6 +56,7 @@ export function encodeProgram(tensor: PlannedTensor, grid: Grid = FLOAT_GRID): E
 export function encodeWhole(
   tensor: PlannedTensor,
   look: (run: Run, pass: EncodePass) => PassResult,
+  grid: Grid = FLOAT_GRID,
 ): Uint8Array<ArrayBuffer> {
   const data = new Uint8Array(tensor.arrays.reduce((sum, { bytes }) => sum + bytes, 0))
   let at = 0
@@ -64,7 +65,7 @@ export function encodeWhole(
     data.set(bytes, at)
     at += bytes.length
   }
-  for (const step of encodeProgram(tensor)) {
+  for (const step of encodeProgram(tensor, grid)) {
     if (step instanceof Uint8Array) {
       write(step)
       continue
