@@ -91,7 +91,8 @@ function encoding(values: {
 
 interface Parent {
   readonly recipes: Recipes
-  readonly parentHash: string
+  /** Still in the making for a base: its tensors are encoded meanwhile. */
+  readonly parentHash: string | Promise<string>
   /** The order of the records, which is the order in which the reference loads the parent. */
   readonly order: readonly string[]
 }
@@ -116,11 +117,10 @@ async function openParent(
   const recipes = baseRecipes(chain.shards)
   checkTensors(recipes, tuned)
   const order = shardOrder(chain.shards, names)
-  return {
-    recipes,
-    parentHash: await digest(planHash(recipes, order, 'stored'), executor, signal),
-    order,
-  }
+  const parentHash = digest(planHash(recipes, order, 'stored'), executor, signal)
+  // It is awaited once the first tensors are encoded.
+  parentHash.catch(() => {})
+  return { recipes, parentHash, order }
 }
 
 /** A version 1 delta holds tensors that the parent has, in the same shapes: it has no place for others. */
