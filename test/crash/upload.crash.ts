@@ -100,6 +100,10 @@ function after(
   return calls.find(call => call.began > before.ended && matches(call)) ?? null
 }
 
+function isSync(name: string): boolean {
+  return name === 'fsync' || name === 'fdatasync'
+}
+
 /** Power cuts lose what was not synced, which SIGKILL cannot show: the order of the calls does. */
 function checkOrder(t: Test, calls: readonly Call[]): void {
   const renames = calls.filter(({ name, text }) => name === 'rename' && text.includes('/blobs/'))
@@ -108,7 +112,7 @@ function checkOrder(t: Test, calls: readonly Call[]): void {
   )
   const commit = calls.findLast(
     ({ name, text, ended }) =>
-      name === 'fdatasync' && text.includes('registry.sqlite') && ended < (answer?.began ?? 0),
+      isSync(name) && text.includes('registry.sqlite-wal') && ended < (answer?.began ?? 0),
   )
   t.ok(
     renames.length > 0 && answer && commit,
@@ -118,8 +122,7 @@ function checkOrder(t: Test, calls: readonly Call[]): void {
   for (const rename of renames) {
     const [, from, to] = /rename\("([^"]+)", "([^"]+)"/.exec(rename.text)!
     const synced = calls.find(
-      ({ name, text, ended }) =>
-        name === 'fdatasync' && text.includes(`<${from}>`) && ended < rename.began,
+      ({ name, text, ended }) => isSync(name) && text.includes(`<${from}>`) && ended < rename.began,
     )
     t.ok(synced, `${from} is synced before it is renamed`)
     const parent = to!.slice(0, to!.lastIndexOf('/'))
