@@ -1,7 +1,8 @@
 import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
+import type { FastifyInstance, FastifySchema } from 'fastify'
 import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod'
+import { stringify } from 'yaml'
 import { z } from 'zod'
-import packageJson from '../../package.json' with { type: 'json' }
 import { PROBLEMS } from '../errors.ts'
 
 /** The form of an upload route, which Fastify neither parses nor checks: `receiveUpload` does. */
@@ -24,40 +25,61 @@ export function apiDescription(): FastifyDynamicSwaggerOptions {
       openapi: '3.1.0',
       info: {
         title: 'Delta registry',
-        version: packageJson.version,
-        license: { name: packageJson.license, identifier: packageJson.license },
+        version: '1.0.0',
+        license: { name: 'MIT', identifier: 'MIT' },
         description: description(),
       },
       components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
+      // With a token, or without where the registry asks for none.
       security: [{ token: [] }, {}],
     },
-    transform: document => {
-      const form = document.route.config?.form
-      if (form === undefined) return jsonSchemaTransform(document)
-      const body = form.fields.extend(
-        Object.fromEntries(form.parts.map(part => [part, z.array(z.file()).optional()])),
-      )
-      const schema = { ...document.schema, body, consumes: ['multipart/form-data'] }
-      return jsonSchemaTransform({ ...document, schema })
+    transform: document =>
+      namePath(jsonSchemaTransform({ ...document, schema: withForm(document) })),
+    transformObject: document => {
+      const described = jsonSchemaTransformObject(document)
+      const schemas = 'components' in described ? described.components?.schemas : {}
+      for (const name of Object.keys(schemas ?? {})) {
+        // Each named schema comes in a second version for requests, and no request has any of them.
+        if (name.endsWith('Input')) delete schemas?.[name]
+      }
+      return described
     },
-    transformObject: jsonSchemaTransformObject,
   }
+}
+
+/** The description of an app that is ready, as YAML without anchors, which many readers of OpenAPI do not resolve. */
+export function apiText(app: FastifyInstance): string {
+  return stringify(app.swagger(), { aliasDuplicateObjects: false, lineWidth: 0 })
+}
+
+type Document = Parameters<typeof jsonSchemaTransform>[0]
+
+function withForm({ schema, route }: Document): Document['schema'] {
+  const form = route.config?.form
+  if (form === undefined) return schema
+  const files = form.parts.map(part => [part, z.array(z.file()).optional()])
+  const body = form.fields.extend(Object.fromEntries(files))
+  return { ...schema, body, consumes: ['multipart/form-data'] }
+}
+
+/** OpenAPI knows no wildcards: `files/*` is shown as `files/{path}`. */
+function namePath<Described extends { schema: FastifySchema; url: string }>(
+  described: Described,
+): Described {
+  const { schema, url } = described
+  if (!url.endsWith('/*')) return described
+  const text = JSON.stringify(schema).replaceAll('"*"', '"path"')
+  return { ...described, schema: JSON.parse(text), url: url.replace('*', ':path') }
 }
 
 function description(): string {
   const rows = Object.entries(PROBLEMS).map(
     ([code, { status, title }]) => `| \`${code}\` | ${status} | ${title} |`,
   )
-  return `Stores fine-tuned models as small deltas and streams any of them back as ordinary safetensors.
-
-Wherever a model's id is taken, \`namespace/name@revision\`, percent-encoded as one segment, works too. In an upload, fields come
-before files, and the filename of a file part is its path in the model. Content is served with Content-Length, a strong ETag and,
-where it is known, Repr-Digest; Range, If-Range, If-Match and If-None-Match work; several ranges in one request are answered with the whole.
-
-Errors are \`application/problem+json\` (RFC 9457). Their \`type\` is \`urn:wdelta:problem:\` and the code:
-
-| code | status | |
-|---|---|---|
-${rows.join('\n')}
-`
+  return [
+    'Stores fine-tuned models as small deltas and streams any of them back as ordinary safetensors.',
+    "Wherever a model's id is taken, `namespace/name@revision`, percent-encoded as one segment, works too. In an upload, fields come before files, and the filename of a file part is its path in the model. Content is served with Content-Length, a strong ETag and, where it is known, Repr-Digest; Range, If-Range, If-Match and If-None-Match work; several ranges in one request are answered with the whole.",
+    'Errors are `application/problem+json` (RFC 9457). Their `type` is `urn:wdelta:problem:` and the code:',
+    ['| code | status | |', '|---|---|---|', ...rows].join('\n'),
+  ].join('\n\n')
 }

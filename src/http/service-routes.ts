@@ -1,4 +1,5 @@
 import { RegistryError } from '../errors.ts'
+import { apiText } from './api-description.ts'
 import type { HttpApp, RouteDeps } from './http-app.ts'
 import * as schemas from './schemas.ts'
 
@@ -9,6 +10,7 @@ export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: Rou
   app.get('/healthz', {
     schema: {
       tags,
+      security: [],
       summary: 'Whether the process is alive',
       response: { 200: schemas.status },
     },
@@ -18,6 +20,7 @@ export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: Rou
   app.get('/readyz', {
     schema: {
       tags,
+      security: [],
       summary: 'Whether it can work; 503 when it cannot, or shuts down',
       response: { 200: schemas.status, default: schemas.failure },
     },
@@ -31,6 +34,7 @@ export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: Rou
   app.get('/metrics', {
     schema: {
       tags,
+      security: [],
       summary: 'Prometheus metrics',
       response: { 200: schemas.text('Prometheus text format', 'text/plain') },
     },
@@ -43,10 +47,10 @@ export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: Rou
   app.get('/openapi.yaml', {
     schema: {
       tags,
+      security: [],
       summary: 'This description',
       response: { 200: schemas.text('OpenAPI 3.1', 'application/yaml') },
     },
-    handler: async (_request, reply) =>
-      reply.type('application/yaml').send(app.swagger({ yaml: true })),
+    handler: async (_request, reply) => reply.type('application/yaml').send(apiText(app)),
   })
 }
