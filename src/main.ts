@@ -9,10 +9,16 @@ import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 
-/** better-sqlite3 needs Node-API 10; on an older Node it would end the process with a segmentation fault. */
-const LEAST_NODE_API = 10
+/**
+ * Older ones end with a syntax error in what is imported below, or a segmentation fault in better-sqlite3. This file keeps to what
+ * they can parse.
+ */
+const LEAST_NODE = 24
 
-if (Number(process.versions['napi']) < LEAST_NODE_API) {
+/** How often a drain looks for connections that have had their last answer, milliseconds. */
+const IDLE_CHECK_MS = 100
+
+if (Number.parseInt(process.versions.node, 10) < LEAST_NODE) {
   process.stderr.write(
     `the registry needs Node 24, this is ${process.version}; npm start brings its own on Linux\n`,
   )
@@ -44,7 +50,7 @@ async function start(config: Config): Promise<void> {
     level: config.logLevel,
     redact: ['req.headers.authorization', 'headers.authorization'],
   })
-  await using parts = new AsyncDisposableStack()
+  const parts = new AsyncDisposableStack()
   let draining = false
   try {
     const registry = await openParts(config, parts)
@@ -56,6 +62,7 @@ async function start(config: Config): Promise<void> {
       logger,
       draining: () => draining,
     })
+    parts.defer(() => app.close())
     const url = await app.listen({
       host: config.host,
       port: config.port,
@@ -64,7 +71,7 @@ async function start(config: Config): Promise<void> {
     // Whatever the log level: who starts the process waits for this line.
     logger
       .child({}, { level: 'info' })
-      .info({ url, dataDir: config.dataDir, auth: config.auth }, `listening on ${url}`)
+      .info({ url, dataDir: config.dataDir, auth: config.auth }, 'listening')
     const signal = await stopSignal()
     draining = true
     logger.info({ signal }, 'draining')
@@ -72,6 +79,8 @@ async function start(config: Config): Promise<void> {
   } catch (error) {
     logger.fatal(error, 'the registry cannot start')
     process.exitCode = 1
+  } finally {
+    await parts.disposeAsync()
   }
 }
 
@@ -126,6 +135,9 @@ function stopSignal(): Promise<NodeJS.Signals> {
 /** New connections are refused at once, requests under way may finish until the deadline, then they are cut. */
 async function drain(app: FastifyInstance, deadlineMs: number): Promise<void> {
   const deadline = setTimeout(() => app.server.closeAllConnections(), deadlineMs)
+  // Node closes the connections that are idle now. Those that become it later would stay for as long as their clients like.
+  const idle = setInterval(() => app.server.closeIdleConnections(), IDLE_CHECK_MS)
   await app.close()
+  clearInterval(idle)
   clearTimeout(deadline)
 }
