@@ -146,6 +146,8 @@ class Upload {
     const { raw } = request
     const own = new AbortController()
     this.signal = AbortSignal.any([own.signal, closeSignal(reply)])
+    // A client may leave while its token is looked up; of a body that is gone no event would tell any more.
+    this.signal.throwIfAborted()
     this.#request = request
     this.#limits = limits
     this.#metrics = metrics

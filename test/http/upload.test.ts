@@ -364,6 +364,36 @@ t.test('a body that is welcome is asked for', async t => {
   t.match(await lost.closed(), /^HTTP\/1.1 404/)
 })
 
+t.test('a client that leaves while its token is looked up', async t => {
+  const { seen, happened } = recorder()
+  const gate = Promise.withResolvers<void>()
+  const { app, port } = await listen(
+    t,
+    {
+      publishFiles: accept,
+      authenticate: async () => {
+        seen('asked')
+        await gate.promise
+        return { id: 'x', scope: 'write' }
+      },
+    },
+    { auth: { mode: 'tokens' }, maxUploadBytes: 1e12 },
+  )
+  const left = new Promise<void>(resolve => {
+    app.server.once('request', (_request, response) => response.once('close', resolve))
+  })
+  const { socket } = dial(t, port)
+  socket.write(`${HUGE}Authorization: Bearer secret\r\n\r\n`)
+  socket.write(START)
+  await happened('asked')
+  socket.resetAndDestroy()
+  await left
+  gate.resolve()
+  const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text()
+  t.notMatch(metrics, 'wdelta_http_streams{direction="upload"} 1')
+  await app.close()
+})
+
 t.test('a registry that gives up between two files', async t => {
   const { url } = await listen(t, {
     publishFiles: async (_options, parts) => {
