@@ -1,19 +1,16 @@
-import { Readable } from 'node:stream'
+import type { OutgoingHttpHeaders } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { RegistryError } from '../errors.ts'
 import type { Content } from '../registry/registry.ts'
 import { closeSignal } from './close-signal.ts'
 import type { Metrics } from './metrics.ts'
 import { selectRange } from './range.ts'
+import { exactly, writeBody } from './write-body.ts'
 
 export interface ContentOptions {
   readonly metrics: Metrics
   /** Value of Cache-Control. */
   readonly cacheControl: string
 }
-
-/** Bytes that wait for the socket while the next are made: one frame. */
-const AHEAD_BYTES = 2 * 1024 * 1024
 
 /**
  * Answers a GET with content or a range of it, a HEAD with its headers and no work. The first bytes are made before the headers
@@ -35,11 +32,23 @@ export async function sendContent(
   if (request.method === 'HEAD') return reply.headers(headers).send()
   metrics.streams.inc({ direction: 'download' })
   reply.raw.once('close', () => metrics.streams.dec({ direction: 'download' }))
-  const body = await openBody(content, { start, end }, closeSignal(reply), metrics)
+  const signal = closeSignal(reply)
+  const chunks = content.open({ start, end }, signal)[Symbol.asyncIterator]()
+  // Also while a chunk is being made.
+  signal.addEventListener('abort', () => void chunks.return?.().catch(() => {}), { once: true })
+  const body = exactly(end - start, chunks)
+  const first = await body.next()
   if (selection.kind === 'part') {
     reply.code(206).header('content-range', `bytes ${start}-${end - 1}/${size}`)
   }
-  return reply.headers(headers).send(body)
+  reply.headers(headers).hijack()
+  reply.raw.writeHead(reply.statusCode, reply.getHeaders() as OutgoingHttpHeaders)
+  try {
+    await writeBody(reply.raw, first, body, bytes => metrics.sent.inc(bytes))
+  } catch (error) {
+    request.log.error(error, 'the download was cut')
+  }
+  return reply
 }
 
 /** Value of Cache-Control for content under `/models/<ref>`: what an id names never changes, what a revision names does. */
@@ -68,51 +77,4 @@ function contentDisposition(filename: string): string {
     character => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
   )
   return `attachment; filename="${plain}"; filename*=UTF-8''${encoded}`
-}
-
-async function openBody(
-  content: Content,
-  range: { start: number; end: number },
-  signal: AbortSignal,
-  metrics: Metrics,
-): Promise<Readable> {
-  const chunks = content.open(range, signal)[Symbol.asyncIterator]()
-  // Also while a chunk is being made, and if the body is never read from.
-  signal.addEventListener('abort', () => void chunks.return?.().catch(() => {}), { once: true })
-  const first = await chunks.next()
-  const body = exactly(range.end - range.start, first, chunks, bytes => metrics.sent.inc(bytes))
-  return Readable.from(body, { objectMode: false, highWaterMark: AHEAD_BYTES })
-}
-
-/**
- * Passes on `size` bytes, or throws. The last chunk is held back until the source has ended well: what it still had to
- * check, the client must not believe before.
- */
-async function* exactly(
-  size: number,
-  first: IteratorResult<Uint8Array>,
-  chunks: AsyncIterator<Uint8Array>,
-  sent: (bytes: number) => void,
-): AsyncGenerator<Uint8Array> {
-  let left = size
-  let held: Uint8Array | null = null
-  try {
-    for (let result = first; !result.done; result = await chunks.next()) {
-      const chunk = result.value
-      left -= chunk.length
-      if (left < 0) throw new RegistryError('internal', `content is longer than ${size} bytes`)
-      if (left === 0 && chunk.length > 0) {
-        held = chunk
-        continue
-      }
-      yield chunk
-      sent(chunk.length)
-    }
-    if (left > 0) throw new RegistryError('internal', `content ended ${left} bytes early`)
-    if (held === null) return
-    yield held
-    sent(held.length)
-  } finally {
-    await chunks.return?.()
-  }
 }

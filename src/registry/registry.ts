@@ -102,7 +102,7 @@ export interface Content {
   /** File name for Content-Disposition. */
   readonly filename: string
   /**
-   * Streams bytes `[start, end)`: exactly that many, or it throws RegistryError. Nothing is read before the first `next()`; returning
+   * Streams bytes `[start, end)`: exactly that many, or it throws RegistryError. A chunk is the consumer's, memory and all. Nothing is read before the first `next()`; returning
    * early or aborting stops all reads and frees the workers.
    */
   open(range: { start: number; end: number }, signal: AbortSignal): AsyncIterable<Uint8Array>

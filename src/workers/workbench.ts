@@ -35,8 +35,6 @@ export class Workbench {
   readonly #machine: FrameMachine
   readonly #files = new FileRuns()
   readonly #hashes = new Map<number, Hash>()
-  /** The delta of a tensor that is encoded as a whole; grows to the largest. */
-  #delta = new Float32Array(0)
 
   constructor(machine: FrameMachine) {
     this.#machine = machine
@@ -106,17 +104,21 @@ export class Workbench {
     buffers: readonly Uint8Array[],
   ): Uint8Array<ArrayBuffer> {
     const { count } = tensor.entry
-    if (this.#delta.length < count) this.#delta = new Float32Array(count)
-    const delta = this.#delta
+    const delta = new Float32Array(count)
     for (const tuned of frames) {
       this.#loadDelta(tuned, buffers)
       delta.set(this.#machine.values(), tuned.frame.first)
     }
-    return encodeWhole(tensor, (run, pass) => {
-      const bytes = new Uint8Array(delta.buffer, run.first * 4, run.count * 4)
-      this.#machine.load('F32', bytes, run.count)
-      return runPass(this.#machine, pass)
-    })
+    try {
+      return encodeWhole(tensor, (run, pass) => {
+        const bytes = new Uint8Array(delta.buffer, run.first * 4, run.count * 4)
+        this.#machine.load('F32', bytes, run.count)
+        return runPass(this.#machine, pass)
+      })
+    } finally {
+      // Given back at once: the next tensor is most often as large, but after the last one the server goes on for months.
+      delta.buffer.transfer(0)
+    }
   }
 
   #loadDelta(

@@ -358,7 +358,7 @@ t.test('a reader that stalls holds the source back', async t => {
         for (;;) {
           made++
           yield Buffer.alloc(1024 * 1024)
-          if (made === 4) seen('four')
+          if (made === 2) seen('two')
         }
       } finally {
         seen('closed')
@@ -369,7 +369,7 @@ t.test('a reader that stalls holds the source back', async t => {
   const request = get(url + PATH)
   const [incoming] = await once(request, 'response')
   incoming.pause()
-  await happened('four')
+  await happened('two')
   // The socket buffers of both ends, and what waits for them, are full well before this.
   let before = -1
   while (before !== made) {
