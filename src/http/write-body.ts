@@ -42,21 +42,18 @@ export async function writeBody(
   chunks: AsyncIterator<Uint8Array>,
   sent: (bytes: number) => void,
 ): Promise<void> {
-  // A write that a closed connection swallowed never calls back.
-  const closed = new Promise<void>(resolve => void response.once('close', resolve))
-  const unflushed: Promise<void>[] = []
+  const socket = new Flushes(response, sent)
   try {
     for (let result = first; !result.done; result = await chunks.next()) {
       if (response.destroyed) return
-      unflushed.push(flush(response, result.value, sent))
-      if (unflushed.length >= UNFLUSHED) await Promise.race([unflushed.shift(), closed])
+      await socket.write(result.value)
     }
-    await Promise.race([Promise.all(unflushed), closed])
+    await socket.flushed()
     if (!response.destroyed) response.end()
   } catch (error) {
     if (response.destroyed) return
     // What was made so far is right, and tells the client where to go on.
-    await Promise.race([Promise.all(unflushed), closed])
+    await socket.flushed()
     response.destroy()
     throw error
   } finally {
@@ -64,22 +61,43 @@ export async function writeBody(
   }
 }
 
-/** Resolves once the socket has written the chunk, or failed to. */
-function flush(
-  response: ServerResponse,
-  chunk: Uint8Array,
-  sent: (bytes: number) => void,
-): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  const { length } = chunk
-  response.write(chunk, error => {
-    if (!error) {
-      sent(length)
-      release(chunk)
-    }
-    resolve()
-  })
-  return promise
+/** The writes of one response that its socket has not done yet. */
+class Flushes {
+  readonly #response: ServerResponse
+  readonly #sent: (bytes: number) => void
+  readonly #under: PromiseWithResolvers<void>[] = []
+
+  constructor(response: ServerResponse, sent: (bytes: number) => void) {
+    this.#response = response
+    this.#sent = sent
+    // A write that a closed connection swallowed never calls back.
+    response.once('close', () => {
+      for (const flush of this.#under) flush.resolve()
+    })
+  }
+
+  /** Resolves once few enough writes are under way, or the client is gone. */
+  async write(chunk: Uint8Array): Promise<void> {
+    const flush = Promise.withResolvers<void>()
+    this.#under.push(flush)
+    const { length } = chunk
+    this.#response.write(chunk, error => {
+      if (!error) {
+        this.#sent(length)
+        release(chunk)
+      }
+      flush.resolve()
+    })
+    if (this.#under.length < UNFLUSHED) return
+    await this.#under[0]!.promise
+    this.#under.shift()
+  }
+
+  /** Resolves once all is written, or the client is gone. */
+  async flushed(): Promise<void> {
+    if (this.#response.destroyed) return
+    await Promise.all(this.#under.map(({ promise }) => promise))
+  }
 }
 
 /** Gives back the memory of a chunk that owns its buffer; one that shares it is left alone. */
