@@ -137,6 +137,7 @@ t.test('what is refused, and where', async t => {
     ['"a\\', 'json-string@0'],
     ['"a\\"', 'json-string@0'],
     ['"\t"', 'json-string@1'],
+    ['"\u{1f}"', 'json-string@1'],
     ['"ab\u0000"', 'json-string@3'],
     ['"\\x41"', 'json-string@1'],
     ['"\\u12"', 'json-string@1'],
