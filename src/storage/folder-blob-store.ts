@@ -5,7 +5,7 @@ import { RegistryError } from '../errors.ts'
 import { checkBlobKey, isBlobKey } from './blob-key.ts'
 import type { BlobInfo, BlobStore, ByteRange, Staged } from './blob-store.ts'
 import { FileHandles } from './file-handles.ts'
-import { translateStorageError } from './storage-errors.ts'
+import { translateReadError, translateStorageError } from './storage-errors.ts'
 
 const BLOBS = 'blobs'
 const STAGED = 'staged'
@@ -13,6 +13,8 @@ const STAGED = 'staged'
 const FAN = /^[0-9a-f]{2}$/
 /** Chunks of an upload are joined to writes of this size: multipart gives 64 KiB at a time. */
 const WRITE_BYTES = 1024 * 1024
+/** Of one call to the system. Node does not reject 2 GiB or more: the process aborts. */
+const CALL_BYTES = 2 ** 30
 
 /**
  * Blobs as files of a folder. A blob is written to `staged/`, synced, and renamed to its key; then the folders that name it are
@@ -33,18 +35,24 @@ export async function openFolderBlobStore(folder: string): Promise<BlobStore> {
 class FolderBlobStore implements BlobStore {
   readonly #folder: string
   readonly #handles = new FileHandles()
+  /** Folders of `blobs/` whose own names this process has made durable. */
+  readonly #durable = new Map<string, Promise<void>>()
 
   constructor(folder: string) {
     this.#folder = folder
   }
 
   async stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged> {
-    const target = this.#path(key)
     const source = join(this.#folder, STAGED, randomBytes(16).toString('hex'))
     const chunks = body[Symbol.asyncIterator]()
     try {
+      const target = this.#path(key)
       const size = await this.#write(source, chunks, signal)
-      return { size, commit: () => this.#commit(source, target), abort: () => discard(source) }
+      return {
+        size,
+        commit: () => this.#commit(source, target),
+        abort: async () => void (await discard(source)),
+      }
     } catch (error) {
       await discard(source)
       // The body must be closed whichever side failed; what it says to that adds nothing.
@@ -59,13 +67,17 @@ class FolderBlobStore implements BlobStore {
     signal?: AbortSignal,
   ): Promise<Uint8Array<ArrayBuffer>> {
     const path = this.#path(key)
-    const bytes = new Uint8Array(new ArrayBuffer(end - start))
+    if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || start < 0 || end < start) {
+      throw new RegistryError('storage-failed', `blob ${key} has no bytes ${start}..${end}`)
+    }
     try {
+      const bytes = new Uint8Array(new ArrayBuffer(end - start))
       await this.#handles.use(path, async handle => {
         let at = 0
         while (at < bytes.length) {
           signal?.throwIfAborted()
-          const { bytesRead } = await handle.read(bytes, at, bytes.length - at, start + at)
+          const length = Math.min(bytes.length - at, CALL_BYTES)
+          const { bytesRead } = await handle.read(bytes, at, length, start + at)
           if (bytesRead === 0) {
             const message = `blob ${key}: expected bytes up to ${end}, it ends at ${start + at}`
             throw new RegistryError('blob-short', message)
@@ -73,11 +85,11 @@ class FolderBlobStore implements BlobStore {
           at += bytesRead
         }
       })
+      return bytes
     } catch (error) {
       signal?.throwIfAborted()
-      throw translateStorageError(error, key)
+      throw translateReadError(error, key)
     }
-    return bytes
   }
 
   locate(key: string): string {
@@ -89,7 +101,7 @@ class FolderBlobStore implements BlobStore {
     try {
       return (await stat(path)).size
     } catch (error) {
-      throw translateStorageError(error, key)
+      throw translateReadError(error, key)
     }
   }
 
@@ -108,12 +120,9 @@ class FolderBlobStore implements BlobStore {
   async delete(keys: readonly string[]): Promise<void> {
     for (const key of keys) {
       const path = this.#path(key)
+      await stored(key, () => rm(path, { force: true }))
+      // Only now: a read that came before would have opened the file again, and kept it.
       await this.#handles.forget(path)
-      try {
-        await rm(path, { force: true })
-      } catch (error) {
-        throw translateStorageError(error, key)
-      }
     }
   }
 
@@ -122,8 +131,7 @@ class FolderBlobStore implements BlobStore {
     for (const name of await this.#names(STAGED)) {
       const info = await this.#info(`${STAGED}/${name}`)
       if (!info || info.modified >= before) continue
-      if (!dryRun) await discard(join(this.#folder, info.key))
-      swept.push(info)
+      if (dryRun || (await discard(join(this.#folder, info.key)))) swept.push(info)
     }
     return swept
   }
@@ -147,7 +155,7 @@ class FolderBlobStore implements BlobStore {
       await stored(path, () => file.datasync())
       return size
     } finally {
-      await file.close()
+      await stored(path, () => file.close())
     }
   }
 
@@ -155,10 +163,20 @@ class FolderBlobStore implements BlobStore {
     await stored(target, async () => {
       const folder = dirname(target)
       const made = await mkdir(folder, { recursive: true })
-      if (made !== undefined) await syncFolder(dirname(folder))
+      await this.#syncName(folder, made !== undefined)
       await rename(source, target)
       await syncFolder(folder)
     })
+  }
+
+  /** Who finds a folder made waits for its name too: whoever made it, now or before a crash, may not have synced it yet. */
+  #syncName(folder: string, isNew: boolean): Promise<void> {
+    const known = isNew ? undefined : this.#durable.get(folder)
+    if (known) return known
+    const synced = syncFolder(dirname(folder))
+    this.#durable.set(folder, synced)
+    synced.catch(() => this.#durable.delete(folder))
+    return synced
   }
 
   async #names(folder: string): Promise<string[]> {
@@ -197,7 +215,9 @@ async function stored<T>(what: string, step: () => Promise<T>): Promise<T> {
 
 async function writeAll(file: FileHandle, piece: Uint8Array): Promise<void> {
   let at = 0
-  while (at < piece.length) at += (await file.write(piece, at)).bytesWritten
+  while (at < piece.length) {
+    at += (await file.write(piece, at, Math.min(piece.length - at, CALL_BYTES))).bytesWritten
+  }
 }
 
 /** Joins small chunks to pieces of WRITE_BYTES; a chunk that is large enough passes as it is. */
@@ -235,7 +255,10 @@ async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-/** Removes a staged file; what cannot be removed is the sweep's. */
-async function discard(path: string): Promise<void> {
-  await rm(path, { force: true }).catch(() => {})
+/** Removes a staged file; what cannot be removed is the sweep's. True if it is gone. */
+async function discard(path: string): Promise<boolean> {
+  return rm(path, { force: true }).then(
+    () => true,
+    () => false,
+  )
 }

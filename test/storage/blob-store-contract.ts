@@ -109,6 +109,101 @@ export function blobStoreContract(t: TAP, open: (t: Test) => Promise<BlobStore>)
     }
   })
 
+  test('a range that is none is refused, whatever its numbers', async (t, store) => {
+    const key = await put(store, bytes(100))
+    for (const [start, end] of [
+      [-1, 3],
+      [5, 2],
+      [0.5, 2],
+      [0, Number.NaN],
+      [0, 2 ** 53],
+      [0, 2 ** 53 - 1],
+    ] as const) {
+      const wanted = { name: 'RegistryError', code: 'storage-failed' }
+      await t.rejects(store.read(key, { start, end }), wanted, `${start}..${end}`)
+    }
+  })
+
+  test('a range of more than 2 GiB is short like any other', async (t, store) => {
+    const key = await put(store, bytes(100))
+    await t.rejects(store.read(key, { start: 0, end: 2 ** 31 + 10 }), { code: 'blob-short' })
+  })
+
+  test('a body without a chunk, or with empty ones only, is an empty blob', async (t, store) => {
+    for (const parts of [[], [new Uint8Array(0)], [new Uint8Array(0), new Uint8Array(0)]]) {
+      const key = newBlobKey()
+      await (await store.stage(key, chunks(...parts))).commit()
+      t.equal(await store.size(key), 0)
+      t.equal((await store.read(key, { start: 0, end: 0 })).length, 0)
+    }
+  })
+
+  test('a chunk that is part of a larger buffer is written alone', async (t, store) => {
+    const whole = bytes(3_000_000)
+    const parts = [whole.subarray(7, 1007), whole.subarray(5000, 2_000_001)]
+    const key = newBlobKey()
+    const { size, commit } = await store.stage(key, chunks(...parts))
+    t.equal(size, 1000 + 1_995_001)
+    await commit()
+    const back = await store.read(key, { start: 0, end: size })
+    t.equal(Buffer.compare(back, Buffer.concat(parts)), 0)
+  })
+
+  test('a body that fails at once leaves nothing', async (t, store) => {
+    const failure = new Error('never began')
+    await t.rejects(store.stage(newBlobKey(), watched([], failure).body), failure)
+    t.strictSame(await store.sweepStaged(new Date(Date.now() + 60_000), true), [])
+    t.strictSame(await listed(store), [])
+  })
+
+  test('with a signal aborted before, nothing of the body is asked for', async (t, store) => {
+    const gone = AbortSignal.abort(new Error('gone'))
+    let [asked, closed] = [0, 0]
+    const body = {
+      [Symbol.asyncIterator]: () => ({
+        next: async () => ({ done: ++asked > 9, value: bytes(10) }),
+        return: async () => ({ done: true as const, value: void closed++ }),
+      }),
+    }
+    await t.rejects(store.stage(newBlobKey(), body, gone), { message: 'gone' })
+    await t.rejects(
+      (async () => store.stage('no key', body))(),
+      { name: 'RegistryError' },
+      'nor with a wrong key',
+    )
+    t.equal(asked, 0)
+    t.equal(closed, 2)
+    t.strictSame(await store.sweepStaged(new Date(Date.now() + 60_000), true), [])
+  })
+
+  test('a signal that aborts after the stage changes nothing', async (t, store) => {
+    const abort = new AbortController()
+    const key = newBlobKey()
+    const staged = await store.stage(key, chunks(bytes(10)), abort.signal)
+    abort.abort(new Error('late'))
+    await staged.commit()
+    t.equal(await store.size(key), 10)
+  })
+
+  test('one of two stages fails, the other does not notice', async (t, store) => {
+    const content = bytes(2_500_000)
+    const key = newBlobKey()
+    const good = store.stage(key, chunks(content))
+    const bad = store.stage(newBlobKey(), watched([bytes(1_500_000)], new Error('cut')).body)
+    await t.rejects(bad, { message: 'cut' })
+    await (await good).commit()
+    const back = await store.read(key, { start: 0, end: content.length })
+    t.equal(Buffer.compare(back, content), 0)
+  })
+
+  test('commits at once, all in one folder, are all there', async (t, store) => {
+    const keys = Array.from({ length: 20 }, () => `blobs/ab/ab${newBlobKey().slice(-30)}`)
+    await Promise.all(
+      keys.map(async (key, n) => (await store.stage(key, chunks(bytes(n)))).commit()),
+    )
+    t.strictSame((await listed(store, 'blobs/ab/')).map(blob => blob.key).sort(), keys.sort())
+  })
+
   test('what is staged is invisible until it is committed', async (t, store) => {
     const key = newBlobKey()
     const staged = await store.stage(key, chunks(bytes(1000)))
@@ -219,6 +314,41 @@ export function blobStoreContract(t: TAP, open: (t: Test) => Promise<BlobStore>)
     t.equal(await store.size(two), 20)
     await store.delete([])
     await store.delete([one])
+  })
+
+  test('a blob is gone when its delete is done, also for who read it meanwhile', async (t, store) => {
+    for (let i = 0; i < 20; i++) {
+      const key = await put(store, bytes(10))
+      const deleted = store.delete([key])
+      const reading = store.read(key, { start: 0, end: 10 }).catch(() => {})
+      await Promise.all([deleted, reading])
+      await t.rejects(store.read(key, { start: 0, end: 10 }), { code: 'blob-missing' })
+    }
+  })
+
+  test('a blob under a key that was deleted has its own bytes', async (t, store) => {
+    const key = await put(store, bytes(1000, 1))
+    await store.read(key, { start: 0, end: 1000 })
+    await store.delete([key])
+    await (await store.stage(key, chunks(bytes(1000, 2)))).commit()
+    const back = await store.read(key, { start: 0, end: 1000 })
+    t.equal(Buffer.compare(back, bytes(1000, 2)), 0)
+  })
+
+  test('a delete with a wrong key among its keys says so', async (t, store) => {
+    const key = await put(store, bytes(10))
+    await t.rejects((async () => store.delete([key, '../../etc/passwd']))(), {
+      name: 'RegistryError',
+    })
+  })
+
+  test('a list may be left early', async (t, store) => {
+    await Promise.all([1, 2, 3].map(n => put(store, bytes(n))))
+    for await (const { size } of store.list('blobs/')) {
+      t.ok(size > 0)
+      break
+    }
+    t.equal((await listed(store)).length, 3)
   })
 
   test('a blob that is deleted while it is read is given in full or reported missing', async (t, store) => {
