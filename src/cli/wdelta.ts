@@ -73,5 +73,5 @@ if (!lasting) {
   }
 }
 const code = await perform(args, interrupt.signal)
-// Everything is closed and written by now: there is nothing to wait for, and a quiet end of the threads takes its time.
-if (!lasting || code !== 0) process.exit(code)
+// Not process.exit(): Node then joins its compiler threads, and one that waits for the main thread to collect garbage never ends.
+if (!lasting || code !== 0) process.exitCode = code
