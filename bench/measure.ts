@@ -88,5 +88,5 @@ export function megabytes(bytes: number): string {
 
 export function line(...cells: readonly string[]): void {
   const [first, ...rest] = cells
-  process.stdout.write(`${first!.padEnd(44)}${rest.map(cell => cell.padStart(14)).join('')}\n`)
+  process.stdout.write(`${first!.padEnd(44)}${rest.map(cell => cell.padStart(20)).join('')}\n`)
 }

@@ -1,7 +1,7 @@
 /**
  * Against the Python reference and against a plain file, in one run, on a generated bf16 model:
  *
- *     INTEROP_PYTHON=$(test/interop/setup.sh) node bench/reconstruct.ts [--size 300M] [--runs 3] [--folder DIR]
+ *     INTEROP_PYTHON=$(test/interop/setup.sh) node bench/reconstruct.ts [--size 300M] [--tensors 40] [--runs 3] [--folder DIR]
  *
  * Ours is the time of the whole `wdelta` process; the reference's starts after its imports. Exits 1 if a ratio is below its target.
  */
@@ -28,6 +28,7 @@ import {
 const { values } = parseArgs({
   options: {
     size: { type: 'string', default: '300M' },
+    tensors: { type: 'string', default: '40' },
     runs: { type: 'string', default: '3' },
     folder: { type: 'string' },
   },
@@ -121,7 +122,7 @@ async function overHttp(): Promise<void> {
 }
 
 try {
-  await makeModel(at('base'), { size: parseSize(values.size), tensors: 40 })
+  await makeModel(at('base'), { size: parseSize(values.size), tensors: Number(values.tensors) })
   await makeTuned(at('tuned'), at('base'))
   line('', 'reference', 'ours', 'ratio', 'target', 'its RSS', 'our RSS')
   await encode()
