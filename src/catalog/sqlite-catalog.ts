@@ -11,11 +11,12 @@ import type {
 } from './catalog.ts'
 import { migrate } from './migrate.ts'
 import { type FileRow, fromModel, type ModelRow, toModel } from './rows.ts'
+import { translateSqliteError } from './sqlite-errors.ts'
 import { prepareStatements, type Statements } from './statements.ts'
 
 /**
  * A catalog in one SQLite file, used by this process alone. `mostBytes` caps the file.
- * Rejects with RegistryError `catalog-failed` if the file cannot be opened, is no database, belongs to a newer build, or is in use
+ * Rejects with RegistryError `catalog-failed` if the file cannot be opened, is no database, is not a catalog, belongs to a newer build, or is in use
  * by another process; `storage-full` on a full disk.
  */
 export async function openSqliteCatalog(
@@ -229,19 +230,4 @@ function readCursor(cursor: string): number {
     'bad-request',
     `cursor: expected the next of a page, got ${JSON.stringify(cursor.slice(0, 80))}`,
   )
-}
-
-/** By closed set: a full disk is the operator's to mend, everything else is `catalog-failed`, with the cause kept. */
-function translateSqliteError(error: unknown, what: string): RegistryError {
-  if (error instanceof RegistryError) return error
-  const { code, message } = error as { code?: string; message: string }
-  if (code === 'SQLITE_FULL') {
-    return new RegistryError('storage-full', `no space left for ${what}`, { cause: error })
-  }
-  if (code?.startsWith('SQLITE_BUSY')) {
-    return new RegistryError('catalog-failed', `${what} is in use by another process`, {
-      cause: error,
-    })
-  }
-  return new RegistryError('catalog-failed', `${what}: ${message}`, { cause: error })
 }

@@ -19,7 +19,7 @@ export function prepareStatements(db: Database) {
         :message, :createdAt)`),
     insertFile: db.prepare('INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)'),
     insertBlob: db.prepare('INSERT INTO blobs VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING'),
-    insertModelBlob: db.prepare('INSERT INTO model_blobs VALUES (?, ?)'),
+    insertModelBlob: db.prepare('INSERT INTO model_blobs VALUES (?, ?) ON CONFLICT DO NOTHING'),
     moveRevision: db.prepare(`
       INSERT INTO revisions VALUES (?, ?, ?)
       ON CONFLICT (name, revision) DO UPDATE SET model = excluded.model`),

@@ -224,6 +224,17 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     )
   })
 
+  test('a blob that two files of a model share is named once or twice', async (t, catalog) => {
+    const { record, blobs } = model()
+    const [file] = record.files
+    const files = [file!, { ...file!, path: 'b.json' }]
+    await catalog.insertModel({ ...record, files }, [...blobs, blobs[1]!])
+    t.strictSame((await catalog.model(record.id))!.files, files)
+    t.match(await catalog.stats(), { logicalBytes: 2, storedBytes: 1010 })
+    await catalog.deleteModel(record.id)
+    t.equal((await catalog.unreferencedBlobs()).length, 2)
+  })
+
   test('only what no model refers to is forgotten', async (t, catalog) => {
     const kept = model()
     const gone = model()

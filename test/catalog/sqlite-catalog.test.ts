@@ -42,6 +42,50 @@ t.test('a catalog of a newer build is refused, not downgraded', async t => {
   await t.rejects(openSqliteCatalog(path), { code: 'catalog-failed', message: /newer/ })
 })
 
+t.test('so is one whose user_version is newer', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  await (await openSqliteCatalog(path)).close()
+  const db = new Sqlite(path)
+  const version = db.pragma('user_version', { simple: true }) as number
+  t.ok(version > 0)
+  db.pragma(`user_version = ${version + 1}`)
+  db.close()
+  await t.rejects(openSqliteCatalog(path), { code: 'catalog-failed', message: /newer/ })
+})
+
+t.test('a database of something else is refused, and gets no tables', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  const db = new Sqlite(path)
+  db.exec('CREATE TABLE songs (title TEXT)')
+  db.close()
+  await t.rejects(openSqliteCatalog(path), { code: 'catalog-failed', message: /not a catalog/ })
+  const after = new Sqlite(path)
+  t.strictSame(after.prepare('SELECT name FROM sqlite_schema').pluck().all(), ['songs'])
+  after.close()
+})
+
+t.test('a folder that is not there is named', async t => {
+  const path = join(t.testdir(), 'none', 'registry.sqlite')
+  await t.rejects(openSqliteCatalog(path), { code: 'catalog-failed', message: path })
+})
+
+t.test('a blob is forgotten without a look at every model', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  await (await openSqliteCatalog(path)).close()
+  const db = new Sqlite(path)
+  t.teardown(() => db.close())
+  for (const [table, column] of [
+    ['models', 'manifest'],
+    ['models', 'delta'],
+    ['files', 'blob'],
+    ['model_blobs', 'blob'],
+  ]) {
+    const query = `EXPLAIN QUERY PLAN SELECT 1 FROM ${table} WHERE ${column} = ?`
+    const [plan] = db.prepare<[string], { detail: string }>(query).all('key')
+    t.match(plan!.detail, /^SEARCH .* INDEX/, `${table}.${column}`)
+  }
+})
+
 t.test('a migration that changed after it was applied is refused', async t => {
   const path = join(t.testdir(), 'registry.sqlite')
   await (await openSqliteCatalog(path)).close()
@@ -56,13 +100,16 @@ t.test('a file that is no database is refused', async t => {
   await t.rejects(openSqliteCatalog(path), { code: 'catalog-failed' })
 })
 
-t.test('a catalog of schema version 1 opens', async t => {
+t.test('a catalog of schema version 1 opens, and can be written', async t => {
   const path = join(t.testdir(), 'registry.sqlite')
   copyFileSync(fixture('v1.sqlite'), path)
   const catalog = await openSqliteCatalog(path)
   t.teardown(() => catalog.close())
   const { models } = await catalog.list({ limit: 10 })
   t.strictSame(models, JSON.parse(readFileSync(fixture('v1.json'), 'utf8')))
+  const { record, blobs } = model({ kind: 'delta', parent: models.at(-1)!.id })
+  await catalog.insertModel(record, blobs)
+  t.strictSame(await catalog.model(record.id), record)
 })
 
 t.test('a full disk is told from other failures, and the next write works', async t => {
