@@ -9,6 +9,8 @@ const run = promisify(execFile)
 
 export interface Measured {
   readonly seconds: number
+  /** From the start of the process to its end. */
+  readonly processSeconds: number
   readonly peakBytes: number
 }
 
@@ -43,7 +45,8 @@ export async function timeWdelta(...args: string[]): Promise<Measured> {
   const [code] = await once(child, 'exit')
   clearInterval(watch)
   if (code !== 0) throw new Error(`wdelta ${args[0]} ended with ${code}`)
-  return { seconds: (performance.now() - began) / 1000, peakBytes }
+  const seconds = (performance.now() - began) / 1000
+  return { seconds, processSeconds: seconds, peakBytes }
 }
 
 /** Runs the reference in the Python that INTEROP_PYTHON names. */
@@ -51,8 +54,10 @@ export async function timeReference(...args: string[]): Promise<Measured> {
   const { INTEROP_PYTHON } = process.env
   if (!INTEROP_PYTHON) throw new Error('INTEROP_PYTHON names no Python: see test/interop/setup.sh')
   const script = join(import.meta.dirname, 'reference.py')
+  const began = performance.now()
   const { stdout } = await run(INTEROP_PYTHON, [script, ...args])
-  return JSON.parse(stdout) as Measured
+  const processSeconds = (performance.now() - began) / 1000
+  return { ...(JSON.parse(stdout) as Measured), processSeconds }
 }
 
 export interface Download {
@@ -88,5 +93,5 @@ export function megabytes(bytes: number): string {
 
 export function line(...cells: readonly string[]): void {
   const [first, ...rest] = cells
-  process.stdout.write(`${first!.padEnd(44)}${rest.map(cell => cell.padStart(20)).join('')}\n`)
+  process.stdout.write(`${first!.padEnd(44)}${rest.map(cell => cell.padStart(18)).join('')}\n`)
 }
