@@ -16,7 +16,7 @@ export type StorageConfig =
       readonly prefix: string
     }
 
-/** Everything that the environment decides: read once, frozen. Sizes are bytes. */
+/** Everything that the environment decides: read once, frozen to its leaves. Sizes are bytes. */
 export interface Config {
   readonly host: string
   readonly port: number
@@ -30,6 +30,12 @@ export interface Config {
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
   /** How long requests may go on after SIGTERM, milliseconds. */
   readonly drainMs: number
+  /** How long a client may take; what is not named here is not for the environment to decide. */
+  readonly timeouts: {
+    /** Between two bytes in either direction, milliseconds; uploads have `leastRate` instead. */
+    readonly idleMs: number
+    readonly leastRate: { readonly bytesPerSecond: number; readonly windowMs: number }
+  }
 }
 
 /** What is wrong with the environment, one line for each variable. */
@@ -44,6 +50,10 @@ export class ConfigError extends Error {
 }
 
 const TEBIBYTE = 2 ** 40
+/** What the rate of an upload is measured over: a short pause of a client is no reason to cut it off. */
+const RATE_WINDOW_MS = 30_000
+/** Without them no bucket can be opened. */
+const S3_REQUIRED = ['S3_BUCKET', 'S3_ACCESS_KEY_ID', 'S3_SECRET_ACCESS_KEY'] as const
 
 const integer = (least: number, most: number) =>
   z
@@ -71,9 +81,13 @@ const SCHEMA = z.object({
   MAX_UPLOAD_BYTES: integer(1, Number.MAX_SAFE_INTEGER).default(TEBIBYTE),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DRAIN_SECONDS: integer(0, 3600).default(30),
+  // Slower than any link that a model is uploaded over, faster than a client that only wants to hold a connection.
+  UPLOAD_MIN_BYTES_PER_SECOND: integer(1, TEBIBYTE).default(16 * 1024),
+  SOCKET_TIMEOUT_SECONDS: integer(1, 86_400).default(120),
 })
 
-type Variable = keyof z.infer<typeof SCHEMA>
+type Environment = z.infer<typeof SCHEMA>
+type Variable = keyof Environment
 const VARIABLES = Object.keys(SCHEMA.shape) as Variable[]
 
 /**
@@ -85,25 +99,48 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   const problems: string[] = []
   const given = Object.fromEntries(VARIABLES.map(name => [name, readVariable(env, name, problems)]))
   const parsed = SCHEMA.safeParse(given)
-  if (!parsed.success) {
-    for (const { path, message } of parsed.error.issues)
-      problems.push(`${path.join('.')}: ${message}`)
-    throw new ConfigError(problems)
+  for (const { path, message } of parsed.error?.issues ?? []) {
+    problems.push(`${path.join('.')}: ${message}`)
   }
-  const { data } = parsed
-  const storage = readStorage(data, problems)
-  if (problems.length > 0) throw new ConfigError(problems)
+  problems.push(...contradictions(given))
+  if (!parsed.success || problems.length > 0) throw new ConfigError(problems)
+  return toConfig(parsed.data)
+}
+
+/** What is right by itself and wrong together. A variable that would be ignored in silence is not what its author meant. */
+function contradictions(given: Readonly<Partial<Record<Variable, string | undefined>>>): string[] {
+  const problems: string[] = []
+  if (given.STORAGE === 's3') {
+    for (const name of S3_REQUIRED) {
+      if (given[name] === undefined) problems.push(`${name}: required with STORAGE=s3`)
+    }
+  }
+  if (given.STORAGE === undefined && given.S3_BUCKET !== undefined) {
+    problems.push('S3_BUCKET: given without STORAGE, which must say s3 or folder')
+  }
+  if (given.AUTH === 'none' && given.ADMIN_TOKEN !== undefined) {
+    problems.push('ADMIN_TOKEN: given with AUTH=none, which lets everybody in without one')
+  }
+  return problems
+}
+
+function toConfig(data: Environment): Config {
+  const leastRate = { bytesPerSecond: data.UPLOAD_MIN_BYTES_PER_SECOND, windowMs: RATE_WINDOW_MS }
   return Object.freeze({
     host: data.HOST,
     port: data.PORT,
     dataDir: data.DATA_DIR,
-    storage,
+    storage: Object.freeze(toStorage(data)),
     auth: readAuth(data.AUTH, data.HOST),
     adminToken: data.ADMIN_TOKEN,
     workers: data.WORKERS,
     maxUploadBytes: data.MAX_UPLOAD_BYTES,
     logLevel: data.LOG_LEVEL,
     drainMs: data.DRAIN_SECONDS * 1000,
+    timeouts: Object.freeze({
+      idleMs: data.SOCKET_TIMEOUT_SECONDS * 1000,
+      leastRate: Object.freeze(leastRate),
+    }),
   })
 }
 
@@ -128,20 +165,16 @@ function readVariable(
   }
 }
 
-function readStorage(data: z.infer<typeof SCHEMA>, problems: string[]): StorageConfig {
+/** Of an environment without contradictions. */
+function toStorage(data: Environment): StorageConfig {
   if (data.STORAGE === 'folder') return { kind: 'folder' }
-  const required = (name: 'S3_BUCKET' | 'S3_ACCESS_KEY_ID' | 'S3_SECRET_ACCESS_KEY') => {
-    const value = data[name]
-    if (value === undefined) problems.push(`${name}: required with STORAGE=s3`)
-    return value ?? ''
-  }
   return {
     kind: 's3',
     endpoint: data.S3_ENDPOINT,
-    bucket: required('S3_BUCKET'),
+    bucket: data.S3_BUCKET!,
     region: data.S3_REGION ?? 'us-east-1',
-    accessKeyId: required('S3_ACCESS_KEY_ID'),
-    secretAccessKey: required('S3_SECRET_ACCESS_KEY'),
+    accessKeyId: data.S3_ACCESS_KEY_ID!,
+    secretAccessKey: data.S3_SECRET_ACCESS_KEY!,
     prefix: data.S3_PREFIX,
   }
 }

@@ -20,7 +20,10 @@ t.test('nothing given is safe: loopback, a folder, no tokens needed', async t =>
     auth: 'none',
     logLevel: 'info',
   })
-  t.ok(Object.isFrozen(readConfig({})))
+  const config = readConfig({})
+  for (const part of [config, config.storage, config.timeouts, config.timeouts.leastRate]) {
+    t.ok(Object.isFrozen(part))
+  }
 })
 
 t.test('any other address wants tokens, or an explicit none', async t => {
@@ -45,6 +48,49 @@ t.test('every wrong variable is named', async t => {
   for (const PORT of ['1e3', '0x10', ' 80', '8080.0', '']) {
     t.equal(problemsOf({ PORT }).length, PORT === '' ? 0 : 1, JSON.stringify(PORT))
   }
+})
+
+t.test('all that is wrong is told at once', async t => {
+  const problems = problemsOf({ PORT: 'x', STORAGE: 's3', S3_ENDPOINT: 'nowhere', S3_BUCKET: 'b' })
+  t.strictSame(problems.map(line => line.split(':')[0]).sort(), [
+    'PORT',
+    'S3_ACCESS_KEY_ID',
+    'S3_ENDPOINT',
+    'S3_SECRET_ACCESS_KEY',
+  ])
+})
+
+t.test('what contradicts itself is named, not ignored', async t => {
+  t.match(problemsOf({ S3_BUCKET: 'models' }), [/^S3_BUCKET: /])
+  t.strictSame(problemsOf({ S3_BUCKET: 'models', STORAGE: 'folder' }), [])
+  t.match(problemsOf({ AUTH: 'none', ADMIN_TOKEN: 'a-secret-of-some-length' }), [/^ADMIN_TOKEN: /])
+  t.strictSame(problemsOf({ ADMIN_TOKEN: 'a-secret-of-some-length' }), [])
+})
+
+t.test('no message repeats a secret', async t => {
+  const secrets = { ADMIN_TOKEN: 'hunter2', S3_SECRET_ACCESS_KEY: 'hunter2-hunter2', PORT: 'x' }
+  t.notMatch(problemsOf({ ...secrets, STORAGE: 's3' }).join(), /hunter2/)
+})
+
+t.test('how long a client may take, in the units of the variables', async t => {
+  t.strictSame(readConfig({}).timeouts, {
+    idleMs: 120_000,
+    leastRate: { bytesPerSecond: 16_384, windowMs: 30_000 },
+  })
+  const env = { SOCKET_TIMEOUT_SECONDS: '5', UPLOAD_MIN_BYTES_PER_SECOND: '1', DRAIN_SECONDS: '0' }
+  t.match(readConfig(env), {
+    drainMs: 0,
+    timeouts: { idleMs: 5000, leastRate: { bytesPerSecond: 1 } },
+  })
+  t.equal(problemsOf({ SOCKET_TIMEOUT_SECONDS: '0', UPLOAD_MIN_BYTES_PER_SECOND: '0' }).length, 2)
+})
+
+t.test('sizes and counts', async t => {
+  t.equal(readConfig({}).maxUploadBytes, 2 ** 40)
+  t.equal(readConfig({ MAX_UPLOAD_BYTES: '1' }).maxUploadBytes, 1)
+  t.ok(readConfig({}).workers >= 1)
+  t.equal(readConfig({ WORKERS: '3', PORT: '0' }).workers, 3)
+  t.equal(problemsOf({ MAX_UPLOAD_BYTES: '0', WORKERS: '0' }).length, 2)
 })
 
 t.test('S3 needs its bucket and keys', async t => {
