@@ -3,18 +3,16 @@ import type { BlobRecord, FileRecord, ModelRecord, Strategy } from '../catalog/c
 import {
   applyLink,
   baseRecipes,
-  CodecError,
   type DeltaIndex,
   DeltaReader,
   type Domain,
   nameOrder,
   type Recipes,
   type StrategyV1,
-  sameShape,
   shardOrder,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import { encodeDelta } from '../workers/encode.ts'
+import { encodeDelta, pairTensors } from '../workers/encode.ts'
 import type { OpenedModel } from './opened-models.ts'
 import { hashModel, hashValues, measureError, proveFiles } from './proofs.ts'
 import { Publication, type StagedBlob } from './publication.ts'
@@ -84,7 +82,6 @@ async function publishEncoded(
 ): Promise<ModelRecord> {
   const { files, parent, strategy } = fineTune
   const tuned = await tunedRecipes(publication, fineTune.shards)
-  checkTensors(parent.recipes, tuned)
   const { blob, index } = await encode(deps, publication, fineTune, tuned, signal)
   const sides = files.filter(({ layout }) => layout === null)
   const [delta, ...kept] = await publication.keepAll([blob, ...sides.map(side => side.blob)])
@@ -126,20 +123,6 @@ async function tunedRecipes(
   return baseRecipes(stored)
 }
 
-/** A version 1 delta holds the same tensors in the same shapes: it has no place for others. */
-function checkTensors(parent: Recipes, tuned: Recipes): void {
-  for (const { name, shape } of tuned.values()) {
-    const recipe = parent.get(name)
-    if (recipe && sameShape(recipe.shape, shape)) continue
-    const found = recipe ? `[${recipe.shape}] in the parent` : 'no such tensor in the parent'
-    throw new CodecError(
-      'encode',
-      'structure-changed',
-      `tensor ${JSON.stringify(name)}: got shape [${shape}], ${found}; lossless or whole can hold it`,
-    )
-  }
-}
-
 async function encode(
   deps: PublishDeps,
   publication: Publication,
@@ -149,13 +132,17 @@ async function encode(
 ): Promise<{ blob: StagedBlob; index: DeltaIndex }> {
   const domain = domainOf(parent)
   const order = recordOrder(parent, domain, tuned)
+  const tensors = pairTensors(parent.recipes, tuned, order)
+  const parentHash = hashParent(deps, parent, domain, order, signal)
+  // It is awaited once the first tensors are encoded.
+  parentHash.catch(() => {})
   const encoded = encodeDelta(
     {
       strategy,
       outlierFraction: options.outlierFraction,
       sparsity: options.sparsity,
-      parentHash: hashParent(deps, parent, domain, order, signal),
-      tensors: order.map(name => ({ parent: parent.recipes.get(name)!, tuned: tuned.get(name)! })),
+      parentHash,
+      tensors,
       hasher: createHash('sha256'),
     },
     deps.executor,

@@ -12,11 +12,13 @@ import {
   planDelta,
   planFrame,
   type Recipe,
+  type Recipes,
   type Run,
   recordHeader,
   runsOf,
   type Stage,
   type StrategyV1,
+  sameShape,
 } from '../codec/index.ts'
 import { type Executor, gatherTuned, mapOrdered } from './execute.ts'
 import type { TunedFrame } from './tasks.ts'
@@ -26,6 +28,28 @@ export interface TunedPair {
   readonly parent: Recipe
   /** A recipe without steps: where the fine-tune's bytes lie. */
   readonly tuned: Recipe
+}
+
+/**
+ * The tensors of a fine-tune beside those of its parent, in `order` (of names that the fine-tune has). A version 1 delta has no place
+ * for a tensor that the parent lacks or has in another shape.
+ * @throws CodecError `structure-changed`
+ */
+export function pairTensors(
+  parent: Recipes,
+  tuned: Recipes,
+  order: readonly string[],
+): TunedPair[] {
+  return order.map(name => {
+    const [before, after] = [parent.get(name), tuned.get(name)!]
+    if (before && sameShape(before.shape, after.shape)) return { parent: before, tuned: after }
+    const found = before ? `[${before.shape}] in the parent` : 'no such tensor in the parent'
+    throw new CodecError(
+      'encode',
+      'structure-changed',
+      `tensor ${JSON.stringify(name)}: got shape [${after.shape}], ${found}; lossless or whole can hold it`,
+    )
+  })
 }
 
 export interface EncodeOptions {

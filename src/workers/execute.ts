@@ -65,8 +65,9 @@ export async function digest(
   const hashing: Promise<void>[] = []
   try {
     for (const batch of batches(segments)) {
-      const slot = await executor.slots.take(signal)
+      // Read before the slot is taken, one batch for each digest: a failed read then has no slot to give back.
       const { pieces, buffers } = await gather(batch.segments, executor, signal)
+      const slot = await executor.slots.take(signal)
       const done = session.update(pieces, buffers).finally(() => slot[Symbol.dispose]())
       // The loop may fail before it awaits this.
       done.catch(() => {})

@@ -1,17 +1,15 @@
 import { createHash } from 'node:crypto'
 import {
   baseRecipes,
-  CodecError,
   type DeltaIndex,
   DeltaReader,
   nameOrder,
   planHash,
   type Recipes,
   type StrategyV1,
-  sameShape,
   shardOrder,
 } from '../../codec/index.ts'
-import { encodeDelta } from '../../workers/encode.ts'
+import { encodeDelta, pairTensors } from '../../workers/encode.ts'
 import { digest, type Executor } from '../../workers/execute.ts'
 import { type Chain, proveChain } from '../chain.ts'
 import { choice, command, numeric, required, UsageError } from '../command.ts'
@@ -107,7 +105,6 @@ async function openParent(
   const names = nameOrder(tuned.keys())
   if (chain.deltas.length > 0) {
     const open = async (recipes: Recipes, until: AbortSignal) => {
-      checkTensors(recipes, tuned)
       const all = nameOrder(recipes.keys())
       const parentHash = await digest(planHash(recipes, all, 'float32'), executor, until)
       return { recipes, parentHash, order: names }
@@ -115,26 +112,11 @@ async function openParent(
     return proveChain(executor, chain, open, signal)
   }
   const recipes = baseRecipes(chain.shards)
-  checkTensors(recipes, tuned)
   const order = shardOrder(chain.shards, names)
   const parentHash = digest(planHash(recipes, order, 'stored'), executor, signal)
   // It is awaited once the first tensors are encoded.
   parentHash.catch(() => {})
   return { recipes, parentHash, order }
-}
-
-/** A version 1 delta holds tensors that the parent has, in the same shapes: it has no place for others. */
-function checkTensors(parent: Recipes, tuned: Recipes): void {
-  for (const { name, shape } of tuned.values()) {
-    const recipe = parent.get(name)
-    if (recipe && sameShape(recipe.shape, shape)) continue
-    const found = recipe ? `[${recipe.shape}] in the parent` : 'no such tensor in the parent'
-    throw new CodecError(
-      'encode',
-      'structure-changed',
-      `tensor ${JSON.stringify(name)}: got shape [${shape}], ${found}; strategy lossless can hold it`,
-    )
-  }
 }
 
 async function writeDelta(
@@ -144,7 +126,7 @@ async function writeDelta(
   tuned: Recipes,
   signal: AbortSignal,
 ): Promise<DeltaIndex> {
-  const tensors = order.map(name => ({ parent: recipes.get(name)!, tuned: tuned.get(name)! }))
+  const tensors = pairTensors(recipes, tuned, order)
   const hasher = createHash('sha256')
   const encoded = encodeDelta({ ...options, parentHash, tensors, hasher }, executor, signal)
   // Our own file passes the same reader as everybody's before it gets its name.
