@@ -74,7 +74,7 @@ const SCHEMA = z.object({
   S3_SECRET_ACCESS_KEY: z.string().optional(),
   S3_PREFIX: z.string().default(''),
   AUTH: z.enum(['auto', 'tokens', 'none']).default('auto'),
-  ADMIN_TOKEN: z.string().min(16, 'expected at least 16 characters').optional(),
+  ADMIN_TOKEN: z.string().optional(),
   // The main thread mostly waits, so there is a worker for every processor.
   WORKERS: integer(1, 256).default(availableParallelism()),
   // Larger than any model there is; a disk that is full says so earlier.

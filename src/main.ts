@@ -59,6 +59,7 @@ async function start(config: Config): Promise<void> {
       registry,
       auth,
       maxUploadBytes: config.maxUploadBytes,
+      timeouts: config.timeouts,
       logger,
       draining: () => draining,
     })
