@@ -23,8 +23,13 @@ const KEPT = 32
  */
 export class FileRuns {
   readonly #open = new Map<string, number>()
-  #arena = new Uint8Array(4 * 1024 * 1024)
+  #arena: Uint8Array
   #used = 0
+
+  /** Reads into `arena` while it is large enough, and into larger ones of its own where it is not. */
+  constructor(arena: Uint8Array) {
+    this.#arena = arena
+  }
 
   /** Gives up all runs that were read: their bytes may be overwritten. */
   reset(): void {

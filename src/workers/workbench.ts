@@ -33,11 +33,12 @@ interface Done<K extends Task['kind']> {
 /** What a worker does with a task: the codec's functions over one machine, the files it reads, and the hashes it holds. */
 export class Workbench {
   readonly #machine: FrameMachine
-  readonly #files = new FileRuns()
+  readonly #files: FileRuns
   readonly #hashes = new Map<number, Hash>()
 
   constructor(machine: FrameMachine) {
     this.#machine = machine
+    this.#files = new FileRuns(machine.arena)
   }
 
   /** Performs one task. @throws CodecError for bytes that do not decode or encode, FileError for a file. */
@@ -65,7 +66,8 @@ export class Workbench {
   }
 
   #decode({ pieces, size }: DecodeTask, buffers: readonly Uint8Array[]): Done<'decode'> {
-    const value = new Uint8Array(size)
+    // Not zeroed first: every byte is written.
+    const value = new Uint8Array(Buffer.allocUnsafeSlow(size).buffer)
     let at = 0
     for (const piece of pieces) {
       const bytes = this.#produce(piece, buffers)

@@ -80,6 +80,8 @@ export interface FrameError {
  * All byte arguments are little-endian and may be unaligned.
  */
 export interface FrameMachine {
+  /** Room for the parts of a frame, used by nobody else: parts that stand here need not be copied to be worked on. */
+  readonly arena: Uint8Array<ArrayBuffer>
   /**
    * Sets the accumulator to `count` values of `dtype`, widened to float32 as numpy's `astype(float32)` does.
    * Every dtype with whole-byte elements (C64: the real part). F64 rounds to nearest even.

@@ -50,6 +50,7 @@ function difference(a: number, b: number): number {
 export class PlainMachine implements FrameMachine {
   readonly #all = new Float32Array(FRAME_ELEMENTS)
   #acc = this.#all.subarray(0, 0)
+  readonly arena = new Uint8Array(0)
 
   load(dtype: Dtype, bytes: Uint8Array, count: number): void {
     checkElements(dtype, bytes, count)

@@ -39,6 +39,8 @@ export interface Kernels {
   readonly RESULTS: WasmAddress
   readonly PLANES: WasmAddress
   readonly BLOCK: WasmAddress
+  readonly ARENA: WasmAddress
+  readonly ARENA_BYTES: WasmAddress
   readonly loadBF16: Cast
   readonly loadF16: Cast
   readonly loadF64: Cast
@@ -72,7 +74,7 @@ export interface Kernels {
 
 /**
  * A machine whose operations are the kernels of `kernels.wasm`, given as its bytes or as the `WebAssembly.Module`
- * compiled from them: the codec does no I/O. It takes 26 MiB of address space, of which it touches what frames need.
+ * compiled from them: the codec does no I/O. It takes 42 MiB of address space, of which it touches what frames need.
  * @throws WebAssembly.CompileError where SIMD is missing.
  */
 export function openKernels(wasm: Uint8Array<ArrayBuffer> | WasmModule): SimdMachine {
@@ -88,6 +90,7 @@ export class SimdMachine implements FrameMachine {
   readonly #acc: number
   readonly #block: number
   #count = 0
+  readonly arena: Uint8Array<ArrayBuffer>
 
   /** `kernels` are the exports of an instance of `kernels.wasm`: see {@link openKernels}. */
   constructor(kernels: Kernels) {
@@ -97,6 +100,7 @@ export class SimdMachine implements FrameMachine {
     this.#block = kernels.BLOCK.value
     this.#bytes = new Uint8Array(buffer)
     this.#all = new Float32Array(buffer, this.#acc, FRAME_ELEMENTS)
+    this.arena = new Uint8Array(buffer, kernels.ARENA.value, kernels.ARENA_BYTES.value)
   }
 
   load(dtype: Dtype, bytes: Uint8Array, count: number): void {
@@ -288,9 +292,11 @@ export class SimdMachine implements FrameMachine {
     if (dtype === 'F32') {
       this.#bytes.set(part, to)
     } else if (dtype === 'BF16' || dtype === 'F16' || dtype === 'F64') {
-      this.#put(part, A)
       const cast = dtype === 'BF16' ? loadBF16 : dtype === 'F16' ? loadF16 : loadF64
-      cast(to, A.value, count)
+      // Where it stands in the kernels' memory already, it is read from there.
+      const here = part.buffer === this.#bytes.buffer
+      if (!here) this.#put(part, A)
+      cast(to, here ? part.byteOffset : A.value, count)
     } else {
       widen(dtype, part, count, new Float32Array(this.#bytes.buffer, to, count))
     }

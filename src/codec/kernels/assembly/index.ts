@@ -10,7 +10,7 @@ export {
   storeF64,
   subtractFrom,
 } from './cast'
-export { A, ACC, B, BLOCK, C, OTHER, OUT, PLANES, RESULTS, ROUNDED } from './memory'
+export { A, ACC, ARENA, ARENA_BYTES, B, BLOCK, C, OTHER, OUT, PLANES, RESULTS, ROUNDED } from './memory'
 export {
   addError, collectHigh, countAbove, packSigns, pairwiseAbsSum, quantizeInt4, selectTop, sumOfSquares,
 } from './encode'

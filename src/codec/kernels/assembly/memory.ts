@@ -30,3 +30,6 @@ export const OTHER: i32 = SPREAD + 8 * KIB + SLACK
 export const ROUNDED: i32 = OTHER + 32 * KIB + SLACK
 /** Results of a kernel that has more than one number to tell. */
 export const RESULTS: i32 = ROUNDED + 32 * KIB + SLACK
+/** Parts of frames that the host reads from files. */
+export const ARENA: i32 = RESULTS + SLACK
+export const ARENA_BYTES: i32 = 16 * MIB
