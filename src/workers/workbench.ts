@@ -35,6 +35,8 @@ export class Workbench {
   readonly #machine: FrameMachine
   readonly #files: FileRuns
   readonly #hashes = new Map<number, Hash>()
+  /** The delta of a tensor that is encoded as a whole, kept for the next one: fresh memory is slow. */
+  #delta = new Float32Array(0)
 
   constructor(machine: FrameMachine) {
     this.#machine = machine
@@ -43,6 +45,7 @@ export class Workbench {
 
   /** Performs one task. @throws CodecError for bytes that do not decode or encode, FileError for a file. */
   perform(task: Task, buffers: readonly Uint8Array[]): Done<Task['kind']> {
+    if (task.kind !== 'encode-whole' && this.#delta.length > 0) this.#dropDelta()
     switch (task.kind) {
       case 'decode':
         return this.#decode(task, buffers)
@@ -106,21 +109,23 @@ export class Workbench {
     buffers: readonly Uint8Array[],
   ): Uint8Array<ArrayBuffer> {
     const { count } = tensor.entry
-    const delta = new Float32Array(count)
+    if (this.#delta.length < count) this.#delta = new Float32Array(count)
+    const delta = this.#delta
     for (const tuned of frames) {
       this.#loadDelta(tuned, buffers)
       delta.set(this.#machine.values(), tuned.frame.first)
     }
-    try {
-      return encodeWhole(tensor, (run, pass) => {
-        const bytes = new Uint8Array(delta.buffer, run.first * 4, run.count * 4)
-        this.#machine.load('F32', bytes, run.count)
-        return runPass(this.#machine, pass)
-      })
-    } finally {
-      // Given back at once: the next tensor is most often as large, but after the last one the server goes on for months.
-      delta.buffer.transfer(0)
-    }
+    return encodeWhole(tensor, (run, pass) => {
+      const bytes = new Uint8Array(delta.buffer, run.first * 4, run.count * 4)
+      this.#machine.load('F32', bytes, run.count)
+      return runPass(this.#machine, pass)
+    })
+  }
+
+  /** Gives back the memory of the last whole tensor: a server that has encoded a model may not do so again for months. */
+  #dropDelta(): void {
+    this.#delta.buffer.transfer(0)
+    this.#delta = new Float32Array(0)
   }
 
   #loadDelta(
