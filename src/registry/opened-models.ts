@@ -20,14 +20,22 @@ export interface OpenedModel {
   readonly layout: Layout
 }
 
-/** Models that stay open: a lineage of full depth and some more. */
-const KEPT = 96
+/** Models that stay open: a lineage of full depth and some more … */
+const MOST_MODELS = 96
+/** … and tensors of all of them together: each takes about half a KB, and some models have 100,000. */
+const MOST_TENSORS = 500_000
+
+interface Entry {
+  readonly opened: Promise<OpenedModel>
+  readonly tensors: number
+}
 
 /** Opens models; the most recently used stay open. A model never changes, so nothing is ever stale. */
 export class OpenedModels {
   readonly #catalog: Catalog
   readonly #blobs: BlobStore
-  readonly #opened = new Map<string, Promise<OpenedModel>>()
+  readonly #entries = new Map<string, Entry>()
+  #tensors = 0
 
   constructor(catalog: Catalog, blobs: BlobStore) {
     this.#catalog = catalog
@@ -36,17 +44,27 @@ export class OpenedModels {
 
   /** The model and, on the way, all that it is built on. Rejects with RegistryError. */
   open(record: ModelRecord): Promise<OpenedModel> {
-    const opened = this.#opened.get(record.id) ?? this.#load(record)
-    this.#opened.delete(record.id)
-    this.#opened.set(record.id, opened)
-    if (this.#opened.size > KEPT) this.#opened.delete(this.#opened.keys().next().value!)
-    opened.catch(() => this.#opened.delete(record.id))
+    const { id, tensors } = record
+    const known = this.#entries.get(id)
+    const opened = known?.opened ?? this.#load(record)
+    this.close(id)
+    this.#entries.set(id, { opened, tensors })
+    this.#tensors += tensors
+    for (const oldest of this.#entries.keys()) {
+      const fits = this.#entries.size <= MOST_MODELS && this.#tensors <= MOST_TENSORS
+      if (fits || oldest === id) break
+      this.close(oldest)
+    }
+    opened.catch(() => this.close(id))
     return opened
   }
 
-  /** Forgets a deleted model. */
+  /** Forgets a model. */
   close(id: string): void {
-    this.#opened.delete(id)
+    const entry = this.#entries.get(id)
+    if (!entry) return
+    this.#entries.delete(id)
+    this.#tensors -= entry.tensors
   }
 
   async #load(record: ModelRecord): Promise<OpenedModel> {
