@@ -1,4 +1,5 @@
 import type { Dtype, FloatDtype } from '../dtypes.ts'
+import type { LaneMachine } from './lane-machine.ts'
 
 /** The arguments of {@link FrameMachine.addInt4}: see `FrameStep` in `frame.ts`. */
 export interface Int4Run {
@@ -82,6 +83,8 @@ export interface FrameError {
 export interface FrameMachine {
   /** Room for the parts of a frame, used by nobody else: parts that stand here need not be copied to be worked on. */
   readonly arena: Uint8Array<ArrayBuffer>
+  /** The coder of lossless frames. It works between two frames: using it loses the accumulator. */
+  readonly lanes: LaneMachine
   /**
    * Sets the accumulator to `count` values of `dtype`, widened to float32 as numpy's `astype(float32)` does.
    * Every dtype with whole-byte elements (C64: the real part). F64 rounds to nearest even.

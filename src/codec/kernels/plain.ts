@@ -32,6 +32,7 @@ import {
   selectTop,
   sumOfSquares,
 } from './plain-encode.ts'
+import { PlainLanes } from './plain-lanes.ts'
 
 /** The float32 sum. Of two NaN the first one stays, as in SIMD; the language leaves that open. */
 function sum(a: number, b: number): number {
@@ -51,6 +52,7 @@ export class PlainMachine implements FrameMachine {
   readonly #all = new Float32Array(FRAME_ELEMENTS)
   #acc = this.#all.subarray(0, 0)
   readonly arena = new Uint8Array(0)
+  readonly lanes = new PlainLanes()
 
   load(dtype: Dtype, bytes: Uint8Array, count: number): void {
     checkElements(dtype, bytes, count)

@@ -1,6 +1,7 @@
 import { type Dtype, type FloatDtype, itemBytes } from '../dtypes.ts'
 import { FRAME_ELEMENTS } from '../limits.ts'
 import { widen } from '../widen.ts'
+import type { LaneMachine } from './lane-machine.ts'
 import type {
   Cut,
   Extremes,
@@ -22,12 +23,13 @@ import {
   readOffsets,
 } from './parts.ts'
 import { histogramHigh } from './plain-encode.ts'
+import { type LaneKernels, SimdLanes } from './simd-lanes.ts'
 import { Instance, Module, type WasmAddress, type WasmModule } from './web-assembly.ts'
 
 type Cast = (to: number, from: number, count: number) => void
 
 /** What `assembly/index.ts` exports; the addresses are those of `assembly/memory.ts`. */
-export interface Kernels {
+export interface Kernels extends LaneKernels {
   readonly memory: { readonly buffer: ArrayBuffer }
   readonly ACC: WasmAddress
   readonly A: WasmAddress
@@ -91,6 +93,7 @@ export class SimdMachine implements FrameMachine {
   readonly #block: number
   #count = 0
   readonly arena: Uint8Array<ArrayBuffer>
+  readonly lanes: LaneMachine
 
   /** `kernels` are the exports of an instance of `kernels.wasm`: see {@link openKernels}. */
   constructor(kernels: Kernels) {
@@ -100,6 +103,7 @@ export class SimdMachine implements FrameMachine {
     this.#block = kernels.BLOCK.value
     this.#bytes = new Uint8Array(buffer)
     this.#all = new Float32Array(buffer, this.#acc, FRAME_ELEMENTS)
+    this.lanes = new SimdLanes(kernels)
     this.arena = new Uint8Array(buffer, kernels.ARENA.value, kernels.ARENA_BYTES.value)
   }
 

@@ -14,3 +14,10 @@ export { A, ACC, ARENA, ARENA_BYTES, B, BLOCK, C, OTHER, OUT, PLANES, RESULTS, R
 export {
   addError, collectHigh, countAbove, packSigns, pairwiseAbsSum, quantizeInt4, selectTop, sumOfSquares,
 } from './encode'
+export {
+  changedBlocks, countExponents, countSymbols, decodeLanes, encodeLanes, gatherBlocks, joinHalves, scatterBlocks, splitLows,
+  takeSymbols, upperHalves,
+} from './coder'
+export {
+  BITMAP, COUNTS, DECODING, ENCODING, HIGHER_LOWS, LOWS, RAW, STATES, SYMBOLS, TABLES, WORDS, WORDS_END, X, X2, X3, Y, Y2, Y3,
+} from './memory'

@@ -1,0 +1,168 @@
+import { joinPlanes, splitPlanes } from './byte-planes.ts'
+import { encodeCoded, type LosslessTools, laneKind, restoreCoded } from './coded-frame.ts'
+import type { Compression } from './compression.ts'
+import { DTYPE_BITS, type Dtype } from './dtypes.ts'
+import { CodecError } from './errors.ts'
+import { encodeSparse, restoreSparse } from './sparse-frame.ts'
+
+export type { LosslessTools }
+
+/** The encodings of a lossless frame; their places are their numbers in a `.wdelta`. Source: `FORMAT.md`. */
+export const ENCODINGS = ['copy', 'raw', 'zstd', 'planes', 'xor', 'sparse', 'coded'] as const
+export type Encoding = (typeof ENCODINGS)[number]
+
+export interface EncodedFrame {
+  readonly encoding: Encoding
+  /** What is stored: the caller's to keep, unless the encoding is `raw`, then it is the frame itself. Empty for `copy`. */
+  readonly stored: Uint8Array
+}
+
+/** zstd level of whole frames. */
+const LEVEL = 3
+/** A sample tells whether zstd could win: so many runs of so many bytes, and how much worse than the best it may look. */
+const SAMPLES = 4
+const SAMPLE_BYTES = 2048
+const SAMPLE_LEVEL = 1
+const HOPEFUL = 1.15
+/** A coded frame shorter than this part of its bytes is taken as it is: zstd, which knows nothing of exponents, is then far behind. */
+const SURE_PART = 1 / 2
+/** Blocks of 32 bytes that may differ for a list of elements to be tried, as a part of all. */
+const SPARSE_PART = 1 / 32
+
+/** Bytes of an element as encodings see it: 1 where elements are narrower, 4 for C64, which is two float32. */
+export function elementWidth(dtype: Dtype): number {
+  return dtype === 'C64' ? 4 : Math.max(1, DTYPE_BITS[dtype] >> 3)
+}
+
+/**
+ * The smallest encoding of a frame (1 to FRAME_BYTES bytes) that was found. `prediction` has the same length; null stands for
+ * zeros, where nothing is known of the frame.
+ */
+export function encodeFrame(
+  tools: LosslessTools,
+  dtype: Dtype,
+  frame: Uint8Array,
+  prediction: Uint8Array | null,
+): EncodedFrame {
+  const width = elementWidth(dtype)
+  let best: EncodedFrame = { encoding: 'raw', stored: frame }
+  const offer = (encoding: Encoding, stored: Uint8Array | null) => {
+    if (stored && stored.length < best.stored.length) best = { encoding, stored }
+  }
+  const expected = prediction ?? new Uint8Array(frame.length)
+  const { changed, differing } = tools.machine.lanes.compare(expected, frame)
+  if (changed === 0) return { encoding: 'copy', stored: new Uint8Array(0) }
+  const changedPart = changed / Math.ceil(frame.length / 32)
+  if (changedPart <= SPARSE_PART || frame.length <= 4096) {
+    const limit = best.stored.length
+    offer('sparse', encodeSparse(frame, expected, { width, differing, limit }))
+  }
+  const kind = laneKind(dtype)
+  if (kind && prediction) {
+    offer('coded', encodeCoded(tools, kind, changedPart, best.stored.length))
+  }
+  if (best.encoding === 'coded' && best.stored.length < frame.length * SURE_PART) return best
+  const trial = new ZstdTrial(tools.compression, frame, prediction, width)
+  for (const how of ['xor', 'zstd', 'planes'] as const) {
+    // Planes of what is no longer random are behind the coder at any rate.
+    if (how === 'planes' && best.encoding === 'coded') continue
+    offer(how, trial.encode(how, best.stored.length))
+  }
+  return best
+}
+
+/** What zstd makes of a frame, tried on a sample first. */
+class ZstdTrial {
+  readonly #compression: Compression
+  readonly #frame: Uint8Array
+  readonly #prediction: Uint8Array | null
+  readonly #width: number
+  #sample: { frame: Uint8Array; prediction: Uint8Array | null } | null = null
+
+  constructor(
+    compression: Compression,
+    frame: Uint8Array,
+    prediction: Uint8Array | null,
+    width: number,
+  ) {
+    this.#compression = compression
+    this.#frame = frame
+    this.#prediction = prediction
+    this.#width = width
+    if (frame.length > SAMPLES * SAMPLE_BYTES * 4) {
+      this.#sample = { frame: sampleOf(frame), prediction: prediction && sampleOf(prediction) }
+    }
+  }
+
+  /** The record, or null where there is none of this kind or a sample looks as if it would be longer than `limit` bytes. */
+  encode(how: 'xor' | 'zstd' | 'planes', limit: number): Uint8Array | null {
+    if (this.#sample) {
+      const { frame, prediction } = this.#sample
+      const bytes = this.#prepare(how, frame, prediction)
+      if (!bytes) return null
+      const sampled = this.#compression.compress(bytes, SAMPLE_LEVEL).length
+      if ((sampled / bytes.length) * this.#frame.length > limit * HOPEFUL) return null
+    }
+    const bytes = this.#prepare(how, this.#frame, this.#prediction)
+    return bytes && this.#compression.compress(bytes, LEVEL)
+  }
+
+  #prepare(how: 'xor' | 'zstd' | 'planes', frame: Uint8Array, prediction: Uint8Array | null) {
+    if (how === 'zstd') return frame
+    if (how === 'xor') return prediction && splitPlanes(frame, this.#width, prediction)
+    return this.#width > 1 ? splitPlanes(frame, this.#width) : null
+  }
+}
+
+/** Runs from all over a frame, one after the other; they begin at multiples of 8 bytes. */
+function sampleOf(bytes: Uint8Array): Uint8Array {
+  const sample = new Uint8Array(SAMPLES * SAMPLE_BYTES)
+  const step = Math.floor(bytes.length / SAMPLES / 8) * 8
+  for (let i = 0; i < SAMPLES; i++) {
+    sample.set(bytes.subarray(i * step, i * step + SAMPLE_BYTES), i * SAMPLE_BYTES)
+  }
+  return sample
+}
+
+/**
+ * Turns the prediction in `frame` into the frame that a record holds.
+ * @throws CodecError `raw`, `zstd`, `sparse` or `coded` for a record that is none of its encoding; `encoding` where the dtype has no such encoding
+ */
+export function restoreFrame(
+  tools: LosslessTools,
+  dtype: Dtype,
+  encoding: Encoding,
+  stored: Uint8Array,
+  frame: Uint8Array,
+): void {
+  const { compression } = tools
+  const width = elementWidth(dtype)
+  switch (encoding) {
+    case 'copy':
+      return
+    case 'raw':
+      if (stored.length !== frame.length) {
+        const message = `a raw frame: expected ${frame.length} bytes, got ${stored.length}`
+        throw new CodecError('delta', 'raw', message)
+      }
+      frame.set(stored)
+      return
+    case 'zstd':
+      frame.set(compression.decompress(stored, frame.length))
+      return
+    case 'planes':
+      joinPlanes(compression.decompress(stored, frame.length), width, frame, 'set')
+      return
+    case 'xor':
+      joinPlanes(compression.decompress(stored, frame.length), width, frame, 'xor')
+      return
+    case 'sparse':
+      restoreSparse(stored, frame, width)
+      return
+    case 'coded': {
+      const kind = laneKind(dtype)
+      if (!kind) throw new CodecError('delta', 'encoding', `a coded frame of ${dtype}`)
+      restoreCoded(tools, kind, stored, frame)
+    }
+  }
+}
