@@ -3,7 +3,7 @@ import {
   type BaseShard,
   baseRecipes,
   canWiden,
-  type DeltaIndex,
+  type DeltaIndexV1,
   type Domain,
   LIMITS,
   type Link,
@@ -13,6 +13,7 @@ import {
   shardOrder,
 } from '../codec/index.ts'
 import { digest, type Executor } from '../workers/execute.ts'
+import { identify } from '../workers/identify.ts'
 import { CliError, inFile } from './failure.ts'
 import type { LocalDelta } from './local-model.ts'
 
@@ -22,8 +23,12 @@ export interface Chain {
   readonly deltas: readonly LocalDelta[]
 }
 
-/** Works on what a chain makes. */
-export type UseChain<T> = (recipes: Recipes, signal: AbortSignal) => Promise<T>
+/** Works on what a chain makes; `links[i]` is what delta i makes, the last of them `recipes`. */
+export type UseChain<T> = (
+  recipes: Recipes,
+  signal: AbortSignal,
+  links: readonly Recipes[],
+) => Promise<T>
 
 /**
  * What a chain makes without a hash taken: every delta after the first is added to float32 values, as the reference does.
@@ -49,7 +54,7 @@ export async function proveChain<T>(
     const attempt = new AbortController()
     const both = AbortSignal.any([signal, attempt.signal])
     const recipes = chainRecipes(chain, domains)
-    const result = use(recipes.at(-1)!, both)
+    const result = use(recipes.at(-1)!, both, recipes.slice(1))
     // It may fail while the proofs are still awaited.
     result.catch(() => {})
     const proofs = chain.deltas.map((delta, i) =>
@@ -82,7 +87,7 @@ async function firstOther(
 }
 
 function guessDomains({ deltas }: Chain): Domain[] {
-  return deltas.map((_, i) => (i === 0 ? 'stored' : 'float32'))
+  return deltas.map(({ index }, i) => (i === 0 || index.format === 2 ? 'stored' : 'float32'))
 }
 
 /** The recipes of the base and after each delta. */
@@ -91,7 +96,7 @@ function chainRecipes({ shards, deltas }: Chain, domains: readonly Domain[]): Re
     const came = `expected at most ${LIMITS.chainDepth} deltas, got ${deltas.length}`
     throw new CliError('chain-too-deep', came)
   }
-  const recipes = [baseRecipes(shards)]
+  const recipes: Recipes[] = [baseRecipes(shards)]
   deltas.forEach(({ path, index }, i) => {
     const link: Link = { blob: path, index, domain: domains[i]! }
     try {
@@ -111,6 +116,13 @@ async function proveLink(
   shards: readonly BaseShard[] | null,
   signal: AbortSignal,
 ): Promise<Domain> {
+  const which = shards ? 'the base' : 'the model before it'
+  if (index.format === 2) {
+    const identity = await identify(executor, parent, signal)
+    if (identity === index.parentIdentity) return 'stored'
+    const message = `expected a parent with identity ${index.parentIdentity}, but ${which} has ${identity}`
+    throw new CliError('parent-mismatch', `${path}: ${message}`)
+  }
   const widens = [...parent.values()].every(({ dtype }) => canWiden(dtype))
   const likely: Domain[] = shards ? ['stored', 'float32'] : ['float32', 'stored']
   const found: string[] = []
@@ -122,7 +134,6 @@ async function proveLink(
       found.push(`${hex} (${domain})`)
     }
   }
-  const which = shards ? 'the base' : 'the model before it'
   throw new CliError(
     'parent-mismatch',
     `${path}: expected a parent with hash ${index.parentHash}, but ${which} hashes to ${[...new Set(found)].join(', ')}`,
@@ -135,7 +146,7 @@ async function proveLink(
  */
 function* hashOrders(
   parent: Recipes,
-  { tensors }: DeltaIndex,
+  { tensors }: DeltaIndexV1,
   shards: readonly BaseShard[] | null,
 ): Generator<readonly string[]> {
   const records = tensors.map(({ name }) => name)

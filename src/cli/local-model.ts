@@ -6,11 +6,14 @@ import {
   type BaseShard,
   checkShardIndex,
   type DeltaIndex,
-  DeltaReader,
   type Hasher,
   headerBytes,
   parseLayout,
+  prefixV2,
+  readIndex,
+  WdeltaReader,
 } from '../codec/index.ts'
+import { zlibCompression } from '../workers/compression.ts'
 import { CliError, inFile } from './failure.ts'
 import type { LocalFiles } from './local-files.ts'
 
@@ -66,7 +69,7 @@ async function openShard(files: LocalFiles, blob: string, path: string): Promise
 
 /**
  * Reads a `.wdelta` once and checks all of it. Without `checksum` the SHA-256 at its end is taken as given, the
- * structure is checked all the same. Rejects with CliError or the error of the file system.
+ * structure is checked all the same; of a lossless one then only the index is read, its frames are checked as they are decoded. Rejects with CliError or the error of the file system.
  */
 export async function openDelta(
   files: LocalFiles,
@@ -75,15 +78,27 @@ export async function openDelta(
 ): Promise<LocalDelta> {
   const size = await files.size(path)
   return inFolder(path, async () => {
+    if (!checksum && (await isLossless(files, path, size))) {
+      const read = (start: number, end: number) => files.read({ blob: path, start, end }, signal)
+      return { path, index: await readIndex(read, size, zlibCompression) }
+    }
     const hasher = checksum ? createHash('sha256') : await claimedDigest(files, path, size)
-    const reader = new DeltaReader(hasher, { fileSize: size })
-    for await (const bytes of readAhead(files, path, size, signal)) reader.push(bytes)
+    const reader = new WdeltaReader(zlibCompression, hasher, { fileSize: size })
+    for await (const bytes of fileChunks(files, path, size, signal)) reader.push(bytes)
     return { path, index: reader.end() }
   })
 }
 
+/** True for a file that begins as a `.wdelta` of version 2. */
+async function isLossless(files: LocalFiles, path: string, size: number): Promise<boolean> {
+  const expected = prefixV2()
+  if (size < expected.length) return false
+  const first = await files.read({ blob: path, start: 0, end: expected.length }, undefined)
+  return Buffer.compare(first, expected) === 0
+}
+
 /** All bytes of a file, each piece read while the one before is looked at, in memory that is used again. */
-async function* readAhead(
+export async function* fileChunks(
   files: LocalFiles,
   path: string,
   size: number,
@@ -119,4 +134,9 @@ async function inFolder<T>(path: string, work: () => T | Promise<T>): Promise<T>
   } catch (error) {
     throw inFile(path, error)
   }
+}
+
+/** In UTF-16 units, as the names of shards sort. */
+export function inPathOrder<T extends { readonly path: string }>(files: readonly T[]): T[] {
+  return [...files].sort((a, b) => (a.path < b.path ? -1 : 1))
 }

@@ -1,4 +1,5 @@
 import type { Dtype } from './dtypes.ts'
+import type { Shard } from './layout.ts'
 
 /** The strategies of a version 1 delta. */
 export type StrategyV1 = 'int4' | 'sparse' | 'quantized'
@@ -60,7 +61,7 @@ export type DeltaTensor = Int4Tensor | SparseTensor | QuantizedTensor
  * `tensors` is in the order of the array records (the order that the saver hashed its parent in),
  * not in the order of the header.
  */
-export interface DeltaIndex {
+export interface DeltaIndexV1 {
   readonly format: 1
   readonly parentHash: string
   readonly strategy: StrategyV1
@@ -68,3 +69,57 @@ export interface DeltaIndex {
   readonly size: number
   readonly tensors: readonly DeltaTensor[]
 }
+
+/** The tensor of the parent that predicts one of a lossless delta. */
+export interface LosslessSource {
+  readonly name: string
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+}
+
+/** One tensor of a lossless delta. */
+export interface LosslessTensor {
+  readonly name: string
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  /** Elements: the product of `shape`. */
+  readonly count: number
+  readonly bytes: number
+  readonly source: LosslessSource | null
+  /** Its frames are `[firstFrame, firstFrame + ceil(bytes / FRAME_BYTES))` of the index. */
+  readonly firstFrame: number
+}
+
+/** A shard as it was published: its reconstruction has this SHA-256 (hex). */
+export interface LosslessShard extends Shard {
+  readonly sha256: string
+}
+
+/** What random access into a `.wdelta` of version 2 needs: its own index, checked. Columns are by record and by frame. */
+export interface LosslessIndex {
+  readonly format: 2
+  readonly strategy: 'lossless'
+  /** The reference's hash of the parent's stored bytes, and our identity of it, both hex. */
+  readonly parentHash: string
+  readonly parentIdentity: string
+  /** Bytes of the whole file. */
+  readonly size: number
+  /** In the order in which they were written. */
+  readonly shards: readonly LosslessShard[]
+  /** In the order of the shards, and of their bytes there. */
+  readonly tensors: readonly LosslessTensor[]
+  /** Where the stored bytes of a record begin in the file, how many they are, and their crc32. */
+  readonly records: {
+    readonly starts: Float64Array
+    readonly lengths: Uint32Array
+    readonly checksums: Uint32Array
+  }
+  /** A frame's place in ENCODINGS, its record (NO_RECORD for `copy`), and the crc32 of what it decodes to. */
+  readonly frames: {
+    readonly encodings: Uint8Array
+    readonly records: Uint32Array
+    readonly checksums: Uint32Array
+  }
+}
+
+export type DeltaIndex = DeltaIndexV1 | LosslessIndex

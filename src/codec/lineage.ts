@@ -1,4 +1,10 @@
-import type { DeltaIndex, DeltaTensor } from './delta-index.ts'
+import type {
+  DeltaIndex,
+  DeltaTensor,
+  LosslessIndex,
+  LosslessSource,
+  LosslessTensor,
+} from './delta-index.ts'
 import { type Dtype, elementCount, type FloatDtype, isFloat } from './dtypes.ts'
 import { CodecError } from './errors.ts'
 import type { Span } from './frame.ts'
@@ -13,7 +19,7 @@ export interface BaseShard extends Shard {
   readonly blob: string
 }
 
-/** One delta of a lineage; `domain` says which values of its parent it is added to. */
+/** One delta of a lineage; `domain` says which values of its parent it is added to: `stored` for a lossless one. */
 export interface Link {
   readonly blob: string
   readonly index: DeltaIndex
@@ -30,19 +36,43 @@ export type RecipeStep =
   | { readonly op: 'round'; readonly dtype: FloatDtype }
   | { readonly op: 'add'; readonly blob: string; readonly tensor: DeltaTensor }
 
-/** How one tensor of a model comes about: the base's bytes, then steps in float32. No steps: the base's bytes as they are. */
+/** Bytes as they lie in a blob. */
+export interface StoredBytes {
+  readonly kind: 'stored'
+  readonly dtype: Dtype
+  readonly span: Span
+}
+
+/** Bytes that the frames of a lossless delta give over what `parent` predicts; null where nothing does. */
+export interface LosslessBytes {
+  readonly kind: 'lossless'
+  readonly dtype: Dtype
+  readonly blob: string
+  readonly index: LosslessIndex
+  readonly tensor: LosslessTensor
+  readonly parent: Recipe | null
+}
+
+/** How one tensor of a model comes about: bytes, then steps in float32. No steps: the bytes as they are. */
 export interface Recipe {
   readonly name: string
   readonly shape: readonly number[]
   readonly count: number
   /** What `dtype=stored` gives. */
   readonly dtype: Dtype
-  readonly source: { readonly dtype: Dtype; readonly span: Span }
+  readonly source: StoredBytes | LosslessBytes
   readonly steps: readonly RecipeStep[]
 }
 
 /** The tensors of a model by name. */
 export type Recipes = ReadonlyMap<string, Recipe>
+
+/** A tensor whose bytes lie in a blob as they are. */
+export interface StoredRecipe extends Recipe {
+  readonly source: StoredBytes
+}
+
+export type StoredRecipes = ReadonlyMap<string, StoredRecipe>
 
 /**
  * The recipes of every tensor at the end of a lineage.
@@ -50,23 +80,35 @@ export type Recipes = ReadonlyMap<string, Recipe>
  * what `assembleTensors` throws for the base.
  */
 export function resolveLineage({ shards, links }: Lineage): Recipes {
-  return links.reduce(applyLink, baseRecipes(shards))
+  return links.reduce<Recipes>(applyLink, baseRecipes(shards))
+}
+
+/** Every blob that a recipe reads, some of them more than once. */
+export function* blobsOf({ source, steps }: Recipe): Generator<string> {
+  if (source.kind === 'stored') yield source.span.blob
+  else {
+    yield source.blob
+    if (source.parent) yield* blobsOf(source.parent)
+  }
+  for (const step of steps) if (step.op === 'add') yield step.blob
 }
 
 /** The recipes of a model stored whole. */
-export function baseRecipes(shards: readonly BaseShard[]): Recipes {
-  const recipes = new Map<string, Recipe>()
+export function baseRecipes(shards: readonly BaseShard[]): StoredRecipes {
+  const recipes = new Map<string, StoredRecipe>()
   for (const [name, { shard, tensor }] of assembleTensors(shards)) {
     const span = { blob: shards[shard]!.blob, start: tensor.begin, end: tensor.end }
     const { shape, dtype } = tensor
     const count = elementCount(shape)
-    recipes.set(name, { name, shape, count, dtype, source: { dtype, span }, steps: [] })
+    const source = { kind: 'stored', dtype, span } as const
+    recipes.set(name, { name, shape, count, dtype, source, steps: [] })
   }
   return recipes
 }
 
 /** The recipes of a delta's result; tensors that it does not name are no part of it. Errors as {@link resolveLineage}. */
 export function applyLink(parent: Recipes, { blob, index, domain }: Link): Recipes {
+  if (index.format === 2) return applyLossless(parent, blob, index)
   const recipes = new Map<string, Recipe>()
   for (const tensor of index.tensors) {
     const recipe = parent.get(tensor.name)
@@ -80,6 +122,30 @@ export function applyLink(parent: Recipes, { blob, index, domain }: Link): Recip
     recipes.set(tensor.name, addTensor(recipe, tensor, blob, domain))
   }
   return recipes
+}
+
+function applyLossless(parent: Recipes, blob: string, index: LosslessIndex): Recipes {
+  const recipes = new Map<string, Recipe>()
+  for (const tensor of index.tensors) {
+    const { name, shape, count, dtype } = tensor
+    const from = tensor.source && sourceRecipe(parent, tensor.source)
+    const source = { kind: 'lossless', dtype, blob, index, tensor, parent: from } as const
+    recipes.set(name, { name, shape, count, dtype, source, steps: [] })
+  }
+  return recipes
+}
+
+function sourceRecipe(parent: Recipes, { name, dtype, shape }: LosslessSource): Recipe {
+  const recipe = parent.get(name)
+  const at = `tensor ${JSON.stringify(name)}`
+  if (!recipe) {
+    const message = `the delta looks at ${at}, which its parent does not have`
+    throw new CodecError('delta', 'tensor-unknown', message)
+  }
+  if (recipe.dtype === dtype && sameShape(recipe.shape, shape)) return recipe
+  const came = `${recipe.dtype} [${recipe.shape}]`
+  const message = `${at}: expected ${dtype} [${shape}] in the parent, got ${came}`
+  throw new CodecError('delta', 'shape-mismatch', message)
 }
 
 function addTensor(parent: Recipe, tensor: DeltaTensor, blob: string, domain: Domain): Recipe {

@@ -1,10 +1,11 @@
 import type { DeltaTensor } from './delta-index.ts'
-import { type Dtype, type FloatDtype, isFloat, itemBytes } from './dtypes.ts'
+import { DTYPE_BITS, type Dtype, type FloatDtype, isFloat, itemBytes } from './dtypes.ts'
 import { CodecError } from './errors.ts'
 import type { Frame, FrameStep, Span } from './frame.ts'
 import type { Layout, LayoutTensor } from './layout.ts'
 import { CELL, FRAME_BYTES } from './limits.ts'
-import type { Domain, Recipe, Recipes } from './lineage.ts'
+import type { Domain, LosslessBytes, Recipe, Recipes } from './lineage.ts'
+import { ENCODINGS, type Encoding } from './lossless.ts'
 import { utf8 } from './utf8.ts'
 
 /** Half-open run of bytes. */
@@ -15,17 +16,45 @@ export interface ByteRun {
 
 /**
  * A piece of the output, in order: bytes that are known, bytes copied from a blob (at most FRAME_BYTES), or
- * `slice` of what a frame decodes to. `spans[i]` is part `i` of the frame.
+ * `slice` of what a frame decodes to.
  */
 export type Segment =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'copy'; readonly span: Span }
-  | {
-      readonly kind: 'frame'
-      readonly frame: Frame
-      readonly spans: readonly Span[]
-      readonly slice: ByteRun
-    }
+  | FrameSegment
+  | LosslessSegment
+
+/** A frame in float32. `source` gives the bytes that it begins with, `spans[i]` is part `i + 1` of its steps. */
+export interface FrameSegment {
+  readonly kind: 'frame'
+  readonly frame: Frame
+  readonly source: readonly Segment[]
+  readonly spans: readonly Span[]
+  readonly slice: ByteRun
+}
+
+/** A frame of a lossless delta. */
+export interface LosslessSegment {
+  readonly kind: 'lossless'
+  readonly dtype: Dtype
+  readonly encoding: Encoding
+  /** Its record; null where it has none. */
+  readonly span: Span | null
+  /** Bytes of the frame, and their crc32. */
+  readonly size: number
+  readonly checksum: number
+  readonly prediction: Prediction<Segment> | null
+  readonly slice: ByteRun
+}
+
+/** What a frame is predicted from: zeros follow where it ends before the frame. */
+export interface Prediction<S> {
+  readonly source: readonly S[]
+  /** Bytes of `source`. */
+  readonly size: number
+  /** Its dtype: where it is not that of the frame, its values are cast. */
+  readonly dtype: Dtype
+}
 
 /**
  * The segments of bytes `range` of a file with this layout. Lazy: a consumer that stops pays for nothing more.
@@ -73,15 +102,14 @@ export function* planHash(
 }
 
 /** Bytes of a tensor in its stored dtype. */
-export function storedBytes(recipe: Recipe): number {
-  if (recipe.dtype === recipe.source.dtype) return recipe.source.span.end - recipe.source.span.start
-  return recipe.count * itemBytes(recipe.dtype)
+export function storedBytes({ dtype, count }: Recipe): number {
+  return (count * DTYPE_BITS[dtype]) / 8
 }
 
 /** The segments of bytes `run` of one tensor, cast to `dtype` (its stored dtype, or a float dtype). */
 export function* planTensor(recipe: Recipe, dtype: Dtype, run: ByteRun): Generator<Segment> {
   if (recipe.steps.length === 0 && dtype === recipe.dtype) {
-    yield* planCopy(recipe.source.span, run)
+    yield* planSource(recipe.source, run)
     return
   }
   if (!isFloat(dtype)) {
@@ -100,19 +128,70 @@ export function* planTensor(recipe: Recipe, dtype: Dtype, run: ByteRun): Generat
     const from = first - (first % CELL)
     const lastByte = Math.min(run.end, frameEnd * item)
     const to = Math.min(Math.ceil(Math.ceil(lastByte / item) / CELL) * CELL, frameEnd)
-    const { frame, spans } = planFrame(recipe, dtype, from, to - from)
-    yield {
-      kind: 'frame',
-      frame,
-      spans,
-      slice: { start: at - from * item, end: lastByte - from * item },
-    }
+    const slice = { start: at - from * item, end: lastByte - from * item }
+    yield { kind: 'frame', ...planFrame(recipe, dtype, from, to - from), slice }
     at = lastByte
   }
 }
 
+/** Bytes `run` of a tensor as they are before any step. */
+function planSource(source: Recipe['source'], run: ByteRun): Generator<Segment> {
+  return source.kind === 'stored' ? planCopy(source.span, run) : planLossless(source, run)
+}
+
+/** A frame of a lossless delta decodes as a whole, whichever part of it is wanted. */
+function* planLossless(source: LosslessBytes, run: ByteRun): Generator<Segment> {
+  const { dtype, tensor, parent } = source
+  for (let at = run.start; at < run.end; ) {
+    const start = at - (at % FRAME_BYTES)
+    const end = Math.min(start + FRAME_BYTES, tensor.bytes)
+    const until = Math.min(run.end, end)
+    const segment = losslessFrame(source, start, end)
+    const copies = segment.encoding === 'copy' && parent?.dtype === dtype
+    if (copies && until <= storedBytes(parent)) {
+      yield* planTensor(parent, dtype, { start: at, end: until })
+    } else yield { ...segment, slice: { start: at - start, end: until - start } }
+    at = until
+  }
+}
+
+function losslessFrame(
+  { dtype, blob, index, tensor, parent }: LosslessBytes,
+  start: number,
+  end: number,
+): LosslessSegment {
+  const { frames, records } = index
+  const frame = tensor.firstFrame + start / FRAME_BYTES
+  const record = frames.records[frame]!
+  const from = records.starts[record]
+  return {
+    kind: 'lossless',
+    dtype,
+    encoding: ENCODINGS[frames.encodings[frame]!]!,
+    span: from === undefined ? null : { blob, start: from, end: from + records.lengths[record]! },
+    size: end - start,
+    checksum: frames.checksums[frame]!,
+    prediction: parent && planPrediction(parent, dtype, start, end),
+    slice: { start: 0, end: end - start },
+  }
+}
+
+/** What predicts bytes `[start, end)` of a tensor of `dtype`: the same bytes of `parent`, or the same elements in another dtype. */
+export function planPrediction(
+  parent: Recipe,
+  dtype: Dtype,
+  start: number,
+  end: number,
+): Prediction<Segment> {
+  const scale = parent.dtype === dtype ? 1 : itemBytes(parent.dtype) / itemBytes(dtype)
+  const all = storedBytes(parent)
+  const run = { start: Math.min(start * scale, all), end: Math.min(end * scale, all) }
+  const source = [...planTensor(parent, parent.dtype, run)]
+  return { source, size: run.end - run.start, dtype: parent.dtype }
+}
+
 /**
- * The frame that gives elements `[first, first + count)` of a tensor in `store`, and the byte ranges of its parts.
+ * The frame that gives elements `[first, first + count)` of a tensor in `store`, and where its parts are: see {@link FrameSegment}.
  * `first` is a multiple of CELL, and so is its end unless it is the tensor's.
  */
 export function planFrame(
@@ -120,20 +199,19 @@ export function planFrame(
   store: FloatDtype,
   first: number,
   count: number,
-): { frame: Frame; spans: Span[] } {
-  const { dtype: load, span } = recipe.source
+): Pick<FrameSegment, 'frame' | 'source' | 'spans'> {
+  const { dtype: load } = recipe.source
   const item = itemBytes(load)
-  const spans: Span[] = [
-    { blob: span.blob, start: span.start + first * item, end: span.start + (first + count) * item },
-  ]
+  const run = { start: first * item, end: (first + count) * item }
+  const source = [...planSource(recipe.source, run)]
+  const spans: Span[] = []
   const steps = recipe.steps.map((step): FrameStep => {
     if (step.op === 'round') return step
-    return planAdd(step.tensor, first, count, (start, end) => {
-      spans.push({ blob: step.blob, start, end })
-      return spans.length - 1
-    })
+    return planAdd(step.tensor, first, count, (start, end) =>
+      spans.push({ blob: step.blob, start, end }),
+    )
   })
-  return { frame: { first, count, load, steps, store }, spans }
+  return { frame: { first, count, load, steps, store }, source, spans }
 }
 
 function planAdd(

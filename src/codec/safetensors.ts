@@ -57,8 +57,11 @@ export function parseLayout(header: Uint8Array, fileSize: number): Layout {
   return layout
 }
 
-/** The layout that a header describes; its size is where the last tensor ends. */
-function readHeader(header: Uint8Array): Layout {
+/**
+ * The layout that length word and header describe; its size is where the last tensor ends.
+ * @throws CodecError as {@link parseLayout}, but for the size of the file
+ */
+export function readHeader(header: Uint8Array): Layout {
   if (header[LENGTH_BYTES] !== 0x7b) {
     refuse('header-start', 'expected the header to begin with {', LENGTH_BYTES)
   }

@@ -1,4 +1,4 @@
-import type { DeltaIndex } from './delta-index.ts'
+import type { DeltaIndexV1 } from './delta-index.ts'
 import { LIMITS } from './limits.ts'
 import { type Program, PushCursor } from './push-cursor.ts'
 import { utf8 } from './utf8.ts'
@@ -60,7 +60,7 @@ export class DeltaReader {
   /** What the bytes are that come next, for messages. */
   #reading = 'the prefix'
   #failure: unknown = null
-  #index: DeltaIndex | null = null
+  #index: DeltaIndexV1 | null = null
 
   constructor(hasher: Hasher, options: DeltaReaderOptions = {}) {
     this.#hasher = hasher
@@ -95,7 +95,7 @@ export class DeltaReader {
    * Ends the file: verifies the trailer and that everything came.
    * @throws CodecError as {@link push}; `too-short`, `checksum`, `truncated`, `stray-bytes`, `overrun`, `array-missing`
    */
-  end(): DeltaIndex {
+  end(): DeltaIndexV1 {
     return this.#guard(() => {
       this.#index ??= this.#finish()
       return this.#index
@@ -262,7 +262,7 @@ export class DeltaReader {
     return items
   }
 
-  #finish(): DeltaIndex {
+  #finish(): DeltaIndexV1 {
     const payload = this.#cursor.position
     const size = payload + this.#tailBytes
     if (payload < PREFIX_BYTES) {
@@ -303,7 +303,7 @@ export class DeltaReader {
  * The index of a `.wdelta` that is in memory as a whole; `hasher` is a fresh SHA-256.
  * @throws CodecError as {@link DeltaReader}
  */
-export function indexDelta(bytes: Uint8Array, hasher: Hasher): DeltaIndex {
+export function indexDelta(bytes: Uint8Array, hasher: Hasher): DeltaIndexV1 {
   const reader = new DeltaReader(hasher, { fileSize: bytes.length })
   reader.push(bytes)
   return reader.end()

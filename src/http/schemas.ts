@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { ENCODINGS } from '../codec/index.ts'
 import { type ErrorCode, PROBLEMS } from '../errors.ts'
 
 /** Characters of a segment of a name, and of a revision. */
@@ -100,12 +101,22 @@ export const tensors = z.object({
     .readonly(),
 })
 
+const encodingUses = z
+  .array(z.object({ encoding: z.enum(ENCODINGS), frames: bytes, storedBytes: bytes }))
+  .readonly()
+  .optional()
+  .describe('Of a lossless delta: what its frames are, and in how many bytes')
+
 export const inspection = z.object({
   id,
   format: z.union([z.literal(1), z.literal(2)]),
   strategy: z.string(),
   parentHash: z.string(),
+  parentIdentity: sha256
+    .optional()
+    .describe('Of a lossless delta: names, dtypes, shapes and contents of its parent'),
   storedSize: bytes,
+  encodings: encodingUses,
   tensors: z
     .array(
       z.object({
@@ -116,6 +127,12 @@ export const inspection = z.object({
         storedBytes: bytes,
         error: errorFigures,
         nonFinite: bytes,
+        source: z
+          .string()
+          .nullable()
+          .optional()
+          .describe("Of a lossless delta: the parent's tensor that predicts this one"),
+        encodings: encodingUses,
       }),
     )
     .readonly(),

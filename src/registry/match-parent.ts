@@ -1,7 +1,9 @@
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import {
   type DeltaIndex,
+  type DeltaIndexV1,
   type Domain,
+  type LosslessIndex,
   nameOrder,
   type Recipes,
   sameShape,
@@ -10,7 +12,7 @@ import {
 import { RegistryError } from '../errors.ts'
 import type { Executor } from '../workers/execute.ts'
 import type { OpenedModel, OpenedModels } from './opened-models.ts'
-import { hashValues } from './proofs.ts'
+import { hashValues, identityOf } from './proofs.ts'
 import { signatureOf } from './signature.ts'
 
 /** Models that are hashed in the order of a delta's records when no kept hash matches: `DESIGN.md`, "Lineage domains". */
@@ -65,6 +67,7 @@ export async function matchParent(
 ): Promise<ParentMatch> {
   const { catalog, models } = deps
   const { parentHash } = index
+  if (index.format === 2) return matchLossless(deps, index, named, signal)
   if (named) return matchNamed(deps, index, named, signal)
   for (const record of await catalog.byHash(parentHash)) {
     const domain = keptDomain(record, parentHash)
@@ -84,9 +87,31 @@ export async function matchParent(
   throw parentUnknown(parentHash, tried)
 }
 
+/** A lossless delta names its parent by identity; the reference's hash only helps to find it. */
+async function matchLossless(
+  { catalog, models, executor }: MatchDeps,
+  { parentHash, parentIdentity }: LosslessIndex,
+  named: ModelRecord | null,
+  signal: AbortSignal,
+): Promise<ParentMatch> {
+  const found: string[] = []
+  for (const record of named ? [named] : await catalog.byHash(parentHash)) {
+    const parent = await models.open(record)
+    const identity = await identityOf(executor, parent, signal)
+    if (identity === parentIdentity) return { parent, domain: 'stored' }
+    found.push(identity)
+  }
+  if (!named) throw parentUnknown(parentHash, found)
+  throw new RegistryError(
+    'parent-mismatch',
+    `expected a parent with identity ${parentIdentity}, but model ${named.id} has ${found}`,
+    { details: { expected: parentIdentity, found } },
+  )
+}
+
 async function matchNamed(
   { models, executor }: MatchDeps,
-  index: DeltaIndex,
+  index: DeltaIndexV1,
   record: ModelRecord,
   signal: AbortSignal,
 ): Promise<ParentMatch> {

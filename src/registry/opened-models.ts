@@ -9,7 +9,7 @@ import {
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
-import { type Manifest, parseManifest, storedShards } from './manifest.ts'
+import { type Manifest, openManifest, type ReadBlob, storedShards } from './manifest.ts'
 
 /** A model with everything that a plan needs, in memory. */
 export interface OpenedModel {
@@ -68,8 +68,9 @@ export class OpenedModels {
   }
 
   async #load(record: ModelRecord): Promise<OpenedModel> {
+    const read: ReadBlob = (blob, start, end) => this.#blobs.read(blob, { start, end })
     const size = await this.#blobs.size(record.manifest)
-    const manifest = parseManifest(await this.#blobs.read(record.manifest, { start: 0, end: size }))
+    const manifest = await openManifest(await read(record.manifest, 0, size), read)
     const recipes = await this.#recipes(record, manifest)
     return { record, manifest, recipes, layout: reconstructLayout(manifest, recipes) }
   }

@@ -12,10 +12,14 @@ import {
   type Recipe,
   type Recipes,
   type Shard,
+  type StoredRecipe,
+  type StoredRecipes,
   shardOrder,
 } from '../codec/index.ts'
 import { digest, type Executor, gatherTuned, mapOrdered } from '../workers/execute.ts'
+import { identify } from '../workers/identify.ts'
 import type { Comparison } from '../workers/tasks.ts'
+import type { OpenedModel } from './opened-models.ts'
 
 /** SHA-256 of a file with this layout, by reconstructing it once. */
 export function hashFile(
@@ -68,6 +72,15 @@ export async function hashModel(
   return { stored: storedHex, shardOrder: shardHex, float32: float32Hex }
 }
 
+/** The identity of a model, hex, taken now if it was not when it was published. */
+export async function identityOf(
+  executor: Executor,
+  { manifest, recipes }: OpenedModel,
+  signal: AbortSignal,
+): Promise<string> {
+  return manifest.identity ?? identify(executor, recipes, signal)
+}
+
 /** The safetensors files of a model whose bytes are reconstructed, each hashed by doing so. */
 export async function proveFiles(
   executor: Executor,
@@ -93,7 +106,7 @@ const WINDOW = 4
  */
 export async function measureError(
   executor: Executor,
-  { recipes, parent, tuned }: { recipes: Recipes; parent: Recipes; tuned: Recipes },
+  { recipes, parent, tuned }: { recipes: Recipes; parent: Recipes; tuned: StoredRecipes },
   signal: AbortSignal,
 ): Promise<{ whole: ErrorFigures; byTensor: Map<string, ErrorFigures> }> {
   const byTensor = new Map<string, ErrorFigures>()
@@ -131,14 +144,14 @@ async function compareRun(
   executor: Executor,
   recipe: Recipe,
   parentSteps: number,
-  upload: Recipe,
+  upload: StoredRecipe,
   { first, count }: Run,
   signal: AbortSignal,
 ): Promise<Comparison> {
   if (!isFloat(recipe.dtype)) return NOTHING
   using _slot = await executor.slots.take(signal)
-  const { frame, spans } = planFrame(recipe, recipe.dtype, first, count)
-  const { tuned, buffers } = await gatherTuned(executor, { frame, spans, tuned: upload, signal })
+  const planned = planFrame(recipe, recipe.dtype, first, count)
+  const { tuned, buffers } = await gatherTuned(executor, { planned, tuned: upload.source, signal })
   const stored = recipe.dtype
   return executor.pool.run({ kind: 'compare', ...tuned, parentSteps, stored }, buffers, signal)
 }

@@ -1,13 +1,29 @@
 import { createHash } from 'node:crypto'
 import type { FileRecord, ModelRecord } from '../catalog/catalog.ts'
-import { applyLink, type DeltaIndex, DeltaReader } from '../codec/index.ts'
+import {
+  applyLink,
+  type DeltaIndex,
+  type LosslessIndex,
+  type Recipes,
+  WdeltaReader,
+} from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
+import { zlibCompression } from '../workers/compression.ts'
+import { losslessShards, type ManifestShard } from './manifest.ts'
 import { checkClaim, matchParent } from './match-parent.ts'
-import { canonicalLayout } from './opened-models.ts'
+import { canonicalLayout, type OpenedModel } from './opened-models.ts'
 import { hashModel, proveFiles } from './proofs.ts'
 import { Publication, type StagedBlob } from './publication.ts'
 import { checkDepth, findParent, insertProven, type Naming, type PublishDeps } from './publish.ts'
-import { checkNew, inFile, type ReceivedFile, receiveFile, unexpectedPart } from './receive.ts'
+import {
+  checkNew,
+  inFile,
+  inPathOrder,
+  type ReceivedFile,
+  receiveFile,
+  sideFiles,
+  unexpectedPart,
+} from './receive.ts'
 import type { PublishDeltaOptions, UploadPart } from './registry.ts'
 
 /** The one safetensors file that a model published as `.wdelta` serves. */
@@ -37,13 +53,9 @@ export async function publishDelta(
   ])
   const link = { blob: deltaBlob!.key, index, domain }
   const recipes = applyLink(parent.recipes, link)
-  const layout = canonicalLayout(parent.manifest.shards, recipes, recipe => recipe.dtype)
-  const shards = [{ path: WEIGHTS, layout, blob: null }]
+  const shards = index.format === 2 ? losslessShards(index) : oneShard(parent, recipes)
   const weights = await proveFiles(deps.executor, recipes, shards, signal)
-  const sideFiles = sides.map(({ path }, i): FileRecord => {
-    const { key, size, sha256 } = sideBlobs[i]!
-    return { path, size, sha256, blob: key }
-  })
+  if (index.format === 2) checkShards(index, weights)
   const naming: Naming = {
     name: options.name,
     revision: options.revision,
@@ -57,10 +69,29 @@ export async function publishDelta(
     parent: parent.record.id,
     recipes,
     hashes: await hashModel(deps.executor, recipes, shards, signal),
-    files: [...weights, ...sideFiles],
+    files: inPathOrder([...weights, ...sideFiles(sides, sideBlobs)]),
     error: null,
   } as const
   return await insertProven(deps, publication, naming, proven, signal)
+}
+
+/** The one file that a version 1 delta gives. */
+function oneShard({ manifest }: OpenedModel, recipes: Recipes): ManifestShard[] {
+  const layout = canonicalLayout(manifest.shards, recipes, recipe => recipe.dtype)
+  return [{ path: WEIGHTS, layout, blob: null }]
+}
+
+/** Refuses a lossless delta that gives other files than it says. */
+function checkShards({ shards }: LosslessIndex, files: readonly FileRecord[]): void {
+  for (const { path, sha256 } of shards) {
+    const found = files.find(file => file.path === path)?.sha256
+    if (found === sha256) continue
+    throw new RegistryError(
+      'malformed-delta',
+      `${path}: the delta says SHA-256 ${sha256}, but what it gives has ${found}`,
+      { details: { rule: 'shard-hash', file: path, expected: sha256, found } },
+    )
+  }
 }
 
 async function receiveParts(
@@ -96,7 +127,7 @@ async function receiveDelta(
   { path, body }: UploadPart,
   signal: AbortSignal,
 ): Promise<ReceivedDelta> {
-  const reader = new DeltaReader(createHash('sha256'))
+  const reader = new WdeltaReader(zlibCompression, createHash('sha256'))
   try {
     const blob = await publication.stage(indexed(body, reader, deps, named), signal)
     return { blob, index: reader.end() }
@@ -107,7 +138,7 @@ async function receiveDelta(
 
 async function* indexed(
   body: AsyncIterable<Uint8Array>,
-  reader: DeltaReader,
+  reader: WdeltaReader,
   deps: PublishDeps,
   named: ModelRecord | null,
 ): AsyncGenerator<Uint8Array> {

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto'
-import type { BlobRecord, FileRecord, ModelRecord, Strategy } from '../catalog/catalog.ts'
+import type { ModelRecord, Strategy } from '../catalog/catalog.ts'
 import {
   applyLink,
   baseRecipes,
-  type DeltaIndex,
+  type DeltaIndexV1,
   DeltaReader,
   type Domain,
   nameOrder,
-  type Recipes,
+  type StoredRecipes,
   type StrategyV1,
   shardOrder,
 } from '../codec/index.ts'
@@ -17,8 +17,17 @@ import type { OpenedModel } from './opened-models.ts'
 import { hashModel, hashValues, measureError, proveFiles } from './proofs.ts'
 import { Publication, type StagedBlob } from './publication.ts'
 import { checkDepth, findParent, insertProven, type Naming, type PublishDeps } from './publish.ts'
+import { publishLossless } from './publish-lossless.ts'
 import { publishWhole } from './publish-whole.ts'
-import { asShards, type ReceivedFile, type ReceivedShard, receiveFiles, teed } from './receive.ts'
+import {
+  asShards,
+  inPathOrder,
+  type ReceivedFile,
+  type ReceivedShard,
+  receiveFiles,
+  sideFiles,
+  teed,
+} from './receive.ts'
 import type { PublishFilesOptions, UploadPart } from './registry.ts'
 
 /** `POST /models`: see `Registry.publishFiles`. */
@@ -36,8 +45,12 @@ export async function publishFiles(
   const naming: Naming = { name, revision, message }
   // Every return below is awaited here: the publication is disposed of when this function's block ends.
   await using publication = new Publication(deps)
+  if (strategy === 'lossless' && opened) {
+    const fineTune = { parent: opened, parts }
+    return await publishLossless(deps, publication, naming, fineTune, signal)
+  }
   const received = await receiveFiles(publication, parts, signal)
-  if (strategy === 'whole' || !opened) {
+  if (strategy === 'whole' || strategy === 'lossless' || !opened) {
     const whole = { received: received.files, parent }
     return await publishWhole(deps, publication, naming, whole, signal)
   }
@@ -45,23 +58,11 @@ export async function publishFiles(
   return await publishEncoded(deps, publication, naming, fineTune, signal)
 }
 
-/** The strategy of an upload. @throws RegistryError `bad-request` for one that contradicts `parent`, `not-implemented` for `lossless`. */
-function chooseStrategy({ parent, strategy }: PublishFilesOptions): 'whole' | StrategyV1 {
-  const chosen: Strategy = strategy ?? (parent === undefined ? 'whole' : 'lossless')
-  if (chosen === 'whole') return chosen
-  if (parent === undefined) {
-    throw new RegistryError(
-      'bad-request',
-      `strategy ${chosen}: expected a parent to encode against`,
-    )
-  }
-  if (chosen === 'lossless') {
-    throw new RegistryError(
-      'not-implemented',
-      'strategy lossless is not there yet: name int4, sparse, quantized or whole',
-    )
-  }
-  return chosen
+/** The strategy of an upload. @throws RegistryError `bad-request` for one that needs a parent and has none */
+function chooseStrategy({ parent, strategy }: PublishFilesOptions): Strategy {
+  const chosen = strategy ?? (parent === undefined ? 'whole' : 'lossless')
+  if (chosen === 'whole' || parent !== undefined) return chosen
+  throw new RegistryError('bad-request', `strategy ${chosen}: expected a parent to encode against`)
 }
 
 interface FineTune {
@@ -115,7 +116,7 @@ async function publishEncoded(
 async function tunedRecipes(
   publication: Publication,
   shards: readonly ReceivedShard[],
-): Promise<Recipes> {
+): Promise<StoredRecipes> {
   const stored = []
   for (const { path, layout, blob } of shards) {
     stored.push({ path, layout, blob: await publication.keepTemporarily(blob) })
@@ -127,9 +128,9 @@ async function encode(
   deps: PublishDeps,
   publication: Publication,
   { parent, strategy, options }: FineTune,
-  tuned: Recipes,
+  tuned: StoredRecipes,
   signal: AbortSignal,
-): Promise<{ blob: StagedBlob; index: DeltaIndex }> {
+): Promise<{ blob: StagedBlob; index: DeltaIndexV1 }> {
   const domain = domainOf(parent)
   const order = recordOrder(parent, domain, tuned)
   const tensors = pairTensors(parent.recipes, tuned, order)
@@ -163,7 +164,7 @@ function domainOf({ record }: OpenedModel): Domain {
 }
 
 /** The order of the records, and of the hash: that in which the reference loads the parent. */
-function recordOrder(parent: OpenedModel, domain: Domain, tuned: Recipes): string[] {
+function recordOrder(parent: OpenedModel, domain: Domain, tuned: StoredRecipes): string[] {
   const names = nameOrder(tuned.keys())
   return domain === 'float32' ? names : shardOrder(parent.manifest.shards, names)
 }
@@ -180,15 +181,4 @@ async function hashParent(
   if (domain === 'float32' && float32 !== null) return float32
   if (order.length === recipes.size) return stored
   return hashValues(executor, recipes, order, 'stored', signal)
-}
-
-function sideFiles(sides: readonly ReceivedFile[], kept: readonly BlobRecord[]): FileRecord[] {
-  return sides.map(({ path }, i) => {
-    const { key, size, sha256 } = kept[i]!
-    return { path, size, sha256, blob: key }
-  })
-}
-
-function inPathOrder(files: FileRecord[]): FileRecord[] {
-  return files.sort((a, b) => (a.path < b.path ? -1 : 1))
 }

@@ -4,6 +4,7 @@ import { type Dtype, LIMITS, type Recipes } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import type { Executor } from '../workers/execute.ts'
+import { identify } from '../workers/identify.ts'
 import { type Manifest, writeManifest } from './manifest.ts'
 import { type OpenedModel, type OpenedModels, reconstructLayout } from './opened-models.ts'
 import { hashFile } from './proofs.ts'
@@ -27,7 +28,7 @@ export interface Naming {
 }
 
 /** A model that has been proven and that only its manifest and its row still lack. */
-export interface ProvenModel extends Manifest {
+export interface ProvenModel extends Omit<Manifest, 'identity'> {
   readonly kind: 'base' | 'delta'
   readonly strategy: Strategy
   readonly parent: string | null
@@ -49,8 +50,12 @@ export async function insertProven(
   const { recipes, shards, delta, files } = proven
   const layout = reconstructLayout(proven, recipes)
   const only = shards.length === 1 ? files.find(({ path }) => path === shards[0]!.path) : undefined
-  const sha256 = only?.sha256 ?? (await hashFile(executor, recipes, layout, signal))
-  const manifest = await publication.keepBytes(writeManifest({ shards, delta }), signal)
+  const [sha256, identity] = await Promise.all([
+    only?.sha256 ?? hashFile(executor, recipes, layout, signal),
+    identify(executor, recipes, signal),
+  ])
+  const bytes = writeManifest({ identity, shards, delta })
+  const manifest = await publication.keepBytes(bytes, signal)
   signal.throwIfAborted()
   const all = [...recipes.values()]
   const record: ModelRecord = {

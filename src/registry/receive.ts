@@ -1,3 +1,4 @@
+import type { BlobRecord, FileRecord } from '../catalog/catalog.ts'
 import {
   assembleTensors,
   checkPath,
@@ -34,33 +35,65 @@ export async function receiveFiles(
   parts: AsyncIterable<UploadPart>,
   signal: AbortSignal,
 ): Promise<{ files: ReceivedFile[]; shards: ReceivedShard[] }> {
-  const files = new Map<string, ReceivedFile>()
-  let index: Uint8Array | null = null
+  const received = new ModelFiles(publication, signal)
   for await (const part of parts) {
+    if (received.isShard(part)) received.files.push(await receiveFile(publication, part, signal))
+    else await received.side(part)
+  }
+  const files = inPathOrder(received.files)
+  const shards = files.filter((file): file is ReceivedShard => file.layout !== null)
+  received.check(shards)
+  return { files, shards }
+}
+
+/** The files of a model as they come in: what is checked of them, whichever way the shards are stored. */
+export class ModelFiles {
+  /** Those that are staged. */
+  readonly files: ReceivedFile[] = []
+  readonly #publication: Publication
+  readonly #signal: AbortSignal
+  readonly #paths = new Set<string>()
+  #index: Uint8Array | null = null
+
+  constructor(publication: Publication, signal: AbortSignal) {
+    this.#publication = publication
+    this.#signal = signal
+  }
+
+  /** Checks the next part, and tells whether it is a safetensors file. @throws RegistryError `bad-request` */
+  isShard(part: UploadPart): boolean {
     const { path } = part
     if (part.field !== 'file') throw unexpectedPart(part, 'file')
-    checkNew(files, path)
-    if (path === SHARD_INDEX) {
-      const collected = collect(part.body)
-      files.set(path, { path, blob: await publication.stage(collected.body, signal), layout: null })
-      index = collected.bytes()
-    } else {
-      files.set(path, await receiveFile(publication, part, signal))
+    checkNew(this.#paths, path)
+    this.#paths.add(path)
+    return path.endsWith('.safetensors')
+  }
+
+  /** Stages a file that is no safetensors file. */
+  async side({ path, body }: UploadPart): Promise<void> {
+    const collected = path === SHARD_INDEX ? collect(body) : null
+    const blob = await this.#publication.stage(collected?.body ?? body, this.#signal)
+    this.files.push({ path, blob, layout: null })
+    if (collected) this.#index = collected.bytes()
+  }
+
+  /** Whether the shards make a model, and the one that the shard index names. @throws RegistryError, CodecError */
+  check(shards: readonly Shard[]): void {
+    if (shards.length === 0) {
+      throw new RegistryError(
+        'malformed-model',
+        `expected at least one .safetensors file, got ${this.#paths.size} other files`,
+        { details: { rule: 'no-shards' } },
+      )
     }
+    assembleTensors(shards)
+    if (this.#index) checkShardIndex(this.#index, shards)
   }
-  // In UTF-16 units, as the reference's `sorted(os.listdir())` orders the names that hubs use.
-  const sorted = [...files.values()].sort((a, b) => (a.path < b.path ? -1 : 1))
-  const shards = sorted.filter((file): file is ReceivedShard => file.layout !== null)
-  if (shards.length === 0) {
-    throw new RegistryError(
-      'malformed-model',
-      `expected at least one .safetensors file, got ${sorted.length} other files`,
-      { details: { rule: 'no-shards' } },
-    )
-  }
-  assembleTensors(shards)
-  if (index) checkShardIndex(index, shards)
-  return { files: sorted, shards }
+}
+
+/** In UTF-16 units, as the reference's `sorted(os.listdir())` orders the names that hubs use. */
+export function inPathOrder<T extends { readonly path: string }>(files: readonly T[]): T[] {
+  return [...files].sort((a, b) => (a.path < b.path ? -1 : 1))
 }
 
 /** Receives one file; safetensors by its name. */
@@ -85,7 +118,7 @@ export async function receiveFile(
 }
 
 /** @throws RegistryError `bad-request` for a path that is no path in a model, or that came before. */
-export function checkNew(files: ReadonlyMap<string, unknown>, path: string): void {
+export function checkNew(files: { has(path: string): boolean }, path: string): void {
   try {
     checkPath(path)
   } catch (cause) {
@@ -145,4 +178,15 @@ export function inFile(path: string, error: unknown): RegistryError {
 /** Shards of an upload that are not stored: their layouts by path. */
 export function asShards(shards: readonly ReceivedShard[]): Shard[] {
   return shards.map(({ path, layout }) => ({ path, layout }))
+}
+
+/** The side files of a model, from where they are kept. */
+export function sideFiles(
+  sides: readonly ReceivedFile[],
+  kept: readonly BlobRecord[],
+): FileRecord[] {
+  return sides.map(({ path }, i) => {
+    const { key, size, sha256 } = kept[i]!
+    return { path, size, sha256, blob: key }
+  })
 }

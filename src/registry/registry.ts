@@ -1,5 +1,5 @@
 import type { Damage, ErrorFigures, Scope, Strategy } from '../catalog/catalog.ts'
-import type { FloatDtype } from '../codec/index.ts'
+import type { EncodingUse, FloatDtype } from '../codec/index.ts'
 
 export type { Scope }
 
@@ -49,8 +49,11 @@ export interface InspectedTensor {
   readonly strategy: string
   readonly storedBytes: number
   readonly error: ErrorFigures | null
-  /** NaN and infinite values in the delta. */
+  /** NaN and infinite values that a lossy delta keeps exactly. */
   readonly nonFinite: number
+  /** Of a lossless delta: the tensor of the parent that predicts this one, and what its frames are. */
+  readonly source?: string | null
+  readonly encodings?: readonly EncodingUse[]
 }
 
 export interface Inspection {
@@ -60,6 +63,9 @@ export interface Inspection {
   readonly parentHash: string
   readonly storedSize: number
   readonly tensors: readonly InspectedTensor[]
+  /** Of a lossless delta. */
+  readonly parentIdentity?: string
+  readonly encodings?: readonly EncodingUse[]
 }
 
 /** A file as it arrives. The body must be consumed or returned before the next part is asked for. */

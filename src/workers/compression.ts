@@ -6,7 +6,7 @@ const WINDOW_BITS = 23
 
 /** zstd and crc32 of Node. */
 export const zlibCompression: Compression = {
-  crc32: bytes => crc32(bytes),
+  crc32,
   compress: (bytes, level) =>
     zstdCompressSync(bytes, {
       params: {
@@ -17,19 +17,31 @@ export const zlibCompression: Compression = {
       maxOutputLength: bytes.length + (bytes.length >> 7) + 1024,
     }),
   decompress: (bytes, size) => {
-    let content: Uint8Array
-    try {
-      content = zstdDecompressSync(bytes, {
-        params: { [constants.ZSTD_d_windowLogMax]: WINDOW_BITS },
-        // Node wants at least 1, and one byte more tells a longer content from an exact one.
-        maxOutputLength: size + 1,
-      })
-    } catch (cause) {
-      const message = `expected a zstd frame of ${size} bytes: ${(cause as Error).message}`
-      throw new CodecError('delta', 'zstd', message, null, { cause })
-    }
-    if (content.length === size) return content
-    const message = `expected a zstd frame of ${size} bytes, got ${content.length}`
-    throw new CodecError('delta', 'zstd', message)
+    const { buffer, engine } = inflate(bytes, size)
+    if (buffer.length === size && engine.bytesWritten === bytes.length) return buffer
+    const came = `got ${buffer.length}, and ${bytes.length - engine.bytesWritten} bytes after it`
+    throw new CodecError('delta', 'zstd', `expected a zstd frame of ${size} bytes, ${came}`)
   },
+}
+
+/** What Node gives with `info`, which its types leave out. */
+interface Inflated {
+  readonly buffer: Uint8Array
+  readonly engine: { readonly bytesWritten: number }
+}
+
+function inflate(bytes: Uint8Array, size: number): Inflated {
+  try {
+    const options = {
+      params: { [constants.ZSTD_d_windowLogMax]: WINDOW_BITS },
+      // Node wants at least 1, and one byte more tells a longer content from an exact one.
+      maxOutputLength: size + 1,
+      // How much was read: Node passes over what follows a frame.
+      info: true,
+    }
+    return zstdDecompressSync(bytes, options) as unknown as Inflated
+  } catch (cause) {
+    const message = `expected a zstd frame of ${size} bytes: ${(cause as Error).message}`
+    throw new CodecError('delta', 'zstd', message, null, { cause })
+  }
 }

@@ -1,4 +1,5 @@
 import {
+  blobsOf,
   CodecError,
   deltaPrefix,
   encodeProgram,
@@ -8,26 +9,28 @@ import {
   type PassResult,
   type PlannedTensor,
   type PlanOptions,
-  planCopy,
   planDelta,
   planFrame,
+  planTensor,
   type Recipe,
   type Recipes,
   type Run,
   recordHeader,
   runsOf,
   type Stage,
+  type StoredRecipe,
+  type StoredRecipes,
   type StrategyV1,
   sameShape,
+  storedBytes,
 } from '../codec/index.ts'
-import { type Executor, gatherTuned, mapOrdered } from './execute.ts'
+import { type Executor, execute, gatherTuned, mapOrdered } from './execute.ts'
 import type { TunedFrame } from './tasks.ts'
 
 /** One tensor of a fine-tune and of its parent; they have the same shape. */
 export interface TunedPair {
   readonly parent: Recipe
-  /** A recipe without steps: where the fine-tune's bytes lie. */
-  readonly tuned: Recipe
+  readonly tuned: StoredRecipe
 }
 
 /**
@@ -37,7 +40,7 @@ export interface TunedPair {
  */
 export function pairTensors(
   parent: Recipes,
-  tuned: Recipes,
+  tuned: StoredRecipes,
   order: readonly string[],
 ): TunedPair[] {
   return order.map(name => {
@@ -142,20 +145,24 @@ function dtypeChanged({ parent, tuned }: TunedPair): CodecError {
 /** True if the bytes of two tensors that are copied, not computed, are not the same. */
 async function differs(
   { parent, tuned }: TunedPair,
-  { read, slots }: Executor,
+  executor: Executor,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
   if (parent.dtype !== tuned.dtype) return true
-  const end = tuned.source.span.end - tuned.source.span.start
-  const others = planCopy(parent.source.span, { start: 0, end })
-  for (const segment of planCopy(tuned.source.span, { start: 0, end })) {
-    const other = others.next().value
-    if (segment.kind !== 'copy' || other?.kind !== 'copy') continue
-    using _slot = await slots.take(signal)
-    const [a, b] = await Promise.all([read(segment.span, signal), read(other.span, signal)])
-    if (a.some((byte, i) => byte !== b[i])) return true
+  const run = { start: 0, end: storedBytes(tuned) }
+  const [before, after] = [parent, tuned].map(recipe =>
+    execute(planTensor(recipe, recipe.dtype, run), executor, signal),
+  )
+  try {
+    // Both are cut in the same way: by frames from the tensor's beginning.
+    for await (const bytes of after!) {
+      const { value } = await before!.next()
+      if (!value || Buffer.compare(bytes, value) !== 0) return true
+    }
+    return false
+  } finally {
+    await before!.return(undefined)
   }
-  return false
 }
 
 /** Puts the header of each array in front of its data. */
@@ -193,8 +200,7 @@ function fitsOneTask({ planned, pair: { parent, tuned } }: Job, { locate }: Exec
   if (count <= FLOAT_GRID.run) return true
   const bytes = planned.arrays.reduce((sum, array) => sum + array.bytes, 0)
   if (count > WHOLE_ELEMENTS || bytes > WHOLE_BYTES) return false
-  const blobs = [parent.source.span.blob, tuned.source.span.blob]
-  for (const step of parent.steps) if (step.op === 'add') blobs.push(step.blob)
+  const blobs = [...blobsOf(parent), ...blobsOf(tuned)]
   return blobs.every(blob => locate(blob) !== null)
 }
 
@@ -259,8 +265,8 @@ async function gatherRun(
   executor: Executor,
   signal: AbortSignal | undefined,
 ): Promise<{ tuned: TunedFrame; buffers: Uint8Array[] }> {
-  const { frame, spans } = planFrame(parent, 'F32', first, count)
-  return gatherTuned(executor, { frame, spans, tuned, signal })
+  const planned = planFrame(parent, 'F32', first, count)
+  return gatherTuned(executor, { planned, tuned: tuned.source, signal })
 }
 
 function* numbered<T>(items: Iterable<T>): Generator<[number, T]> {

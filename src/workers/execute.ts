@@ -1,13 +1,14 @@
 import {
   FRAME_BYTES,
-  type Frame,
+  type FrameSegment,
   itemBytes,
-  type Recipe,
+  type Prediction,
   type Segment,
   type Span,
+  type StoredBytes,
 } from '../codec/index.ts'
 import type { Pool } from './pool.ts'
-import type { Part, Piece, TunedFrame } from './tasks.ts'
+import type { FrameParts, Part, Piece, TunedFrame } from './tasks.ts'
 
 /** Reads exactly the bytes of a span, into a buffer of their own. */
 export type ReadSpan = (span: Span, signal: AbortSignal | undefined) => Promise<Uint8Array>
@@ -105,39 +106,35 @@ async function gather(
   signal: AbortSignal | undefined,
 ): Promise<{ pieces: Piece[]; buffers: Uint8Array[] }> {
   const sources = new Sources(executor, signal)
-  const pieces = segments.map((segment): Piece => {
-    if (segment.kind === 'bytes') return segment
-    if (segment.kind === 'copy') {
-      const { span } = segment
-      return { kind: 'copy', part: sources.part(span), size: span.end - span.start }
-    }
-    const { frame, spans, slice } = segment
-    return { kind: 'frame', frame, parts: spans.map(span => sources.part(span)), slice }
-  })
+  const pieces = sources.pieces(segments)
   return { pieces, buffers: await sources.buffers() }
 }
 
-/** A frame as a task takes it, with the values of `tuned` (a recipe without steps) for the same elements. */
+/** A frame as a task takes it, with the values of `tuned` (bytes of a recipe without steps) for the same elements. */
 export async function gatherTuned(
   executor: Executor,
   {
-    frame,
-    spans,
+    planned,
     tuned,
     signal,
-  }: { frame: Frame; spans: readonly Span[]; tuned: Recipe; signal: AbortSignal | undefined },
+  }: {
+    planned: Pick<FrameSegment, 'frame' | 'source' | 'spans'>
+    tuned: StoredBytes
+    signal: AbortSignal | undefined
+  },
 ): Promise<{ tuned: TunedFrame; buffers: Uint8Array[] }> {
-  const { span, dtype: tunedDtype } = tuned.source
+  const { span, dtype: tunedDtype } = tuned
+  const { frame } = planned
   const item = itemBytes(tunedDtype)
   const start = span.start + frame.first * item
   const sources = new Sources(executor, signal)
-  const parts = spans.map(part => sources.part(part))
+  const parts = sources.frame(planned)
   const values = sources.part({ blob: span.blob, start, end: start + frame.count * item })
-  return { tuned: { frame, parts, tuned: values, tunedDtype }, buffers: await sources.buffers() }
+  return { tuned: { ...parts, tuned: values, tunedDtype }, buffers: await sources.buffers() }
 }
 
 /** Collects the parts of one task. */
-class Sources {
+export class Sources {
   readonly #executor: Executor
   readonly #signal: AbortSignal | undefined
   readonly #reads: Promise<Uint8Array>[] = []
@@ -145,6 +142,41 @@ class Sources {
   constructor(executor: Executor, signal: AbortSignal | undefined) {
     this.#executor = executor
     this.#signal = signal
+  }
+
+  /** Segments as pieces. */
+  pieces(segments: readonly Segment[]): Piece[] {
+    return segments.map((segment): Piece => {
+      switch (segment.kind) {
+        case 'bytes':
+          return segment
+        case 'copy': {
+          const { span } = segment
+          return { kind: 'copy', part: this.part(span), size: span.end - span.start }
+        }
+        case 'frame':
+          return { kind: 'frame', ...this.frame(segment), slice: segment.slice }
+        case 'lossless': {
+          const { span, prediction, ...frame } = segment
+          const record = span && this.part(span)
+          return { ...frame, record, prediction: prediction && this.prediction(prediction) }
+        }
+      }
+      return segment
+    })
+  }
+
+  frame({ frame, source, spans }: Pick<FrameSegment, 'frame' | 'source' | 'spans'>): FrameParts {
+    return { frame, source: this.pieces(source), parts: spans.map(span => this.part(span)) }
+  }
+
+  prediction({ source, size, dtype }: Prediction<Segment>): Prediction<Piece> {
+    return { source: this.pieces(source), size, dtype }
+  }
+
+  /** Bytes that are here already; the task takes them over. */
+  buffer(bytes: Uint8Array): Part {
+    return this.#reads.push(Promise.resolve(bytes)) - 1
   }
 
   /** How the task names the bytes of a span; reading them begins here where the worker cannot do it. */
@@ -221,6 +253,7 @@ function segmentBytes(segment: Segment): number {
     case 'copy':
       return segment.span.end - segment.span.start
     case 'frame':
+    case 'lossless':
       return segment.slice.end - segment.slice.start
   }
 }

@@ -14,6 +14,8 @@ export class FileError extends Error {
   }
 }
 
+/** Taken bytes begin at multiples of this. */
+const ALIGNMENT = 64
 /** Files that a worker keeps open. */
 const KEPT = 32
 
@@ -23,22 +25,27 @@ const KEPT = 32
  */
 export class FileRuns {
   readonly #open = new Map<string, number>()
-  #arena: Uint8Array
+  readonly #arena: Uint8Array
   #used = 0
 
-  /** Reads into `arena` while it is large enough, and into larger ones of its own where it is not. */
+  /** Reads into `arena` while there is room in it, and into fresh memory where there is none. */
   constructor(arena: Uint8Array) {
     this.#arena = arena
   }
 
-  /** Gives up all runs that were read: their bytes may be overwritten. */
-  reset(): void {
-    this.#used = 0
+  /** How much is in use: give it to {@link release} to give up what was taken and read since. */
+  mark(): number {
+    return this.#used
   }
 
-  /** The bytes of a run, valid until the next {@link reset}. @throws FileError */
+  /** Gives up all that was taken since `mark`, or all of it: its bytes may be overwritten. */
+  release(mark = 0): void {
+    this.#used = mark
+  }
+
+  /** The bytes of a run, valid until they are released. @throws FileError */
   read({ path, start, end }: FileRun): Uint8Array {
-    const bytes = this.#take(end - start)
+    const bytes = this.take(end - start)
     let at = 0
     while (at < bytes.length) {
       const read = this.#try(path, 'r', fd =>
@@ -65,14 +72,14 @@ export class FileRuns {
     }
   }
 
-  #take(size: number): Uint8Array {
-    // Runs that were read before keep the arena they are in.
-    if (this.#used + size > this.#arena.length) {
-      this.#arena = new Uint8Array(Math.max(size, this.#arena.length * 2))
-      this.#used = 0
-    }
+  /** Room for `size` bytes, as {@link read} gives it; what it holds is anything. */
+  take(size: number): Uint8Array {
+    // Kernels work on whole vectors.
+    const room = Math.ceil(size / ALIGNMENT) * ALIGNMENT
+    // It is rare, and what was taken before keeps the memory that it is in.
+    if (this.#used + room > this.#arena.length) return new Uint8Array(size)
     const bytes = this.#arena.subarray(this.#used, this.#used + size)
-    this.#used += size
+    this.#used += room
     return bytes
   }
 

@@ -3,10 +3,12 @@ import type {
   CodecErrorKind,
   Dtype,
   EncodePass,
+  Encoding,
   FloatDtype,
   Frame,
   PassResult,
   PlannedTensor,
+  Prediction,
 } from '../codec/index.ts'
 
 /** Bytes `[start, end)` of a file that the worker reads itself. */
@@ -23,12 +25,24 @@ export type Part = number | FileRun
 export type Piece =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'copy'; readonly part: Part; readonly size: number }
+  | (FrameParts & { readonly kind: 'frame'; readonly slice: ByteRun })
   | {
-      readonly kind: 'frame'
-      readonly frame: Frame
-      readonly parts: readonly Part[]
+      readonly kind: 'lossless'
+      readonly dtype: Dtype
+      readonly encoding: Encoding
+      readonly record: Part | null
+      readonly size: number
+      readonly checksum: number
+      readonly prediction: Prediction<Piece> | null
       readonly slice: ByteRun
     }
+
+/** A frame in float32, the bytes that it begins with, and the parts of its steps. */
+export interface FrameParts {
+  readonly frame: Frame
+  readonly source: readonly Piece[]
+  readonly parts: readonly Part[]
+}
 
 /** Produce the pieces, which come back as one buffer of `size` bytes, in order. */
 export interface DecodeTask {
@@ -46,9 +60,7 @@ export interface WriteTask {
 }
 
 /** A frame and the fine-tune's values for the same elements. */
-export interface TunedFrame {
-  readonly frame: Frame
-  readonly parts: readonly Part[]
+export interface TunedFrame extends FrameParts {
   readonly tuned: Part
   readonly tunedDtype: Dtype
 }
@@ -78,6 +90,46 @@ export interface CompareTask extends TunedFrame {
   readonly stored: FloatDtype
 }
 
+/** A frame of a fine-tune that becomes lossless, and what predicts it. */
+export interface LosslessJob {
+  readonly dtype: Dtype
+  readonly size: number
+  readonly tuned: Part
+  readonly prediction: Prediction<Piece> | null
+}
+
+/** Encode frames without loss. Each record is decoded again and compared before it is given back. */
+export interface LosslessTask {
+  readonly kind: 'lossless'
+  readonly frames: readonly LosslessJob[]
+  /** 16 bytes: see {@link LosslessRecord}. */
+  readonly key: Uint8Array
+}
+
+export interface LosslessRecord {
+  readonly encoding: Encoding
+  /** Its bytes, by place in {@link LosslessResult}; none for `copy`. */
+  readonly start: number
+  readonly length: number
+  /** crc32 of the record and of the frame. */
+  readonly recordChecksum: number
+  readonly checksum: number
+  /** Of the record's bytes under the task's key: two records with one tag are equal, but for one chance in 2^100. */
+  readonly tag: string
+}
+
+export interface LosslessResult {
+  readonly records: readonly LosslessRecord[]
+  /** The records, one after the other. */
+  readonly bytes: Uint8Array<ArrayBuffer>
+}
+
+/** Take a SHA-256 of each tensor, from its pieces. */
+export interface DigestsTask {
+  readonly kind: 'digests'
+  readonly tensors: readonly (readonly Piece[])[]
+}
+
 export interface Comparison {
   /** Sum of squared differences between the reconstruction and the upload, over finite values. */
   readonly squaredError: number
@@ -97,7 +149,15 @@ export interface HashTask {
   readonly digest: boolean
 }
 
-export type Task = DecodeTask | WriteTask | EncodeTask | EncodeWholeTask | CompareTask | HashTask
+export type Task =
+  | DecodeTask
+  | WriteTask
+  | EncodeTask
+  | EncodeWholeTask
+  | LosslessTask
+  | CompareTask
+  | DigestsTask
+  | HashTask
 
 /** What each kind of task gives back. */
 export interface Results {
@@ -106,7 +166,10 @@ export interface Results {
   readonly encode: PassResult
   /** The data of the tensor's arrays, joined in the order of its plan. */
   readonly 'encode-whole': Uint8Array<ArrayBuffer>
+  readonly lossless: LosslessResult
   readonly compare: Comparison
+  /** 32 bytes for each tensor. */
+  readonly digests: readonly Uint8Array[]
   /** Hex digest, or empty while the session goes on. */
   readonly hash: string
 }

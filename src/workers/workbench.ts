@@ -2,21 +2,20 @@ import { createHash, type Hash } from 'node:crypto'
 import {
   applySteps,
   CodecError,
-  decodeFrame,
   encodeWhole,
   type FrameMachine,
   loadDelta,
   runPass,
 } from '../codec/index.ts'
 import { FileError, FileRuns } from './file-runs.ts'
+import { FrameBench } from './frame-bench.ts'
 import type {
   CompareTask,
   Comparison,
   DecodeTask,
+  DigestsTask,
   EncodeWholeTask,
   HashTask,
-  Part,
-  Piece,
   Results,
   Task,
   TaskFailure,
@@ -33,6 +32,7 @@ interface Done<K extends Task['kind']> {
 /** What a worker does with a task: the codec's functions over one machine, the files it reads, and the hashes it holds. */
 export class Workbench {
   readonly #machine: FrameMachine
+  readonly #frames: FrameBench
   readonly #files: FileRuns
   readonly #hashes = new Map<number, Hash>()
   /** The delta of a tensor that is encoded as a whole, kept for the next one: fresh memory is slow. */
@@ -41,6 +41,7 @@ export class Workbench {
   constructor(machine: FrameMachine) {
     this.#machine = machine
     this.#files = new FileRuns(machine.arena)
+    this.#frames = new FrameBench(machine, this.#files)
   }
 
   /** Performs one task. @throws CodecError for bytes that do not decode or encode, FileError for a file. */
@@ -61,8 +62,14 @@ export class Workbench {
         const value = this.#encodeWhole(task, buffers)
         return { value, transfer: [value.buffer] }
       }
+      case 'lossless': {
+        const value = this.#frames.encode(task, buffers)
+        return { value, transfer: [value.bytes.buffer] }
+      }
       case 'compare':
         return { value: this.#compare(task, buffers), transfer: [] }
+      case 'digests':
+        return { value: this.#digests(task, buffers), transfer: [] }
       case 'hash':
         return { value: this.#hash(task, buffers), transfer: [] }
     }
@@ -72,8 +79,7 @@ export class Workbench {
     // Not zeroed first: every byte is written.
     const value = new Uint8Array(Buffer.allocUnsafeSlow(size).buffer)
     let at = 0
-    for (const piece of pieces) {
-      const bytes = this.#produce(piece, buffers)
+    for (const bytes of this.#frames.produce(pieces, buffers)) {
       value.set(bytes, at)
       at += bytes.length
     }
@@ -82,26 +88,10 @@ export class Workbench {
 
   #write({ pieces, path, position }: WriteTask, buffers: readonly Uint8Array[]): void {
     let at = position
-    for (const piece of pieces) {
-      const bytes = this.#produce(piece, buffers)
+    for (const bytes of this.#frames.produce(pieces, buffers)) {
       this.#files.write(path, at, bytes)
       at += bytes.length
     }
-  }
-
-  /** The bytes of one piece, as a view that the next one invalidates. */
-  #produce(piece: Piece, buffers: readonly Uint8Array[]): Uint8Array {
-    if (piece.kind === 'bytes') return piece.bytes
-    if (piece.kind === 'copy') return this.#resolve([piece.part], buffers)[0]!
-    const { frame, parts, slice } = piece
-    const bytes = decodeFrame(this.#machine, frame, this.#resolve(parts, buffers))
-    return bytes.subarray(slice.start, slice.end)
-  }
-
-  /** The bytes of all parts; those read from files are valid until the next call. */
-  #resolve(parts: readonly Part[], buffers: readonly Uint8Array[]): Uint8Array[] {
-    this.#files.reset()
-    return parts.map(part => (typeof part === 'number' ? buffers[part]! : this.#files.read(part)))
   }
 
   #encodeWhole(
@@ -128,29 +118,35 @@ export class Workbench {
     this.#delta = new Float32Array(0)
   }
 
-  #loadDelta(
-    { frame, parts, tuned, tunedDtype }: TunedFrame,
-    buffers: readonly Uint8Array[],
-  ): void {
-    const bytes = this.#resolve([...parts, tuned], buffers)
-    loadDelta(this.#machine, frame, bytes, tunedDtype, bytes.at(-1)!)
+  #loadDelta(tuned: TunedFrame, buffers: readonly Uint8Array[]): void {
+    this.#files.release()
+    const { frame, parts, bytes } = this.#frames.tunedFrame(tuned, buffers)
+    loadDelta(this.#machine, frame, parts, tuned.tunedDtype, bytes)
   }
 
   #compare(task: CompareTask, buffers: readonly Uint8Array[]): Comparison {
-    const { frame, parts, tuned, parentSteps, tunedDtype, stored } = task
-    const bytes = this.#resolve([...parts, tuned], buffers)
-    const uploaded = bytes.at(-1)!
-    applySteps(this.#machine, frame, bytes)
-    const { squaredError, maxAbs } = this.#machine.errorAgainst(tunedDtype, uploaded, stored)
+    const { parentSteps, tunedDtype, stored } = task
+    this.#files.release()
+    const { frame, parts, bytes } = this.#frames.tunedFrame(task, buffers)
+    applySteps(this.#machine, frame, parts)
+    const { squaredError, maxAbs } = this.#machine.errorAgainst(tunedDtype, bytes, stored)
     const parent = { ...frame, steps: frame.steps.slice(0, parentSteps) }
-    loadDelta(this.#machine, parent, bytes, tunedDtype, uploaded)
+    loadDelta(this.#machine, parent, parts, tunedDtype, bytes)
     return { squaredError, maxAbs, squaredDelta: this.#machine.sumOfSquares() }
+  }
+
+  #digests({ tensors }: DigestsTask, buffers: readonly Uint8Array[]): Uint8Array[] {
+    return tensors.map(pieces => {
+      const hash = createHash('sha256')
+      for (const bytes of this.#frames.produce(pieces, buffers)) hash.update(bytes)
+      return hash.digest()
+    })
   }
 
   #hash({ session, pieces, digest }: HashTask, buffers: readonly Uint8Array[]): string {
     const hash = this.#hashes.get(session) ?? createHash('sha256')
     this.#hashes.set(session, hash)
-    for (const piece of pieces) hash.update(this.#produce(piece, buffers))
+    for (const bytes of this.#frames.produce(pieces, buffers)) hash.update(bytes)
     if (!digest) return ''
     this.#hashes.delete(session)
     return hash.digest('hex')

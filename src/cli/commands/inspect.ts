@@ -1,5 +1,11 @@
-import type { DeltaIndex, DeltaTensor } from '../../codec/index.ts'
-import { nameOrder } from '../../codec/index.ts'
+import {
+  type DeltaIndex,
+  type DeltaTensor,
+  type EncodingUse,
+  losslessStorage,
+  nameOrder,
+  type TensorStorage,
+} from '../../codec/index.ts'
 import { command } from '../command.ts'
 import { LocalFiles } from '../local-files.ts'
 import { type LocalDelta, openDelta } from '../local-model.ts'
@@ -11,7 +17,8 @@ export const inspect = command({
   help: `Checks each delta and prints one line of what it is: size, parent, strategy, tensors. Several are numbered as a chain.
 
   --json         an array with one object per delta: the keys of the reference's inspect, and per tensor its shape, dtype,
-                 strategy, the dtype that the fine-tune had, stored bytes, and how many of its values are NaN or infinite`,
+                 strategy, the dtype that the fine-tune had, stored bytes, and how many of its values are NaN or infinite; of a lossless
+                 one what its frames are`,
   options: { json: { type: 'boolean', default: false } },
   positionals: [1, Number.POSITIVE_INFINITY],
   run: async (values, paths, signal) => {
@@ -36,8 +43,13 @@ function line({ path, index }: LocalDelta): string {
 
 /** The keys and values of deltatensors 0.2.0 `io.py` `inspect_chain`, and more per tensor. */
 function describe({ path, index }: LocalDelta, step: number) {
-  const byName = new Map(index.tensors.map(tensor => [tensor.name, tensor]))
-  const entries = nameOrder(byName.keys()).map(name => [name, describeTensor(byName.get(name)!)])
+  const lossless = index.format === 2 ? losslessStorage(index) : null
+  const described =
+    index.format === 2
+      ? lossless!.tensors.map(storage => [storage.tensor.name, describeLossless(storage)] as const)
+      : index.tensors.map(tensor => [tensor.name, describeTensor(tensor)] as const)
+  const byName = new Map<string, object>(described)
+  const entries = nameOrder(byName.keys()).map(name => [name, byName.get(name)!])
   return {
     path,
     size_mb: megabytes(index),
@@ -46,7 +58,28 @@ function describe({ path, index }: LocalDelta, step: number) {
     n_tensors: index.tensors.length,
     tensors: Object.fromEntries(entries),
     step,
+    format: index.format,
+    ...(index.format === 2 && {
+      parent_identity: index.parentIdentity,
+      encodings: lossless!.encodings.map(describeUse),
+    }),
   }
+}
+
+function describeLossless({ tensor, storedBytes, encodings }: TensorStorage) {
+  const { shape, dtype, source } = tensor
+  return {
+    shape,
+    dtype,
+    strategy: 'lossless',
+    source: source?.name ?? null,
+    stored_bytes: storedBytes,
+    encodings: encodings.map(describeUse),
+  }
+}
+
+function describeUse({ encoding, frames, storedBytes }: EncodingUse) {
+  return { encoding, frames, stored_bytes: storedBytes }
 }
 
 function describeTensor(tensor: DeltaTensor) {

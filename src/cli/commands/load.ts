@@ -7,11 +7,12 @@ import {
   type Layout,
   planRange,
   type Recipes,
+  type Shard,
 } from '../../codec/index.ts'
 import { writeFile } from '../../workers/execute.ts'
-import { proveChain, trustChain } from '../chain.ts'
+import { type Chain, proveChain, trustChain } from '../chain.ts'
 import { choice, command, required } from '../command.ts'
-import { openModelFolder, WEIGHTS } from '../local-model.ts'
+import { inPathOrder, openModelFolder, WEIGHTS } from '../local-model.ts'
 import { openDeltas } from '../open-deltas.ts'
 import { OutputFile } from '../output-file.ts'
 import { openProgress } from '../progress.ts'
@@ -28,11 +29,12 @@ const DTYPES: Readonly<Record<'float32' | 'float16' | 'bfloat16', FloatDtype>> =
 export const load = command({
   usage:
     'load D.wdelta [D2.wdelta …] --base DIR --out DIR [--dtype stored|float32|float16|bfloat16] [--no-verify]',
-  help: `Reconstructs the model at the end of a chain of deltas, oldest first, as DIR/${WEIGHTS}.
+  help: `Reconstructs the model at the end of a chain of deltas, oldest first, as DIR/${WEIGHTS}; where the last delta is lossless, as the
+files that it was made from, byte for byte.
 Only weights are written: config.json, tokenizer and other files of the base are left where they are.
 
   --base DIR     model folder that the first delta was made against
-  --out DIR      folder to write to; made where it lacks, a ${WEIGHTS} there is replaced once the new one is proven
+  --out DIR      folder to write to; made where it lacks, files there of the same name are replaced once the new ones are proven
   --dtype D      stored (default): the dtypes that the deltas name, else the base's; or one float dtype for every float tensor
   --no-verify    take the hashes for granted: of the base, of each link, and the checksum of each delta. Their structure is
                  checked all the same. Each delta after the first is then added to float32 values, as the reference does`,
@@ -45,7 +47,7 @@ Only weights are written: config.json, tokenizer and other files of the base are
   positionals: [1, Number.POSITIVE_INFINITY],
   run: async (values, paths, signal) => {
     const folder = required('base', values.base)
-    const path = join(required('out', values.out), WEIGHTS)
+    const out = required('out', values.out)
     const dtype = choice('dtype', values.dtype, ['stored', 'float32', 'float16', 'bfloat16'])
     const verify = !values['no-verify']
     await using workshop = openWorkshop()
@@ -53,22 +55,46 @@ Only weights are written: config.json, tokenizer and other files of the base are
     const { opened, checked } = await openDeltas(workshop, { paths, verify }, signal)
     const chain = { shards, deltas: opened }
     const executor = await workshop.executor
-    await using output = await OutputFile.create(path)
+    await using outputs = new AsyncDisposableStack()
+    const written = new Map<string, OutputFile>()
     const write = async (recipes: Recipes, until: AbortSignal) => {
-      const layout = outputLayout(recipes, dtype, shards[0]!.layout.metadata)
-      const segments = planRange(recipes, layout, { start: 0, end: layout.size })
-      using progress = openProgress('load', layout.size)
-      for await (const written of writeFile(segments, output.temporary, executor, until)) {
-        progress.add(written)
+      const files = outputFiles(chain, recipes, dtype)
+      using progress = openProgress(
+        'load',
+        files.reduce((sum, { layout }) => sum + layout.size, 0),
+      )
+      for (const { path, layout } of files) {
+        const target = join(out, path)
+        const output = written.get(target) ?? outputs.use(await OutputFile.create(target))
+        written.set(target, output)
+        const segments = planRange(recipes, layout, { start: 0, end: layout.size })
+        for await (const bytes of writeFile(segments, output.temporary, executor, until)) {
+          progress.add(bytes)
+        }
       }
     }
     if (verify) await proveChain(executor, chain, write, signal)
     else await write(trustChain(chain), signal)
     await checked
-    await output.commit()
-    await say(path)
+    for (const [target, output] of written) {
+      await output.commit()
+      await say(target)
+    }
   },
 })
+
+/** The files that a chain gives: those that a lossless delta was made from, byte for byte, else one in the canonical layout. */
+function outputFiles(
+  { shards, deltas }: Chain,
+  recipes: Recipes,
+  dtype: 'stored' | keyof typeof DTYPES,
+): readonly Shard[] {
+  const { index } = deltas.at(-1)!
+  if (index.format === 2 && dtype === 'stored') return index.shards
+  const last: readonly Shard[] = index.format === 2 ? index.shards : shards
+  const { metadata } = inPathOrder(last)[0]!.layout
+  return [{ path: WEIGHTS, layout: outputLayout(recipes, dtype, metadata) }]
+}
 
 /** One file in the canonical layout, with the metadata of the base's first shard. */
 function outputLayout(

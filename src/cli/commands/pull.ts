@@ -36,13 +36,28 @@ What is there already is not fetched again; a download that was cut goes on wher
   positionals: [1, 1],
   run: async (values, [ref], signal) => {
     const folder = required('out', values.out)
-    const client = openClient(values)
-    const { id, files } = await client.call<Model>('GET', modelPath(ref!), signal)
-    // The names come from the network: none may lead out of the folder.
-    for (const { path } of files) checkPath(path)
-    for (const path of await pullFiles({ client, id, folder, signal }, files)) await say(path)
+    const paths = await pullModel(openClient(values), ref!, { folder, signal })
+    for (const path of paths) await say(path)
   },
 })
+
+/** Downloads the files of a model that `wanted` names, or all of them, to `folder`; gives their paths. */
+export async function pullModel(
+  client: RegistryClient,
+  ref: string,
+  options: {
+    folder: string
+    signal: AbortSignal
+    wanted?: (path: string) => boolean
+  },
+): Promise<string[]> {
+  const { folder, signal, wanted = () => true } = options
+  const { id, files } = await client.call<Model>('GET', modelPath(ref), signal)
+  // The names come from the network: none may lead out of the folder.
+  for (const { path } of files) checkPath(path)
+  const some = files.filter(({ path }) => wanted(path))
+  return pullFiles({ client, id, folder, signal }, some)
+}
 
 interface Source {
   readonly client: RegistryClient

@@ -1,20 +1,27 @@
 import { createHash } from 'node:crypto'
 import {
+  type BaseShard,
   baseRecipes,
   type DeltaIndex,
-  DeltaReader,
   nameOrder,
   planHash,
   type Recipes,
+  type StoredRecipes,
   type StrategyV1,
   shardOrder,
+  WdeltaReader,
 } from '../../codec/index.ts'
+import { zlibCompression } from '../../workers/compression.ts'
 import { encodeDelta, pairTensors } from '../../workers/encode.ts'
+import { LosslessEncoder } from '../../workers/encode-lossless.ts'
 import { digest, type Executor } from '../../workers/execute.ts'
+import { identify } from '../../workers/identify.ts'
 import { type Chain, proveChain } from '../chain.ts'
+import { REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
 import { choice, command, numeric, required, UsageError } from '../command.ts'
-import { CliError } from '../failure.ts'
-import { openDelta, openModelFolder } from '../local-model.ts'
+import type { LocalFiles } from '../local-files.ts'
+import { fileChunks, openDelta, openModelFolder } from '../local-model.ts'
+import { openModelSource } from '../model-source.ts'
 import { OutputFile } from '../output-file.ts'
 import { openProgress } from '../progress.ts'
 import { say } from '../terminal.ts'
@@ -27,12 +34,14 @@ export const save = command({
   help: `Writes the difference between a fine-tune and its parent, and prints one line of JSON about it.
 
   --tuned DIR             model folder of the fine-tune
-  --base DIR              model folder of the base
+  --base DIR              model folder of the base. Either may also be a model of a registry, as an id or namespace/name[@revision]:
+                          its weights are downloaded for the time of the command
   --parent-delta P        the parent is not the base but the end of this chain of deltas on it; repeat, oldest first
-  --strategy S            lossless (default, not implemented yet), int4, sparse or quantized
+  --strategy S            lossless (default), int4, sparse or quantized
   --outlier-fraction F    int4: part of the elements kept as float16, 0.01 where not given
-  --sparsity F            sparse: part of the elements dropped, 0.9 where not given`,
+  --sparsity F            sparse: part of the elements dropped, 0.9 where not given${REGISTRY_HELP}`,
   options: {
+    ...REGISTRY_OPTIONS,
     tuned: { type: 'string' },
     base: { type: 'string' },
     'parent-delta': { type: 'string', multiple: true, default: [] },
@@ -42,26 +51,37 @@ export const save = command({
   },
   positionals: [1, 1],
   run: async (values, [out], signal) => {
-    const tunedFolder = required('tuned', values.tuned)
-    const baseFolder = required('base', values.base)
+    const tuned = required('tuned', values.tuned)
+    const base = required('base', values.base)
     const options = encoding(values)
+    await using tunedSource = await openModelSource(tuned, values, out!, signal)
+    await using baseSource = await openModelSource(base, values, out!, signal)
     await using workshop = openWorkshop()
     const { files } = workshop
-    const tuned = baseRecipes(await openModelFolder(files, tunedFolder))
-    const shards = await openModelFolder(files, baseFolder)
+    const tunedShards = await openModelFolder(files, tunedSource.folder)
+    const shards = await openModelFolder(files, baseSource.folder)
     const deltas = []
     for (const path of values['parent-delta']) {
       deltas.push(await openDelta(files, path, { checksum: true, signal }))
     }
     const executor = await workshop.executor
-    const parent = await openParent(executor, { shards, deltas }, tuned, signal)
-    const index = await writeDelta(executor, out!, { ...options, ...parent }, tuned, signal)
+    const chain = { shards, deltas }
+    const { strategy } = options
+    const encoded =
+      strategy === 'lossless'
+        ? await encodeLossless({ executor, files, chain, tuned: tunedShards }, signal)
+        : await encodeLossy(
+            { executor, chain, tuned: baseRecipes(tunedShards) },
+            { ...options, strategy },
+            signal,
+          )
+    const index = await writeDelta(out!, encoded)
     await say(summary(out!, index))
   },
 })
 
 interface Encoding {
-  readonly strategy: StrategyV1
+  readonly strategy: StrategyV1 | 'lossless'
   readonly outlierFraction: number | undefined
   readonly sparsity: number | undefined
 }
@@ -80,11 +100,49 @@ function encoding(values: {
   if (sparsity !== undefined && strategy !== 'sparse') {
     throw new UsageError(`--sparsity is for strategy sparse, not for ${strategy}`)
   }
-  if (strategy === 'lossless') {
-    const others = 'name --strategy int4, sparse or quantized'
-    throw new CliError('not-implemented', `strategy lossless is not implemented yet: ${others}`)
-  }
   return { strategy, outlierFraction, sparsity }
+}
+
+/** A lossless delta of the files of a folder, against the stored values of the parent. Proves the chain that leads there. */
+async function encodeLossless(
+  {
+    executor,
+    files,
+    chain,
+    tuned,
+  }: { executor: Executor; files: LocalFiles; chain: Chain; tuned: readonly BaseShard[] },
+  signal: AbortSignal,
+): Promise<AsyncIterable<Uint8Array>> {
+  const parent = await proveChain(executor, chain, async recipes => recipes, signal)
+  const names = nameParent(executor, parent, signal)
+  const encoder = new LosslessEncoder({ parent, names }, executor, signal)
+  return (async function* () {
+    for (const { path, blob, layout } of tuned) {
+      yield* encoder.shard(path, fileChunks(files, blob, layout.size, signal))
+    }
+    yield* await encoder.end()
+  })()
+}
+
+async function nameParent(executor: Executor, recipes: Recipes, signal: AbortSignal) {
+  const names = nameOrder(recipes.keys())
+  const [parentHash, parentIdentity] = await Promise.all([
+    digest(planHash(recipes, names, 'stored'), executor, signal),
+    identify(executor, recipes, signal),
+  ])
+  return { parentHash, parentIdentity }
+}
+
+/** A version 1 delta. */
+async function encodeLossy(
+  { executor, chain, tuned }: { executor: Executor; chain: Chain; tuned: StoredRecipes },
+  options: Encoding & { readonly strategy: StrategyV1 },
+  signal: AbortSignal,
+): Promise<AsyncIterable<Uint8Array>> {
+  const { recipes, parentHash, order } = await openParent(executor, chain, tuned, signal)
+  const tensors = pairTensors(recipes, tuned, order)
+  const hasher = createHash('sha256')
+  return encodeDelta({ ...options, parentHash, tensors, hasher }, executor, signal)
 }
 
 interface Parent {
@@ -119,18 +177,9 @@ async function openParent(
   return { recipes, parentHash, order }
 }
 
-async function writeDelta(
-  executor: Executor,
-  path: string,
-  { recipes, parentHash, order, ...options }: Encoding & Parent,
-  tuned: Recipes,
-  signal: AbortSignal,
-): Promise<DeltaIndex> {
-  const tensors = pairTensors(recipes, tuned, order)
-  const hasher = createHash('sha256')
-  const encoded = encodeDelta({ ...options, parentHash, tensors, hasher }, executor, signal)
+async function writeDelta(path: string, encoded: AsyncIterable<Uint8Array>): Promise<DeltaIndex> {
   // Our own file passes the same reader as everybody's before it gets its name.
-  const reader = new DeltaReader(createHash('sha256'))
+  const reader = new WdeltaReader(zlibCompression, createHash('sha256'))
   await using output = await OutputFile.create(path)
   using progress = openProgress('save', null)
   for await (const chunk of encoded) {

@@ -1,5 +1,8 @@
+import { type LosslessIndex, planRange, type Recipes } from '../../codec/index.ts'
+import { digest, type Executor } from '../../workers/execute.ts'
 import { proveChain } from '../chain.ts'
 import { command } from '../command.ts'
+import { CliError } from '../failure.ts'
 import { LocalFiles } from '../local-files.ts'
 import { openDelta, openModelFolder } from '../local-model.ts'
 import { openDeltas } from '../open-deltas.ts'
@@ -12,7 +15,8 @@ export const verify = command({
   help: `Checks the structure and the checksum of each delta, and prints one line for each that is sound.
 Ends with exit code 1 and a reason at the first that is not.
 
-  --base DIR     take the deltas as a chain on this model folder, oldest first, and check every parent_hash too`,
+  --base DIR     take the deltas as a chain on this model folder, oldest first, and check the parent of each too, and that each
+                 lossless one gives the files that it was made from`,
   options: { base: { type: 'string' } },
   positionals: [1, Number.POSITIVE_INFINITY],
   run: async ({ base }, paths, signal) => {
@@ -37,7 +41,32 @@ async function verifyChain(
   const shards = await openModelFolder(workshop.files, base)
   const { opened, checked } = await openDeltas(workshop, { paths, verify: true }, signal)
   const chain = { shards, deltas: opened }
-  await proveChain(await workshop.executor, chain, async () => {}, signal)
+  const executor = await workshop.executor
+  const verifyLossless = async (_: Recipes, until: AbortSignal, links: readonly Recipes[]) => {
+    for (const [i, { path, index }] of opened.entries()) {
+      if (index.format === 2) await verifyFiles(executor, path, index, links[i]!, until)
+    }
+  }
+  await proveChain(executor, chain, verifyLossless, signal)
   await checked
-  for (const path of paths) await say(`${path}: ok (structure, checksum, parent)`)
+  for (const { path, index } of opened) {
+    await say(`${path}: ok (structure, checksum, parent${index.format === 2 ? ', files' : ''})`)
+  }
+}
+
+/** Rejects with CliError `digest-mismatch` where a lossless delta gives another file than it says. */
+async function verifyFiles(
+  executor: Executor,
+  delta: string,
+  { shards }: LosslessIndex,
+  recipes: Recipes,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const { path, layout, sha256 } of shards) {
+    const segments = planRange(recipes, layout, { start: 0, end: layout.size })
+    const found = await digest(segments, executor, signal)
+    if (found === sha256) continue
+    const message = `${delta}: expected SHA-256 ${sha256} of ${path}, got ${found}`
+    throw new CliError('digest-mismatch', message)
+  }
 }

@@ -1,0 +1,69 @@
+import type { Compression } from './compression.ts'
+import type { Hasher } from './wdelta-v1-reader.ts'
+import { PREFIX_BYTES_V2, prefixV2, tailBytes } from './wdelta-v2-format.ts'
+import { type IndexContent, writeIndex } from './wdelta-v2-index.ts'
+
+/** zstd level of the index. */
+const LEVEL = 9
+
+/**
+ * Writes a `.wdelta` of version 2 in one pass: prefix, records as they come, index. Each call gives the bytes that come next in
+ * the file; all of them are hashed on the way.
+ */
+export class LosslessWriter {
+  readonly #compression: Compression
+  readonly #hasher: Hasher
+  readonly #lengths: number[] = []
+  readonly #checksums: number[] = []
+  #position = PREFIX_BYTES_V2
+
+  constructor(compression: Compression, hasher: Hasher) {
+    this.#compression = compression
+    this.#hasher = hasher
+  }
+
+  /** Records so far: the number of the next one. */
+  get records(): number {
+    return this.#lengths.length
+  }
+
+  begin(): Uint8Array {
+    return this.#hashed(prefixV2())
+  }
+
+  /** A record of 1 to FRAME_BYTES bytes with their crc32. */
+  record(stored: Uint8Array, checksum: number): Uint8Array[] {
+    this.#lengths.push(stored.length)
+    this.#checksums.push(checksum)
+    this.#position += 4 + stored.length
+    return [this.#hashed(word(stored.length)), this.#hashed(stored)]
+  }
+
+  end(content: Omit<IndexContent, 'records'>): Uint8Array[] {
+    const records = {
+      lengths: Uint32Array.from(this.#lengths),
+      checksums: Uint32Array.from(this.#checksums),
+    }
+    const inflated = writeIndex({ ...content, records })
+    const index = this.#compression.compress(inflated, LEVEL)
+    const tail = tailBytes({
+      offset: this.#position + 8,
+      stored: index.length,
+      inflated: inflated.length,
+      checksum: this.#compression.crc32(index),
+    })
+    const parts = [word(0), word(index.length), index, tail].map(part => this.#hashed(part))
+    return [...parts, this.#hasher.digest()]
+  }
+
+  #hashed(bytes: Uint8Array): Uint8Array {
+    this.#hasher.update(bytes)
+    return bytes
+  }
+}
+
+function word(value: number): Uint8Array {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setUint32(0, value, true)
+  return bytes
+}

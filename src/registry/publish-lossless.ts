@@ -1,0 +1,96 @@
+import { createHash } from 'node:crypto'
+import type { FileRecord, ModelRecord } from '../catalog/catalog.ts'
+import { applyLink, LosslessReader, type LosslessShard } from '../codec/index.ts'
+import { RegistryError } from '../errors.ts'
+import { zlibCompression } from '../workers/compression.ts'
+import { LosslessEncoder } from '../workers/encode-lossless.ts'
+import { losslessShards } from './manifest.ts'
+import type { OpenedModel } from './opened-models.ts'
+import { hashModel, identityOf, proveFiles } from './proofs.ts'
+import type { Publication } from './publication.ts'
+import { insertProven, type Naming, type PublishDeps } from './publish.ts'
+import { inFile, inPathOrder, ModelFiles, sideFiles, teed } from './receive.ts'
+import type { UploadPart } from './registry.ts'
+
+/** Publishes a fine-tune as a lossless delta, encoded while it comes in: nothing of it is stored whole, at no time. */
+export async function publishLossless(
+  deps: PublishDeps,
+  publication: Publication,
+  naming: Naming,
+  { parent, parts }: { parent: OpenedModel; parts: AsyncIterable<UploadPart> },
+  signal: AbortSignal,
+): Promise<ModelRecord> {
+  const { executor } = deps
+  const encoder = new LosslessEncoder(
+    { parent: parent.recipes, names: parentNames(deps, parent, signal) },
+    executor,
+    signal,
+  )
+  const received = new ModelFiles(publication, signal)
+  // Our own file passes the same reader as everybody's.
+  const reader = new LosslessReader(zlibCompression, createHash('sha256'))
+  const encoded = teed(encodeParts(encoder, received, parts), chunk => reader.push(chunk))
+  const blob = await publication.stage(encoded, signal)
+  const index = reader.end()
+  const sides = received.files
+  const [delta, ...kept] = await publication.keepAll([blob, ...sides.map(side => side.blob)])
+  const link = { blob: delta!.key, index, domain: 'stored' } as const
+  const recipes = applyLink(parent.recipes, link)
+  const shards = losslessShards(index)
+  const files = await proveFiles(executor, recipes, shards, signal)
+  checkProof(files, encoder.shards)
+  const proven = {
+    shards,
+    delta: { ...link, errors: null },
+    kind: 'delta',
+    strategy: 'lossless',
+    parent: parent.record.id,
+    recipes,
+    hashes: await hashModel(executor, recipes, shards, signal),
+    files: inPathOrder([...files, ...sideFiles(sides, kept)]),
+    error: null,
+  } as const
+  return insertProven(deps, publication, naming, proven, signal)
+}
+
+async function parentNames(deps: PublishDeps, parent: OpenedModel, signal: AbortSignal) {
+  const parentIdentity = await identityOf(deps.executor, parent, signal)
+  return { parentHash: parent.record.hashes.stored, parentIdentity }
+}
+
+/** The delta of the parts' safetensors files; the other parts are staged on the way. */
+async function* encodeParts(
+  encoder: LosslessEncoder,
+  received: ModelFiles,
+  parts: AsyncIterable<UploadPart>,
+): AsyncGenerator<Uint8Array> {
+  for await (const part of parts) {
+    if (received.isShard(part)) yield* encodeShard(encoder, part)
+    else await received.side(part)
+  }
+  received.check(inPathOrder(encoder.shards))
+  yield* await encoder.end()
+}
+
+async function* encodeShard(
+  encoder: LosslessEncoder,
+  { path, body }: UploadPart,
+): AsyncGenerator<Uint8Array> {
+  try {
+    yield* encoder.shard(path, body)
+  } catch (error) {
+    throw inFile(path, error)
+  }
+}
+
+/** What was reconstructed is what came. */
+function checkProof(files: readonly FileRecord[], uploaded: readonly LosslessShard[]): void {
+  for (const { path, sha256 } of uploaded) {
+    const found = files.find(file => file.path === path)?.sha256
+    if (found === sha256) continue
+    throw new RegistryError(
+      'internal',
+      `${path}: expected SHA-256 ${sha256}, its delta gives ${found}`,
+    )
+  }
+}

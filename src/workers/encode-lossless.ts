@@ -1,0 +1,395 @@
+import { createHash, randomBytes } from 'node:crypto'
+import {
+  canPredict,
+  ENCODINGS,
+  FRAME_BYTES,
+  frameCount,
+  LayoutReader,
+  type LayoutTensor,
+  type LosslessShard,
+  type LosslessTensor,
+  LosslessWriter,
+  NO_RECORD,
+  planPrediction,
+  planTensor,
+  type Recipe,
+  type Recipes,
+  sized,
+  storedBytes,
+} from '../codec/index.ts'
+import { zlibCompression } from './compression.ts'
+import { type Executor, execute, Sources } from './execute.ts'
+import { tagOf } from './frame-bench.ts'
+import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
+
+/** What names the parent of a delta; it may still be in the making while frames are encoded. */
+export interface ParentNames {
+  /** The reference's hash of its stored bytes in name order, hex. */
+  readonly parentHash: string
+  /** Our identity of it, hex. */
+  readonly parentIdentity: string
+}
+
+export interface LosslessOptions {
+  readonly parent: Recipes
+  readonly names: Promise<ParentNames>
+}
+
+/** Frames of small tensors are encoded together, up to so many bytes and frames in one task. */
+const BATCH_BYTES = FRAME_BYTES
+const BATCH_FRAMES = 256
+/** Batches under way for each worker. */
+const BATCHES_PER_WORKER = 2
+/** Bytes at the beginning of a tensor by which one with another name is recognised. */
+const PROBE_BYTES = 65_536
+/** Tensors of the parent of one dtype and shape that are looked at for one with another name. */
+const MOST_PROBED = 1024
+
+/** Frames that go to a worker together. */
+interface Batch {
+  readonly frames: {
+    readonly tuned: Uint8Array
+    readonly job: Pick<LosslessJob, 'dtype' | 'size'>
+  }[]
+  readonly places: readonly { readonly tensor: OpenTensor; readonly frame: number }[]
+}
+
+/** A tensor of a shard, sized. */
+type Described = ReturnType<typeof sized>
+/** One whose frames are still coming, and what predicts it. */
+type OpenTensor = Described & { readonly parent: Recipe | null }
+
+/**
+ * Encodes a fine-tune as a lossless `.wdelta` while its files come in: the parent's frames are read beside them, every record is proven in the
+ * worker that makes it, and nothing of the fine-tune is kept. Memory is bounded by a few frames per worker.
+ */
+export class LosslessEncoder {
+  readonly #names: Promise<ParentNames>
+  readonly #executor: Executor
+  readonly #signal: AbortSignal | undefined
+  readonly #writer = new LosslessWriter(zlibCompression, sha256())
+  /** Of this delta alone: tags under it tell equal bytes. */
+  readonly #key = randomBytes(16)
+  readonly #shards: LosslessShard[] = []
+  readonly #tensors: LosslessTensor[] = []
+  readonly #frames: { encoding: number; record: number; checksum: number }[] = []
+  /** Records by what they hold. */
+  readonly #records = new Map<string, number>()
+  readonly #mates: Mates
+  #begun = false
+
+  constructor({ parent, names }: LosslessOptions, executor: Executor, signal?: AbortSignal) {
+    this.#names = names
+    // It is awaited last, or never where another failure comes first.
+    names.catch(() => {})
+    this.#executor = executor
+    this.#signal = signal
+    this.#mates = new Mates(parent, executor, this.#key, signal)
+  }
+
+  /** The shards that have come so far, with what they are. */
+  get shards(): readonly LosslessShard[] {
+    return this.#shards
+  }
+
+  /**
+   * Takes one safetensors file, and gives the bytes of the delta as they are ready.
+   * @throws CodecError for a file that is none, what reading the parent throws
+   */
+  async *shard(path: string, body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    if (!this.#begun) yield this.#writer.begin()
+    this.#begun = true
+    const reader = new LayoutReader()
+    const hash = createHash('sha256')
+    const width = this.#executor.pool.size * BATCHES_PER_WORKER
+    const under: { batch: Batch; result: Promise<LosslessResult> }[] = []
+    for await (const batch of this.#batches(body, reader, hash)) {
+      const result = this.#encode(batch)
+      // Its turn may come after another failure.
+      result.catch(() => {})
+      under.push({ batch, result })
+      if (under.length >= width) yield* this.#write(under.shift()!)
+    }
+    for (const pending of under) yield* this.#write(pending)
+    this.#shards.push({ path, layout: reader.end(), sha256: hash.digest('hex') })
+  }
+
+  /** Ends the delta: the index and what follows it. Rejects with what `names` rejects with. */
+  async end(): Promise<Uint8Array[]> {
+    const first = this.#begun ? [] : [this.#writer.begin()]
+    const frames = this.#frames
+    const content = {
+      ...(await this.#names),
+      shards: this.#shards,
+      tensors: this.#tensors,
+      frames: {
+        encodings: Uint8Array.from(frames, ({ encoding }) => encoding),
+        records: Uint32Array.from(frames, ({ record }) => record),
+        checksums: Uint32Array.from(frames, ({ checksum }) => checksum),
+      },
+    }
+    return [...first, ...this.#writer.end(content)]
+  }
+
+  /** The frames of a shard, as its bytes come. */
+  async *#batches(
+    body: AsyncIterable<Uint8Array>,
+    reader: LayoutReader,
+    hash: { update(bytes: Uint8Array): unknown },
+  ): AsyncGenerator<Batch> {
+    const cutter = new FrameCutter()
+    let batch = new OpenBatch()
+    let tensor: OpenTensor | null = null
+    for await (const chunk of body) {
+      hash.update(chunk)
+      const known = reader.layout
+      reader.push(chunk)
+      const { layout } = reader
+      if (!layout) {
+        cutter.hold(chunk)
+        continue
+      }
+      if (!known) cutter.begin(layout.header.length, layout.tensors)
+      for (const cut of cutter.push(chunk)) {
+        if (cut.frame === 0) tensor = await this.#open(cut.tensor, cut.bytes)
+        if (cut.bytes === null) continue
+        batch.add(tensor!, cut.frame, cut.bytes)
+        if (!batch.full) continue
+        yield batch
+        batch = new OpenBatch()
+      }
+    }
+    if (batch.frames.length > 0) yield batch
+  }
+
+  /** Begins a tensor, whose first frame is there: chooses what predicts it. */
+  async #open(placed: LayoutTensor, firstFrame: Uint8Array | null): Promise<OpenTensor> {
+    const tensor = sized(placed)
+    const parent = await this.#mates.find(tensor, firstFrame)
+    const before = this.#tensors.at(-1)
+    const first = before ? before.firstFrame + frameCount(before.bytes) : 0
+    const source = parent && { name: parent.name, dtype: parent.dtype, shape: parent.shape }
+    this.#tensors.push({ ...tensor, source, firstFrame: first })
+    return { ...tensor, parent }
+  }
+
+  async #encode({ frames, places }: Batch): Promise<LosslessResult> {
+    using _slot = await this.#executor.slots.take(this.#signal)
+    const sources = new Sources(this.#executor, this.#signal)
+    const jobs = frames.map(({ tuned, job }, i): LosslessJob => {
+      const { tensor, frame } = places[i]!
+      const start = frame * FRAME_BYTES
+      const predicted =
+        tensor.parent && planPrediction(tensor.parent, tensor.dtype, start, start + job.size)
+      const prediction = predicted && sources.prediction(predicted)
+      return { ...job, tuned: sources.buffer(tuned), prediction }
+    })
+    const task = { kind: 'lossless', frames: jobs, key: this.#key } as const
+    // Awaited here: the slot is given back at the end of this block.
+    return await this.#executor.pool.run(task, await sources.buffers(), this.#signal)
+  }
+
+  async *#write(pending: {
+    batch: Batch
+    result: Promise<LosslessResult>
+  }): AsyncGenerator<Uint8Array> {
+    const { records, bytes } = await pending.result
+    for (const record of records) {
+      const { encoding, checksum, start, length } = record
+      const number = this.#numberOf(record)
+      this.#frames.push({
+        encoding: ENCODINGS.indexOf(encoding),
+        record: number ?? this.#writer.records,
+        checksum,
+      })
+      if (number !== null) continue
+      const stored = bytes.subarray(start, start + length)
+      yield* this.#writer.record(stored, record.recordChecksum)
+    }
+  }
+
+  /** The number of a record that is there already, or NO_RECORD for a frame that has none; null for a new one. */
+  #numberOf({ encoding, length, tag }: LosslessRecord): number | null {
+    if (encoding === 'copy') return NO_RECORD
+    const content = `${encoding} ${length} ${tag}`
+    const known = this.#records.get(content)
+    if (known !== undefined) return known
+    this.#records.set(content, this.#writer.records)
+    return null
+  }
+}
+
+function sha256() {
+  const hash = createHash('sha256')
+  return {
+    update: (bytes: Uint8Array) => void hash.update(bytes),
+    digest: () => hash.digest(),
+  }
+}
+
+class OpenBatch implements Batch {
+  readonly frames: Batch['frames'] = []
+  readonly places: { tensor: OpenTensor; frame: number }[] = []
+  #bytes = 0
+
+  get full(): boolean {
+    return this.#bytes >= BATCH_BYTES || this.frames.length >= BATCH_FRAMES
+  }
+
+  add(tensor: OpenTensor, frame: number, tuned: Uint8Array): void {
+    this.frames.push({ tuned, job: { dtype: tensor.dtype, size: tuned.length } })
+    this.places.push({ tensor, frame })
+    this.#bytes += tuned.length
+  }
+}
+
+/** A frame of a tensor as it was cut; without bytes for a tensor that has none. */
+interface Cut {
+  readonly tensor: LayoutTensor
+  readonly frame: number
+  readonly bytes: Uint8Array | null
+}
+
+/** Cuts the bytes of a safetensors file, in pieces of any size, into frames. */
+class FrameCutter {
+  /** What came before the layout was known. */
+  #held: Uint8Array[] = []
+  #skip = 0
+  #tensors: readonly LayoutTensor[] = []
+  #tensor = 0
+  #frame = 0
+  #open: Uint8Array | null = null
+  #filled = 0
+
+  hold(chunk: Uint8Array): void {
+    this.#held.push(chunk.slice())
+  }
+
+  /** The layout is known: its header has so many bytes. */
+  begin(headerBytes: number, tensors: readonly LayoutTensor[]): void {
+    this.#skip = headerBytes
+    this.#tensors = tensors
+  }
+
+  /** The frames that a chunk completes, each in memory of its own. */
+  *push(chunk: Uint8Array): Generator<Cut> {
+    const held = this.#held
+    this.#held = []
+    for (const piece of [...held, chunk]) {
+      const skipped = Math.min(this.#skip, piece.length)
+      this.#skip -= skipped
+      yield* this.#cut(piece.subarray(skipped))
+    }
+  }
+
+  *#cut(piece: Uint8Array): Generator<Cut> {
+    let at = 0
+    for (;;) {
+      const tensor = this.#tensors[this.#tensor]
+      // Tensors without bytes come at their turn, also behind the last byte.
+      if (!tensor || this.#skip > 0) return
+      const bytes = tensor.end - tensor.begin
+      if (bytes === 0) {
+        yield { tensor, frame: 0, bytes: null }
+        this.#tensor++
+        continue
+      }
+      if (at === piece.length) return
+      const size = Math.min(FRAME_BYTES, bytes - this.#frame * FRAME_BYTES)
+      this.#open ??= Buffer.allocUnsafeSlow(size)
+      const taken = piece.subarray(at, at + size - this.#filled)
+      this.#open.set(taken, this.#filled)
+      at += taken.length
+      this.#filled += taken.length
+      if (this.#filled < size) return
+      yield { tensor, frame: this.#frame, bytes: this.#open }
+      this.#open = null
+      this.#filled = 0
+      this.#frame++
+      if (this.#frame === frameCount(bytes)) {
+        this.#tensor++
+        this.#frame = 0
+      }
+    }
+  }
+}
+
+/** Finds the tensor of the parent that predicts one of the fine-tune. */
+class Mates {
+  readonly #parent: Recipes
+  readonly #executor: Executor
+  readonly #key: Uint8Array
+  readonly #signal: AbortSignal | undefined
+  /** Tensors of the parent by dtype and shape. */
+  readonly #alike = new Map<string, Recipe[]>()
+  /** Tags of the first bytes of the parent's tensors, by dtype and shape: made when they are asked for. */
+  readonly #probes = new Map<string, Promise<Map<string, Recipe>>>()
+  /** What predicts the fine-tune's tensors so far, by dtype, shape and the tag of their first bytes. */
+  readonly #before = new Map<string, Recipe>()
+
+  constructor(
+    parent: Recipes,
+    executor: Executor,
+    key: Uint8Array,
+    signal: AbortSignal | undefined,
+  ) {
+    this.#parent = parent
+    this.#executor = executor
+    this.#key = key
+    this.#signal = signal
+    for (const recipe of parent.values()) {
+      const kind = kindOf(recipe)
+      const alike = this.#alike.get(kind)
+      if (alike) alike.push(recipe)
+      else this.#alike.set(kind, [recipe])
+    }
+  }
+
+  /**
+   * The tensor of the same name, if it can predict this one; else one that begins with the same bytes, here or in what came before; else
+   * one whose name differs by a prefix; else none.
+   */
+  async find(tensor: Described, firstFrame: Uint8Array | null): Promise<Recipe | null> {
+    const same = this.#parent.get(tensor.name)
+    const fits = same && canPredict(same, tensor) ? same : null
+    if (firstFrame === null) return fits
+    const kind = kindOf(tensor)
+    const tag = tagOf(firstFrame.subarray(0, PROBE_BYTES), this.#key)
+    const found = fits ?? (await this.#byContent(kind, tag)) ?? this.#byName(kind, tensor.name)
+    if (found) this.#before.set(`${kind} ${tag}`, found)
+    return found
+  }
+
+  async #byContent(kind: string, tag: string): Promise<Recipe | null> {
+    const before = this.#before.get(`${kind} ${tag}`)
+    if (before) return before
+    const probes = this.#probes.get(kind) ?? this.#probe(kind)
+    this.#probes.set(kind, probes)
+    return (await probes).get(tag) ?? null
+  }
+
+  async #probe(kind: string): Promise<Map<string, Recipe>> {
+    const probes = new Map<string, Recipe>()
+    for (const recipe of (this.#alike.get(kind) ?? []).slice(0, MOST_PROBED)) {
+      const run = { start: 0, end: Math.min(storedBytes(recipe), PROBE_BYTES) }
+      const chunks: Uint8Array[] = []
+      const segments = planTensor(recipe, recipe.dtype, run)
+      for await (const chunk of execute(segments, this.#executor, this.#signal)) chunks.push(chunk)
+      probes.set(tagOf(Buffer.concat(chunks), this.#key), recipe)
+    }
+    return probes
+  }
+
+  /** `model.layers.0.weight` for `layers.0.weight`, and the other way. */
+  #byName(kind: string, name: string): Recipe | null {
+    const alike = this.#alike.get(kind) ?? []
+    return (
+      alike.find(({ name: other }) => other.endsWith(`.${name}`) || name.endsWith(`.${other}`)) ??
+      null
+    )
+  }
+}
+
+function kindOf({ dtype, shape }: Pick<Recipe, 'dtype' | 'shape'>): string {
+  return `${dtype} ${shape.join()}`
+}

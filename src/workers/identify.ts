@@ -1,0 +1,73 @@
+import { createHash } from 'node:crypto'
+import {
+  FRAME_BYTES,
+  identityBytes,
+  planTensor,
+  type Recipe,
+  type Recipes,
+  storedBytes,
+} from '../codec/index.ts'
+import { digest, type Executor, mapOrdered, Sources } from './execute.ts'
+
+/** Tensors or groups of small ones under way. */
+const WINDOW = 4
+/** Small tensors that are hashed in one task. */
+const GROUP = 256
+
+/**
+ * The identity of a model, hex: see `identityBytes`. Rejects with what reading or decoding it throws.
+ */
+export async function identify(
+  executor: Executor,
+  recipes: Recipes,
+  signal?: AbortSignal,
+): Promise<string> {
+  const identified = []
+  const hashed = mapOrdered(groups(recipes.values()), WINDOW, async tensors => ({
+    tensors,
+    digests: await digests(tensors, executor, signal),
+  }))
+  for await (const group of hashed) {
+    for (const [i, { name, dtype, shape }] of group.tensors.entries()) {
+      identified.push({ name, dtype, shape, digest: group.digests[i]! })
+    }
+  }
+  const hash = createHash('sha256')
+  for (const bytes of identityBytes(identified)) hash.update(bytes)
+  return hash.digest('hex')
+}
+
+/** Large tensors one by one, small neighbours together. */
+function* groups(recipes: Iterable<Recipe>): Generator<Recipe[]> {
+  let open: Recipe[] = []
+  let size = 0
+  for (const recipe of recipes) {
+    const bytes = storedBytes(recipe)
+    if (open.length > 0 && (size + bytes > FRAME_BYTES || open.length === GROUP)) {
+      yield open
+      open = []
+      size = 0
+    }
+    open.push(recipe)
+    size += bytes
+  }
+  if (open.length > 0) yield open
+}
+
+async function digests(
+  tensors: readonly Recipe[],
+  executor: Executor,
+  signal: AbortSignal | undefined,
+): Promise<readonly Uint8Array[]> {
+  const plans = tensors.map(recipe =>
+    planTensor(recipe, recipe.dtype, { start: 0, end: storedBytes(recipe) }),
+  )
+  const [first] = tensors
+  if (tensors.length === 1 && storedBytes(first!) > FRAME_BYTES) {
+    return [Buffer.from(await digest(plans[0]!, executor, signal), 'hex')]
+  }
+  using _slot = await executor.slots.take(signal)
+  const sources = new Sources(executor, signal)
+  const task = { kind: 'digests', tensors: plans.map(plan => sources.pieces([...plan])) } as const
+  return await executor.pool.run(task, await sources.buffers(), signal)
+}
