@@ -1,5 +1,4 @@
 import { z } from 'zod'
-import { ENCODINGS } from '../codec/index.ts'
 import { type ErrorCode, PROBLEMS } from '../errors.ts'
 
 /** Characters of a segment of a name, and of a revision. */
@@ -102,7 +101,7 @@ export const tensors = z.object({
 })
 
 const encodingUses = z
-  .array(z.object({ encoding: z.enum(ENCODINGS), frames: bytes, storedBytes: bytes }))
+  .array(z.object({ encoding: z.string(), frames: bytes, storedBytes: bytes }))
   .readonly()
   .optional()
   .describe('Of a lossless delta: what its frames are, and in how many bytes')

@@ -146,8 +146,12 @@ t.test('refusals', async t => {
   const folder = t.testdir({ [part]: t.fixture('symlink', join(sharded.base, part)) })
   const out = join(folder, 'delta.wdelta')
   const save = (...args: string[]) => wdelta(['save', out, '--base', base, ...args])
-  const lossless = await save('--tuned', tuned[0]!)
-  t.match(lossless, { code: 1, stdout: '', stderr: /^wdelta: not-implemented: .*lossless/ })
+  const nowhere = await save('--tuned', join(folder, 'nowhere'))
+  t.match(nowhere, {
+    code: 1,
+    stdout: '',
+    stderr: /^wdelta: no-model: .*nowhere: expected a folder/,
+  })
   const other = await save('--tuned', sharded.tuned[0]!, '--base', folder, '--strategy', 'int4')
   t.match(other, { code: 1, stdout: '', stderr: /^wdelta: structure-changed: / })
   const none = await save('--tuned', tuned[0]!, '--strategy', 'sparse', '--sparsity', '1')

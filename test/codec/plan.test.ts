@@ -4,7 +4,7 @@ import {
   baseRecipes,
   buildLayout,
   CELL,
-  type DeltaIndex,
+  type DeltaIndexV1,
   type DeltaTensor,
   type Dtype,
   FRAME_BYTES,
@@ -20,7 +20,7 @@ const base = (tensors: { name: string; dtype: Dtype; shape: number[] }[]) => {
   return { layout, recipes: baseRecipes([{ path: 'model.safetensors', layout, blob: 'base' }]) }
 }
 
-const delta = (tensors: DeltaTensor[]): DeltaIndex => ({
+const delta = (tensors: DeltaTensor[]): DeltaIndexV1 => ({
   format: 1,
   parentHash: '0'.repeat(64),
   strategy: 'int4',
@@ -110,7 +110,7 @@ t.test('a frame reads the cells that its run touches and nothing else', async t 
   })
   const recipe = tuned.get('w')!
   const item = 2
-  const begin = recipe.source.span.start
+  const begin = recipes.get('w')!.source.span.start
   const run = { start: (3 * CELL + 5) * item + 1, end: (4 * CELL + 1) * item }
   const [segment, ...others] = [...planTensor(recipe, 'BF16', run)]
   t.strictSame(others, [])
@@ -123,8 +123,13 @@ t.test('a frame reads the cells that its run touches and nothing else', async t 
       steps: [{ op: 'int4', scale: 1, zeroPoint: 0, nibble: 0, indices: 1, values: 2, packed: 3 }],
       store: 'BF16',
     },
+    source: [
+      {
+        kind: 'copy',
+        span: { blob: 'base', start: begin + 3 * CELL * item, end: begin + 5 * CELL * item },
+      },
+    ],
     spans: [
-      { blob: 'base', start: begin + 3 * CELL * item, end: begin + 5 * CELL * item },
       { blob: 'delta', start: 1000 + 2 * 8, end: 1000 + 4 * 8 },
       { blob: 'delta', start: 2000 + 2 * 2, end: 2000 + 4 * 2 },
       { blob: 'delta', start: 10_000 + (3 * CELL - 2) / 2, end: 10_000 + (5 * CELL - 4) / 2 },

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { globSync, readFileSync } from 'node:fs'
 import {
-  type DeltaIndex,
+  type DeltaIndexV1,
   type DeltaPlan,
   DeltaReader,
   type DeltaReaderOptions,
@@ -88,7 +88,7 @@ export function readDelta(
   bytes: Uint8Array,
   step = bytes.length,
   options: DeltaReaderOptions = {},
-): DeltaIndex {
+): DeltaIndexV1 {
   const reader = new DeltaReader(createHash('sha256'), options)
   for (let at = 0; at < bytes.length; at += step) reader.push(bytes.subarray(at, at + step))
   return reader.end()

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { CELL, CodecError, type DeltaIndex, type DeltaTensor } from '../../src/codec/index.ts'
+import { CELL, CodecError, type DeltaIndexV1, type DeltaTensor } from '../../src/codec/index.ts'
 import { goldenDeltas, join, readDelta, sealed } from './wdelta-files.ts'
 import { mutate, seeded, seedFiles, smallDelta } from './wdelta-samples.ts'
 
@@ -7,7 +7,7 @@ const { MUTATIONS = '10000' } = process.env
 const COUNT = Number(MUTATIONS)
 
 /** The index, or the rule of its refusal. Any other exception is a fault. */
-function outcome(file: Uint8Array, step = Math.max(file.length, 1)): DeltaIndex | string {
+function outcome(file: Uint8Array, step = Math.max(file.length, 1)): DeltaIndexV1 | string {
   try {
     return readDelta(file, step)
   } catch (error) {
@@ -27,7 +27,7 @@ function rangesOf(tensor: DeltaTensor): { start: number; end: number }[] {
   }
 }
 
-function assertSound({ size, tensors }: DeltaIndex, file: Uint8Array): void {
+function assertSound({ size, tensors }: DeltaIndexV1, file: Uint8Array): void {
   const problems = tensors.filter(tensor => {
     const within = rangesOf(tensor).every(({ start, end }) => start <= end && end <= size - 32)
     if (tensor.strategy === 'quantized') return !within

@@ -2,7 +2,7 @@ import t from 'tap'
 import {
   type ArrayRange,
   type CodecError,
-  type DeltaIndex,
+  type DeltaIndexV1,
   type DeltaPlan,
   type DeltaTensor,
   type Dtype,
@@ -28,7 +28,7 @@ function arrayBytes(file: Uint8Array, tensor: DeltaTensor, field: string): Uint8
   return new Uint8Array(Float16Array.of(value).buffer)
 }
 
-function planOf(index: DeltaIndex): DeltaPlan {
+function planOf(index: DeltaIndexV1): DeltaPlan {
   const [first] = index.tensors
   return planDelta({
     strategy: index.strategy,

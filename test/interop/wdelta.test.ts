@@ -2,7 +2,12 @@ import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import t from 'tap'
-import { CodecError, type DeltaIndex, type DeltaTensor, planDelta } from '../../src/codec/index.ts'
+import {
+  CodecError,
+  type DeltaIndexV1,
+  type DeltaTensor,
+  planDelta,
+} from '../../src/codec/index.ts'
 import { f16s, goldenDeltas, PARENT, readDelta, sealed, zeroDelta } from '../codec/wdelta-files.ts'
 import { mutate, seeded, seedFiles } from '../codec/wdelta-samples.ts'
 
@@ -23,7 +28,7 @@ interface TensorReading {
 }
 
 /** The index in the words of `read_wdelta.py`. */
-function reading(index: DeltaIndex, file: Uint8Array): Reading {
+function reading(index: DeltaIndexV1, file: Uint8Array): Reading {
   const tensors = index.tensors.map(tensor => [tensor.name, tensorReading(tensor, file)] as const)
   const { parentHash, strategy } = index
   return { parentHash, strategy, tensors: Object.fromEntries(tensors) }
@@ -87,7 +92,7 @@ function planned(): Uint8Array[] {
   )
 }
 
-function accepted(file: Uint8Array): DeltaIndex | null {
+function accepted(file: Uint8Array): DeltaIndexV1 | null {
   try {
     return readDelta(file)
   } catch (error) {

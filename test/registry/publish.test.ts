@@ -213,13 +213,13 @@ t.test('what is refused leaves nothing behind', async t => {
   for await (const blob of blobs.list('blobs/')) t.fail(`left behind: ${blob.key}`)
 })
 
-t.test('lossless waits for its issue', async t => {
+t.test('without a strategy, a parent makes a model lossless', async t => {
   const { registry } = await openTestRegistry(t)
   const files = () => folderParts(join(goldenCases()[0]!.folder, 'base'))
   const base = await publish(registry, files())
-  await t.rejects(publish(registry, files(), { parent: base.id }), { code: 'not-implemented' })
-  const lossless = { parent: base.id, strategy: 'lossless' } as const
-  await t.rejects(publish(registry, files(), lossless), { code: 'not-implemented' })
+  const same = await publish(registry, files(), { parent: base.id })
+  t.match(same, { kind: 'delta', strategy: 'lossless', parent: base.id, sha256: base.sha256 })
+  await t.rejects(publish(registry, files(), { strategy: 'lossless' }), { code: 'bad-request' })
 })
 
 t.test('a whole model with a parent needs nobody: the parent may be deleted', async t => {

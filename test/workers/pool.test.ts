@@ -17,7 +17,13 @@ const widening = (count: number) =>
   ({
     kind: 'decode',
     pieces: [
-      { kind: 'frame', frame: frame(count), parts: [0], slice: { start: 0, end: count * 4 } },
+      {
+        kind: 'frame',
+        frame: frame(count),
+        source: [{ kind: 'copy', part: 0, size: count * 2 }],
+        parts: [],
+        slice: { start: 0, end: count * 4 },
+      },
     ],
     size: count * 4,
   }) as const
@@ -92,9 +98,9 @@ t.test('a worker reads a local file itself, and says which one failed it', async
   const folder = t.testdir({ file: Buffer.from(bf16([1, 2, 3])) })
   const read = (path: string, end: number) => {
     const count = (end - 2) / 2
-    const parts = [{ path, start: 2, end }]
+    const source = [{ kind: 'copy' as const, part: { path, start: 2, end }, size: count * 2 }]
     const slice = { start: 0, end: count * 4 }
-    const pieces = [{ kind: 'frame' as const, frame: frame(count), parts, slice }]
+    const pieces = [{ kind: 'frame' as const, frame: frame(count), source, parts: [], slice }]
     return pool.run({ kind: 'decode', pieces, size: count * 4 }, [])
   }
   t.strictSame(floats(await read(`${folder}/file`, 6)), [2, 3])

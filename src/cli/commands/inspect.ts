@@ -58,8 +58,8 @@ function describe({ path, index }: LocalDelta, step: number) {
     n_tensors: index.tensors.length,
     tensors: Object.fromEntries(entries),
     step,
-    format: index.format,
     ...(index.format === 2 && {
+      format: index.format,
       parent_identity: index.parentIdentity,
       encodings: lossless!.encodings.map(describeUse),
     }),
