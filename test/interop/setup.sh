@@ -1,10 +1,10 @@
 #!/bin/sh
-# Prints the path of a Python that has the reference, deltatensors 0.2.0. Makes it where it lacks: Debian's torch below a virtual
-# environment in a cache folder outside the checkout, so that the next run finds it.
+# Prints the path of a Python that has the reference, deltatensors 0.2.0, and what our own reader of version 2 needs. Makes it where it
+# lacks: Debian's torch below a virtual environment in a cache folder outside the checkout, so that the next run finds it.
 set -eu
 home="${XDG_CACHE_HOME:-$HOME/.cache}/wdelta-registry/interop"
 python="$home/bin/python"
-works() { "$python" -c 'import deltatensors, safetensors, torch' 2>/dev/null; }
+works() { "$python" -c 'import deltatensors, safetensors, torch, zstandard' 2>/dev/null; }
 if ! works; then
   as_root=
   [ "$(id -u)" = 0 ] || as_root=sudo
@@ -15,7 +15,7 @@ if ! works; then
       $as_root apt-get install -qy --no-install-recommends python3-torch python3-numpy python3-venv
     fi
     /usr/bin/python3 -m venv --clear --system-site-packages "$home"
-    "$home/bin/pip" install -q --disable-pip-version-check deltatensors==0.2.0 safetensors==0.8.0
+    "$home/bin/pip" install -q --disable-pip-version-check deltatensors==0.2.0 safetensors==0.8.0 zstandard==0.25.0
   } >&2
   works
 fi
