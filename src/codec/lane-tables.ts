@@ -61,7 +61,7 @@ export function chooseTables({ counts }: LaneModel): ChosenTables {
   return { contexts, frequencies, bits }
 }
 
-/** The symbols that come in any context. */
+/** The symbols that come in any context; one for a frame without lanes, of which only the lower halves differ. */
 function usedSymbols(counts: Uint32Array): number[] {
   const used: number[] = []
   for (let symbol = 0; symbol < SYMBOLS; symbol++) {
@@ -69,7 +69,7 @@ function usedSymbols(counts: Uint32Array): number[] {
     for (let at = symbol; at < CONTEXTS * SYMBOLS; at += SYMBOLS) any |= counts[at]!
     if (any !== 0) used.push(symbol)
   }
-  return used
+  return used.length > 0 ? used : [0]
 }
 
 /** Merges neighbours, the pair that gains most first. */

@@ -118,6 +118,22 @@ t.test('the plain twin makes the same records and reads them', async t => {
   }
 })
 
+t.test('float32 whose lower halves alone changed has no lanes to code', async t => {
+  const next = random(2)
+  const parent = weights('F32', 5000, next)
+  const tuned = parent.slice()
+  for (let at = 0; at < tuned.length; at += 8) tuned[at]! ^= 1 + next(3)
+  for (const tools of [simd, plain]) {
+    const { encoding, stored } = encodeFrame(tools, 'F32', tuned, parent)
+    t.equal(encoding, 'coded')
+    for (const reader of [simd, plain]) {
+      const frame = parent.slice()
+      restoreFrame(reader, 'F32', encoding, stored, frame)
+      t.equal(Buffer.compare(frame, tuned), 0)
+    }
+  }
+})
+
 t.test('frames of full size', async t => {
   for (const [dtype, change] of [
     ['BF16', 'steps'],
