@@ -10,6 +10,7 @@ import {
   nameOrder,
   planHash,
   type Recipes,
+  type Shard,
   shardOrder,
 } from '../codec/index.ts'
 import { digest, type Executor } from '../workers/execute.ts'
@@ -31,7 +32,7 @@ export type UseChain<T> = (
 ) => Promise<T>
 
 /**
- * What a chain makes without a hash taken: every delta after the first is added to float32 values, as the reference does.
+ * What a chain makes without a hash taken: every delta after one of version 1 is added to float32 values, as the reference does.
  * Rejects with CliError if a delta does not fit its parent in names or shapes.
  */
 export function trustChain(chain: Chain): Recipes {
@@ -39,8 +40,8 @@ export function trustChain(chain: Chain): Recipes {
 }
 
 /**
- * Proves every link of a chain by its `parent_hash`, while `use` already works on what the chain makes if each delta after the
- * first was made against float32 values, as nearly all are. Where a hash tells otherwise, `use` is aborted and called again.
+ * Proves every link of a chain by its `parent_hash`, while `use` already works on what the chain makes if each delta after one of
+ * version 1 was made against float32 values, as nearly all are. Where a hash tells otherwise, `use` is aborted and called again.
  * Rejects with CliError `parent-mismatch`, or with what `use` throws.
  */
 export async function proveChain<T>(
@@ -57,8 +58,8 @@ export async function proveChain<T>(
     const result = use(recipes.at(-1)!, both, recipes.slice(1))
     // It may fail while the proofs are still awaited.
     result.catch(() => {})
-    const proofs = chain.deltas.map((delta, i) =>
-      proveLink(executor, recipes[i]!, delta, i === 0 ? chain.shards : null, both),
+    const proofs = chain.deltas.map((_delta, i) =>
+      proveLink(executor, chain, { i, parent: recipes[i]! }, both),
     )
     try {
       const found = await firstOther(proofs, domains)
@@ -80,14 +81,22 @@ async function firstOther(
   for (const proof of proofs) proof.catch(() => {})
   for (const [link, proof] of proofs.entries()) {
     const domain = await proof
-    // A base has only its stored values: it is the same whichever of them was hashed.
-    if (link > 0 && domain !== assumed[link]) return { link, domain }
+    if (domain !== assumed[link]) return { link, domain }
   }
   return null
 }
 
-function guessDomains({ deltas }: Chain): Domain[] {
-  return deltas.map(({ index }, i) => (i === 0 || index.format === 2 ? 'stored' : 'float32'))
+function guessDomains(chain: Chain): Domain[] {
+  return chain.deltas.map(({ index }, i) =>
+    index.format === 2 || parentShards(chain, i) ? 'stored' : 'float32',
+  )
+}
+
+/** The files that delta `i` was made against; null where its parent is a version 1 delta, which gives float32 values and no files. */
+export function parentShards({ shards, deltas }: Chain, i: number): readonly Shard[] | null {
+  if (i === 0) return shards
+  const { index } = deltas[i - 1]!
+  return index.format === 2 ? index.shards : null
 }
 
 /** The recipes of the base and after each delta. */
@@ -108,15 +117,16 @@ function chainRecipes({ shards, deltas }: Chain, domains: readonly Domain[]): Re
   return recipes
 }
 
-/** Which values of its parent a delta was made against; `shards` are the base's, null for a later link. */
+/** Which values of `parent` delta `i` was made against: `stored` where it has no others. */
 async function proveLink(
   executor: Executor,
-  parent: Recipes,
-  { path, index }: LocalDelta,
-  shards: readonly BaseShard[] | null,
+  chain: Chain,
+  { i, parent }: { i: number; parent: Recipes },
   signal: AbortSignal,
 ): Promise<Domain> {
-  const which = shards ? 'the base' : 'the model before it'
+  const { path, index } = chain.deltas[i]!
+  const shards = parentShards(chain, i)
+  const which = i === 0 ? 'the base' : 'the model before it'
   if (index.format === 2) {
     const identity = await identify(executor, parent, signal)
     if (identity === index.parentIdentity) return 'stored'
@@ -130,7 +140,7 @@ async function proveLink(
     for (const domain of likely) {
       if (domain === 'float32' && !widens) continue
       const hex = await digest(planHash(parent, names, domain), executor, signal)
-      if (hex === index.parentHash) return domain
+      if (hex === index.parentHash) return shards ? 'stored' : domain
       found.push(`${hex} (${domain})`)
     }
   }
@@ -141,13 +151,13 @@ async function proveLink(
 }
 
 /**
- * The orders that a saver may have hashed in: that of the records, always right for a base; all of the parent's tensors in name
- * order, right for a chain; and the other ways of the reference. The likeliest first, none twice.
+ * The orders that a saver may have hashed in: that of the records, always right for a parent in files; all of the parent's tensors in
+ * name order, right for a chain; and the other ways of the reference. The likeliest first, none twice.
  */
 function* hashOrders(
   parent: Recipes,
   { tensors }: DeltaIndexV1,
-  shards: readonly BaseShard[] | null,
+  shards: readonly Shard[] | null,
 ): Generator<readonly string[]> {
   const records = tensors.map(({ name }) => name)
   const named = nameOrder(records)

@@ -159,8 +159,8 @@ async function encode(
 }
 
 /** The values that the server encodes against: of a version 1 parent its unrounded float32 ones, where its dtypes have them. */
-function domainOf({ record }: OpenedModel): Domain {
-  return record.kind === 'delta' && record.hashes.float32 !== null ? 'float32' : 'stored'
+function domainOf({ record, manifest }: OpenedModel): Domain {
+  return manifest.delta?.index.format === 1 && record.hashes.float32 !== null ? 'float32' : 'stored'
 }
 
 /** The order of the records, and of the hash: that in which the reference loads the parent. */

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import {
   type BaseShard,
   baseRecipes,
+  canWiden,
   type DeltaIndex,
   nameOrder,
   planHash,
@@ -16,7 +17,7 @@ import { encodeDelta, pairTensors } from '../../workers/encode.ts'
 import { LosslessEncoder } from '../../workers/encode-lossless.ts'
 import { digest, type Executor } from '../../workers/execute.ts'
 import { identify } from '../../workers/identify.ts'
-import { type Chain, proveChain } from '../chain.ts'
+import { type Chain, parentShards, proveChain } from '../chain.ts'
 import { REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
 import { choice, command, numeric, required, UsageError } from '../command.ts'
 import type { LocalFiles } from '../local-files.ts'
@@ -161,20 +162,23 @@ async function openParent(
   signal: AbortSignal,
 ): Promise<Parent> {
   const names = nameOrder(tuned.keys())
-  if (chain.deltas.length > 0) {
-    const open = async (recipes: Recipes, until: AbortSignal) => {
-      const all = nameOrder(recipes.keys())
-      const parentHash = await digest(planHash(recipes, all, 'float32'), executor, until)
-      return { recipes, parentHash, order: names }
-    }
-    return proveChain(executor, chain, open, signal)
+  const shards = parentShards(chain, chain.deltas.length)
+  const open = async (recipes: Recipes, until: AbortSignal): Promise<Parent> => {
+    const order = shards ? shardOrder(shards, names) : names
+    const hashed = shards ? order : nameOrder(recipes.keys())
+    const widens = [...recipes.values()].every(({ dtype }) => canWiden(dtype))
+    const domain = shards || !widens ? 'stored' : 'float32'
+    const parentHash = digest(planHash(recipes, hashed, domain), executor, until)
+    // It is awaited once the first tensors are encoded.
+    parentHash.catch(() => {})
+    return { recipes, parentHash, order }
   }
-  const recipes = baseRecipes(chain.shards)
-  const order = shardOrder(chain.shards, names)
-  const parentHash = digest(planHash(recipes, order, 'stored'), executor, signal)
-  // It is awaited once the first tensors are encoded.
-  parentHash.catch(() => {})
-  return { recipes, parentHash, order }
+  if (chain.deltas.length === 0) return open(baseRecipes(chain.shards), signal)
+  const proven = async (recipes: Recipes, until: AbortSignal) => {
+    const parent = await open(recipes, until)
+    return { ...parent, parentHash: await parent.parentHash }
+  }
+  return proveChain(executor, chain, proven, signal)
 }
 
 async function writeDelta(path: string, encoded: AsyncIterable<Uint8Array>): Promise<DeltaIndex> {
