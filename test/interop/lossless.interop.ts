@@ -15,6 +15,7 @@ const LINEAGES = FULL ? 500 : 40
 const CHAIN_EVERY = 20
 const ENCODINGS = ['copy', 'raw', 'zstd', 'planes', 'xor', 'sparse', 'coded']
 
+t.setTimeout(FULL ? 3_600_000 : 600_000)
 const reference = new Reference()
 t.teardown(() => reference[Symbol.asyncDispose]())
 
