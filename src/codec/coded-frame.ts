@@ -5,7 +5,7 @@ import type { LaneKind, LaneStream } from './kernels/lane-machine.ts'
 import type { FrameMachine } from './kernels/machine.ts'
 import { chooseTables, readTables, tableStarts, writeTables } from './lane-tables.ts'
 
-/** What encoding and decoding lossless frames takes. */
+/** What reading and writing version 2 takes. */
 export interface LosslessTools {
   readonly machine: FrameMachine
   readonly compression: Compression

@@ -108,17 +108,17 @@ export interface LosslessIndex {
   readonly shards: readonly LosslessShard[]
   /** In the order of the shards, and of their bytes there. */
   readonly tensors: readonly LosslessTensor[]
-  /** Where the stored bytes of a record begin in the file, how many they are, and their crc32. */
+  /** Where the stored bytes of a record begin in the file, how many they are, and their xxh64. */
   readonly records: {
     readonly starts: Float64Array
     readonly lengths: Uint32Array
-    readonly checksums: Uint32Array
+    readonly checksums: BigUint64Array
   }
-  /** A frame's place in ENCODINGS, its record (NO_RECORD for `copy`), and the crc32 of what it decodes to. */
+  /** A frame's place in ENCODINGS, its record (NO_RECORD for `copy`), and the xxh64 of what it decodes to. */
   readonly frames: {
     readonly encodings: Uint8Array
     readonly records: Uint32Array
-    readonly checksums: Uint32Array
+    readonly checksums: BigUint64Array
   }
 }
 

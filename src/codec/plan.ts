@@ -40,9 +40,9 @@ export interface LosslessSegment {
   readonly encoding: Encoding
   /** Its record; null where it has none. */
   readonly span: Span | null
-  /** Bytes of the frame, and their crc32. */
+  /** Bytes of the frame, and their xxh64. */
   readonly size: number
-  readonly checksum: number
+  readonly checksum: bigint
   readonly prediction: Prediction<Segment> | null
   readonly slice: ByteRun
 }

@@ -1,4 +1,4 @@
-import type { Compression } from './compression.ts'
+import type { LosslessTools } from './coded-frame.ts'
 import type { DeltaIndex } from './delta-index.ts'
 import { MAGIC } from './wdelta-v1-format.ts'
 import { DeltaReader, type DeltaReaderOptions, type Hasher } from './wdelta-v1-reader.ts'
@@ -12,15 +12,15 @@ const VERSION_BYTES = 11
  * What is neither is refused as a version 1 reader refuses it.
  */
 export class WdeltaReader {
-  readonly #compression: Compression
+  readonly #tools: LosslessTools
   readonly #hasher: Hasher
   readonly #options: DeltaReaderOptions
   readonly #first = new Uint8Array(VERSION_BYTES)
   #held = 0
   #reader: DeltaReader | LosslessReader | null = null
 
-  constructor(compression: Compression, hasher: Hasher, options: DeltaReaderOptions = {}) {
-    this.#compression = compression
+  constructor(tools: LosslessTools, hasher: Hasher, options: DeltaReaderOptions = {}) {
+    this.#tools = tools
     this.#hasher = hasher
     this.#options = options
   }
@@ -50,7 +50,7 @@ export class WdeltaReader {
   #open(): DeltaReader | LosslessReader {
     const isV2 = MAGIC.every((byte, i) => this.#first[i] === byte) && this.#version() === 2
     this.#reader = isV2
-      ? new LosslessReader(this.#compression, this.#hasher)
+      ? new LosslessReader(this.#tools, this.#hasher)
       : new DeltaReader(this.#hasher, this.#options)
     this.#reader.push(this.#first.subarray(0, this.#held))
     return this.#reader

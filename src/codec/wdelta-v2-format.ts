@@ -41,7 +41,7 @@ export interface Tail {
   readonly offset: number
   readonly stored: number
   readonly inflated: number
-  readonly checksum: number
+  readonly checksum: bigint
 }
 
 /** The last bytes of a file but for its SHA-256. */
@@ -52,7 +52,7 @@ export function tailBytes({ offset, stored, inflated, checksum }: Tail): Uint8Ar
   view.setUint32(4, Math.floor(offset / 2 ** 32), true)
   view.setUint32(8, stored, true)
   view.setUint32(12, inflated, true)
-  view.setUint32(16, checksum, true)
+  view.setBigUint64(16, checksum, true)
   return tail
 }
 
@@ -69,9 +69,9 @@ export function parseTail(tail: Uint8Array, size: number): Tail {
   if (offset < PREFIX_BYTES_V2 + 8 || offset + stored !== at) {
     refuse('tail', `an index of ${stored} bytes at ${offset} in a file of ${size}`, at)
   }
-  if (tail.subarray(20, 32).some(byte => byte !== 0)) refuse('tail', 'expected zeros', at + 20)
+  if (tail.subarray(24, 32).some(byte => byte !== 0)) refuse('tail', 'expected zeros', at + 24)
   checkIndexSize(inflated, stored, at + 12)
-  return { offset, stored, inflated, checksum: view.getUint32(16, true) }
+  return { offset, stored, inflated, checksum: view.getBigUint64(16, true) }
 }
 
 /** Refuses an index that inflates to more than a real one would. */

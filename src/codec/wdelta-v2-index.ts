@@ -38,13 +38,13 @@ export function writeIndex(content: IndexContent): Uint8Array {
   }
   out.u32(records.lengths.length)
   out.column(records.lengths)
-  out.column(records.checksums)
+  out.wideColumn(records.checksums)
   out.u32(tensors.length)
   for (const { name, source } of tensors) writeSource(out, name, source)
   out.u32(frames.encodings.length)
   out.bytes(frames.encodings)
   out.column(frames.records)
-  out.column(frames.checksums)
+  out.wideColumn(frames.checksums)
   return out.end()
 }
 
@@ -106,7 +106,7 @@ function readShards(input: ByteReader): LosslessShard[] {
 function readRecords(input: ByteReader, indexAt: number): LosslessIndex['records'] {
   const count = input.u32()
   const lengths = input.column(count)
-  const checksums = input.column(count)
+  const checksums = input.wideColumn(count)
   const starts = new Float64Array(count)
   // Each record, and the end of all, has a word of its length in front.
   let at = PREFIX_BYTES_V2 + 4
@@ -190,7 +190,7 @@ function readFrames(
   const count = input.u32()
   if (count !== expected) refuse('frame', `expected ${expected} frames, got ${count}`)
   const encodings = input.bytes(count).slice()
-  return { encodings, records: input.column(count), checksums: input.column(count) }
+  return { encodings, records: input.column(count), checksums: input.wideColumn(count) }
 }
 
 /** Every frame has a record that can be its, and every record a frame. */
@@ -265,6 +265,11 @@ class ByteWriter {
     for (let i = 0; i < values.length; i++) view.setUint32(i * 4, values[i]!, true)
   }
 
+  wideColumn(values: BigUint64Array): void {
+    const view = this.#view(values.length * 8)
+    for (let i = 0; i < values.length; i++) view.setBigUint64(i * 8, values[i]!, true)
+  }
+
   end(): Uint8Array {
     return this.#bytes.slice(0, this.#size)
   }
@@ -335,6 +340,14 @@ class ByteReader {
     const from = this.#take(count * 4)
     const values = new Uint32Array(count)
     for (let i = 0; i < count; i++) values[i] = this.#view.getUint32(from + i * 4, true)
+    return values
+  }
+
+  /** `count` u64, as {@link column}. */
+  wideColumn(count: number): BigUint64Array {
+    const from = this.#take(count * 8)
+    const values = new BigUint64Array(count)
+    for (let i = 0; i < count; i++) values[i] = this.#view.getBigUint64(from + i * 8, true)
     return values
   }
 

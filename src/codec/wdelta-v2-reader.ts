@@ -1,4 +1,4 @@
-import type { Compression } from './compression.ts'
+import type { LosslessTools } from './coded-frame.ts'
 import type { LosslessIndex } from './delta-index.ts'
 import { FRAME_BYTES } from './limits.ts'
 import { type Program, PushCursor } from './push-cursor.ts'
@@ -19,20 +19,20 @@ const STORED_INDEX_BYTES = 128 * 1024 * 1024
 
 /**
  * Reads a `.wdelta` of version 2 that arrives in pieces of any size and gives its index. Checks every length and every checksum of
- * stored bytes and the SHA-256 at the end; holds one length and one crc32 per record, and the index.
+ * stored bytes and the SHA-256 at the end; holds one record, the length and xxh64 of each, and the index.
  */
 export class LosslessReader {
-  readonly #compression: Compression
+  readonly #tools: LosslessTools
   readonly #hasher: Hasher
   readonly #cursor: PushCursor
   readonly #lengths: number[] = []
-  readonly #checksums: number[] = []
+  readonly #checksums: bigint[] = []
   #reading = 'the prefix'
   #index: LosslessIndex | null = null
   #failure: unknown = null
 
-  constructor(compression: Compression, hasher: Hasher) {
-    this.#compression = compression
+  constructor(tools: LosslessTools, hasher: Hasher) {
+    this.#tools = tools
     this.#hasher = hasher
     this.#cursor = new PushCursor(cursor => this.#parse(cursor))
   }
@@ -69,15 +69,9 @@ export class LosslessReader {
       if (length > FRAME_BYTES) {
         refuse('record', `expected at most ${FRAME_BYTES} bytes, got ${length}`, cursor.position)
       }
-      let checksum = 0
-      const to = {
-        push: (bytes: Uint8Array) => {
-          checksum = this.#compression.crc32(hashed(bytes), checksum)
-        },
-      }
-      yield { stream: length, to }
+      const stored = hashed(yield { take: length })
       this.#lengths.push(length)
-      this.#checksums.push(checksum)
+      this.#checksums.push(this.#tools.machine.checksum(stored))
     }
     this.#reading = 'the index'
     const length = wordOf(hashed(yield { take: 4 }))
@@ -90,7 +84,7 @@ export class LosslessReader {
     const bytes = (yield { take: TAIL_BYTES }).slice()
     hashed(bytes.subarray(0, TAIL_BYTES - DIGEST_BYTES))
     checkDigest(this.#hasher.digest(), bytes.subarray(TAIL_BYTES - DIGEST_BYTES))
-    const index = openIndex(stored, parseTail(bytes, size), size, this.#compression)
+    const index = openIndex(stored, parseTail(bytes, size), size, this.#tools)
     this.#checkRecords(index)
     this.#index = index
     for (;;) {
@@ -122,7 +116,7 @@ const LIKELY_TAIL_BYTES = 65_536
 export async function readIndex(
   read: (start: number, end: number) => Promise<Uint8Array>,
   size: number,
-  compression: Compression,
+  tools: LosslessTools,
 ): Promise<LosslessIndex> {
   if (size < PREFIX_BYTES_V2 + TAIL_BYTES) refuse('too-short', `a file of ${size} bytes`)
   const start = Math.max(0, size - LIKELY_TAIL_BYTES)
@@ -133,7 +127,7 @@ export async function readIndex(
     offset >= start
       ? end.subarray(offset - start, offset - start + stored)
       : await read(offset, offset + stored)
-  return openIndex(index, tail, size, compression)
+  return openIndex(index, tail, size, tools)
 }
 
 /**
@@ -144,11 +138,11 @@ export function openIndex(
   stored: Uint8Array,
   tail: Tail,
   size: number,
-  compression: Compression,
+  { machine, compression }: LosslessTools,
 ): LosslessIndex {
-  const checksum = compression.crc32(stored)
+  const checksum = machine.checksum(stored)
   if (checksum !== tail.checksum) {
-    refuse('index-checksum', `expected crc32 ${tail.checksum}, got ${checksum}`, tail.offset)
+    refuse('index-checksum', `expected xxh64 ${tail.checksum}, got ${checksum}`, tail.offset)
   }
   return parseIndex(compression.decompress(stored, tail.inflated), size, tail.offset)
 }

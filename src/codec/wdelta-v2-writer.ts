@@ -1,4 +1,4 @@
-import type { Compression } from './compression.ts'
+import type { LosslessTools } from './coded-frame.ts'
 import type { Hasher } from './wdelta-v1-reader.ts'
 import { PREFIX_BYTES_V2, prefixV2, tailBytes } from './wdelta-v2-format.ts'
 import { type IndexContent, writeIndex } from './wdelta-v2-index.ts'
@@ -11,14 +11,14 @@ const LEVEL = 9
  * the file; all of them are hashed on the way.
  */
 export class LosslessWriter {
-  readonly #compression: Compression
+  readonly #tools: LosslessTools
   readonly #hasher: Hasher
   readonly #lengths: number[] = []
-  readonly #checksums: number[] = []
+  readonly #checksums: bigint[] = []
   #position = PREFIX_BYTES_V2
 
-  constructor(compression: Compression, hasher: Hasher) {
-    this.#compression = compression
+  constructor(tools: LosslessTools, hasher: Hasher) {
+    this.#tools = tools
     this.#hasher = hasher
   }
 
@@ -31,8 +31,8 @@ export class LosslessWriter {
     return this.#hashed(prefixV2())
   }
 
-  /** A record of 1 to FRAME_BYTES bytes with their crc32. */
-  record(stored: Uint8Array, checksum: number): Uint8Array[] {
+  /** A record of 1 to FRAME_BYTES bytes with their xxh64. */
+  record(stored: Uint8Array, checksum: bigint): Uint8Array[] {
     this.#lengths.push(stored.length)
     this.#checksums.push(checksum)
     this.#position += 4 + stored.length
@@ -42,15 +42,16 @@ export class LosslessWriter {
   end(content: Omit<IndexContent, 'records'>): Uint8Array[] {
     const records = {
       lengths: Uint32Array.from(this.#lengths),
-      checksums: Uint32Array.from(this.#checksums),
+      checksums: BigUint64Array.from(this.#checksums),
     }
+    const { machine, compression } = this.#tools
     const inflated = writeIndex({ ...content, records })
-    const index = this.#compression.compress(inflated, LEVEL)
+    const index = compression.compress(inflated, LEVEL)
     const tail = tailBytes({
       offset: this.#position + 8,
       stored: index.length,
       inflated: inflated.length,
-      checksum: this.#compression.crc32(index),
+      checksum: machine.checksum(index),
     })
     const parts = [word(0), word(index.length), index, tail].map(part => this.#hashed(part))
     return [...parts, this.#hasher.digest()]

@@ -10,7 +10,7 @@ import {
   type Shard,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import { zlibCompression } from '../workers/compression.ts'
+import { tools } from '../workers/tools.ts'
 
 /** A safetensors file of a model; `blob` is null where its bytes are reconstructed. */
 export interface ManifestShard extends Shard {
@@ -106,7 +106,7 @@ async function openLossless(
   { blob, size }: { blob: string; size: number },
   read: ReadBlob,
 ): Promise<Omit<Manifest, 'identity'>> {
-  const index = await readIndex((start, end) => read(blob, start, end), size, zlibCompression)
+  const index = await readIndex((start, end) => read(blob, start, end), size, tools())
   return {
     shards: losslessShards(index),
     delta: { blob, domain: 'stored', index, errors: null },

@@ -8,7 +8,7 @@ import {
   WdeltaReader,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import { zlibCompression } from '../workers/compression.ts'
+import { tools } from '../workers/tools.ts'
 import { losslessShards, type ManifestShard } from './manifest.ts'
 import { checkClaim, matchParent } from './match-parent.ts'
 import { canonicalLayout, type OpenedModel } from './opened-models.ts'
@@ -127,7 +127,7 @@ async function receiveDelta(
   { path, body }: UploadPart,
   signal: AbortSignal,
 ): Promise<ReceivedDelta> {
-  const reader = new WdeltaReader(zlibCompression, createHash('sha256'))
+  const reader = new WdeltaReader(tools(), createHash('sha256'))
   try {
     const blob = await publication.stage(indexed(body, reader, deps, named), signal)
     return { blob, index: reader.end() }

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto'
 import type { FileRecord, ModelRecord } from '../catalog/catalog.ts'
 import { applyLink, LosslessReader, type LosslessShard } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import { zlibCompression } from '../workers/compression.ts'
 import { LosslessEncoder } from '../workers/encode-lossless.ts'
+import { tools } from '../workers/tools.ts'
 import { losslessShards } from './manifest.ts'
 import type { OpenedModel } from './opened-models.ts'
 import { hashModel, identityOf, proveFiles } from './proofs.ts'
@@ -28,7 +28,7 @@ export async function publishLossless(
   )
   const received = new ModelFiles(publication, signal)
   // Our own file passes the same reader as everybody's.
-  const reader = new LosslessReader(zlibCompression, createHash('sha256'))
+  const reader = new LosslessReader(tools(), createHash('sha256'))
   const encoded = teed(encodeParts(encoder, received, parts), chunk => reader.push(chunk))
   const blob = await publication.stage(encoded, signal)
   const index = reader.end()

@@ -17,10 +17,10 @@ import {
   sized,
   storedBytes,
 } from '../codec/index.ts'
-import { zlibCompression } from './compression.ts'
 import { type Executor, execute, Sources } from './execute.ts'
 import { tagOf } from './frame-bench.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
+import { tools } from './tools.ts'
 
 /** What names the parent of a delta; it may still be in the making while frames are encoded. */
 export interface ParentNames {
@@ -67,12 +67,12 @@ export class LosslessEncoder {
   readonly #names: Promise<ParentNames>
   readonly #executor: Executor
   readonly #signal: AbortSignal | undefined
-  readonly #writer = new LosslessWriter(zlibCompression, sha256())
+  readonly #writer = new LosslessWriter(tools(), sha256())
   /** Of this delta alone: tags under it tell equal bytes. */
   readonly #key = randomBytes(16)
   readonly #shards: LosslessShard[] = []
   readonly #tensors: LosslessTensor[] = []
-  readonly #frames: { encoding: number; record: number; checksum: number }[] = []
+  readonly #frames: { encoding: number; record: number; checksum: bigint }[] = []
   /** Records by what they hold. */
   readonly #records = new Map<string, number>()
   readonly #mates: Mates
@@ -125,7 +125,7 @@ export class LosslessEncoder {
       frames: {
         encodings: Uint8Array.from(frames, ({ encoding }) => encoding),
         records: Uint32Array.from(frames, ({ record }) => record),
-        checksums: Uint32Array.from(frames, ({ checksum }) => checksum),
+        checksums: BigUint64Array.from(frames, ({ checksum }) => checksum),
       },
     }
     return [...first, ...this.#writer.end(content)]

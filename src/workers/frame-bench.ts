@@ -12,7 +12,6 @@ import {
   type Prediction,
   restoreFrame,
 } from '../codec/index.ts'
-import { zlibCompression } from './compression.ts'
 import type { FileRuns } from './file-runs.ts'
 import type {
   FrameParts,
@@ -34,10 +33,10 @@ export class FrameBench {
   readonly #files: FileRuns
   readonly #tools: LosslessTools
 
-  constructor(machine: FrameMachine, files: FileRuns) {
-    this.#machine = machine
+  constructor(tools: LosslessTools, files: FileRuns) {
+    this.#tools = tools
+    this.#machine = tools.machine
     this.#files = files
-    this.#tools = { machine, compression: zlibCompression }
   }
 
   /** The bytes of each piece, as a view that the next one invalidates. */
@@ -66,7 +65,7 @@ export class FrameBench {
       this.#files.release()
       const { encoding, record, checksum } = this.#encodeOne(job, buffers)
       const { length } = record
-      const recordChecksum = zlibCompression.crc32(record)
+      const recordChecksum = this.#machine.checksum(record)
       const tag = tagOf(record, key)
       records.push({ encoding, start, length, recordChecksum, checksum, tag })
       stored.push(record)
@@ -96,7 +95,7 @@ export class FrameBench {
         `a ${encoding} frame of ${size} bytes of ${dtype} does not come back as it was`,
       )
     }
-    return { encoding, record, checksum: zlibCompression.crc32(arrived) }
+    return { encoding, record, checksum: this.#machine.checksum(expected) }
   }
 
   #view(piece: Piece, buffers: Buffers): Uint8Array {
@@ -125,9 +124,9 @@ export class FrameBench {
     const stored = record === null ? new Uint8Array(0) : this.#resolve(record, buffers)
     restoreFrame(this.#tools, dtype, encoding, stored, frame)
     this.#files.release(mark)
-    const found = zlibCompression.crc32(frame)
+    const found = this.#machine.checksum(frame)
     if (found === checksum) return
-    const message = `a ${encoding} frame: expected crc32 ${checksum} of its ${frame.length} bytes, got ${found}`
+    const message = `a ${encoding} frame: expected xxh64 ${checksum} of its ${frame.length} bytes, got ${found}`
     throw new CodecError('delta', 'frame-checksum', message)
   }
 

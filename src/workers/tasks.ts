@@ -32,7 +32,7 @@ export type Piece =
       readonly encoding: Encoding
       readonly record: Part | null
       readonly size: number
-      readonly checksum: number
+      readonly checksum: bigint
       readonly prediction: Prediction<Piece> | null
       readonly slice: ByteRun
     }
@@ -111,9 +111,9 @@ export interface LosslessRecord {
   /** Its bytes, by place in {@link LosslessResult}; none for `copy`. */
   readonly start: number
   readonly length: number
-  /** crc32 of the record and of the frame. */
-  readonly recordChecksum: number
-  readonly checksum: number
+  /** xxh64 of the record and of the frame. */
+  readonly recordChecksum: bigint
+  readonly checksum: bigint
   /** Of the record's bytes under the task's key: two records with one tag are equal, but for one chance in 2^100. */
   readonly tag: string
 }

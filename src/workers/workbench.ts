@@ -4,6 +4,7 @@ import {
   CodecError,
   encodeWhole,
   type FrameMachine,
+  type LosslessTools,
   loadDelta,
   runPass,
 } from '../codec/index.ts'
@@ -38,10 +39,11 @@ export class Workbench {
   /** The delta of a tensor that is encoded as a whole, kept for the next one: fresh memory is slow. */
   #delta = new Float32Array(0)
 
-  constructor(machine: FrameMachine) {
+  constructor(tools: LosslessTools) {
+    const { machine } = tools
     this.#machine = machine
     this.#files = new FileRuns(machine.arena)
-    this.#frames = new FrameBench(machine, this.#files)
+    this.#frames = new FrameBench(tools, this.#files)
   }
 
   /** Performs one task. @throws CodecError for bytes that do not decode or encode, FileError for a file. */

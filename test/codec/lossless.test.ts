@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import t from 'tap'
 import {
   CodecError,
@@ -9,17 +8,13 @@ import {
   encodeFrame,
   FRAME_BYTES,
   type LosslessTools,
-  openKernels,
   PlainMachine,
   restoreFrame,
 } from '../../src/codec/index.ts'
-import { zlibCompression } from '../../src/workers/compression.ts'
+import { tools } from '../../src/workers/tools.ts'
 
-const wasm = new Uint8Array(
-  readFileSync(new URL('../../src/codec/kernels/kernels.wasm', import.meta.url)),
-)
-const simd: LosslessTools = { machine: openKernels(wasm), compression: zlibCompression }
-const plain: LosslessTools = { machine: new PlainMachine(), compression: zlibCompression }
+const simd = tools()
+const plain: LosslessTools = { ...simd, machine: new PlainMachine() }
 const DTYPES = Object.keys(DTYPE_BITS) as Dtype[]
 
 /** Numbers below `limit`, the same for the same seed. */

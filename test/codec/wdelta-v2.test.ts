@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import t from 'tap'
 import {
   buildLayout,
@@ -14,7 +13,6 @@ import {
   type LosslessTensor,
   LosslessWriter,
   NO_RECORD,
-  openKernels,
   prefixV2,
   readIndex,
   sized,
@@ -23,12 +21,9 @@ import {
   WdeltaReader,
   writeIndex,
 } from '../../src/codec/index.ts'
-import { zlibCompression } from '../../src/workers/compression.ts'
+import { tools } from '../../src/workers/tools.ts'
 
-const wasm = new Uint8Array(
-  readFileSync(new URL('../../src/codec/kernels/kernels.wasm', import.meta.url)),
-)
-const tools = { machine: openKernels(wasm), compression: zlibCompression }
+const { machine, compression } = tools()
 const hasher = () => {
   const hash = createHash('sha256')
   return { update: (bytes: Uint8Array) => void hash.update(bytes), digest: () => hash.digest() }
@@ -70,9 +65,9 @@ type Content = Parameters<LosslessWriter['end']>[0]
 function build(spoil: (content: Content) => Content = content => content): Uint8Array {
   const next = random(3)
   const layout = buildLayout([...SAMPLES], new Map([['format', 'pt']]))
-  const writer = new LosslessWriter(zlibCompression, hasher())
+  const writer = new LosslessWriter(tools(), hasher())
   const parts = [writer.begin()]
-  const frames = { encodings: [] as number[], records: [] as number[], checksums: [] as number[] }
+  const frames = { encodings: [] as number[], records: [] as number[], checksums: [] as bigint[] }
   const known = new Map<string, number>()
   let firstFrame = 0
   const tensors = layout.tensors.map(placed => {
@@ -81,16 +76,16 @@ function build(spoil: (content: Content) => Content = content => content): Uint8
     const prediction =
       tensor.dtype === 'BF16' ? bytes.map((byte, i) => byte ^ (i % 2 ? 0 : next(3))) : null
     if (tensor.bytes > 0) {
-      const { encoding, stored } = encodeFrame(tools, tensor.dtype, bytes, prediction)
+      const { encoding, stored } = encodeFrame(tools(), tensor.dtype, bytes, prediction)
       const content = Buffer.from(stored).toString('hex')
       const record = encoding === 'copy' ? NO_RECORD : (known.get(content) ?? writer.records)
       if (record === writer.records) {
-        parts.push(...writer.record(stored, zlibCompression.crc32(stored)))
+        parts.push(...writer.record(stored, machine.checksum(stored)))
         known.set(content, record)
       }
       frames.encodings.push(ENCODINGS.indexOf(encoding))
       frames.records.push(record)
-      frames.checksums.push(zlibCompression.crc32(bytes))
+      frames.checksums.push(machine.checksum(bytes))
     }
     const source = SAMPLES.find(({ name }) => name === tensor.name)!.source ?? null
     firstFrame += frameCount(tensor.bytes)
@@ -106,7 +101,7 @@ function build(spoil: (content: Content) => Content = content => content): Uint8
         frames: {
           encodings: Uint8Array.from(frames.encodings),
           records: Uint32Array.from(frames.records),
-          checksums: Uint32Array.from(frames.checksums),
+          checksums: BigUint64Array.from(frames.checksums),
         },
       }),
     ),
@@ -115,13 +110,13 @@ function build(spoil: (content: Content) => Content = content => content): Uint8
 }
 
 function read(file: Uint8Array, step = file.length): LosslessIndex {
-  const reader = new LosslessReader(zlibCompression, hasher())
+  const reader = new LosslessReader(tools(), hasher())
   for (let at = 0; at < file.length; at += step) reader.push(file.subarray(at, at + step))
   return reader.end()
 }
 
 const readEnd = (file: Uint8Array) =>
-  readIndex(async (start, end) => file.subarray(start, end), file.length, zlibCompression)
+  readIndex(async (start, end) => file.subarray(start, end), file.length, tools())
 
 /** The rule that refuses, `sound` for none; anything but a CodecError is thrown on. */
 function ruleOf(work: () => unknown): string {
@@ -151,7 +146,7 @@ t.test(
     const index = read(file)
     for (const step of [1, 7, 1000]) t.strictSame(read(file, step), index)
     t.strictSame(await readEnd(file), index)
-    const either = new WdeltaReader(zlibCompression, hasher())
+    const either = new WdeltaReader(tools(), hasher())
     for (const byte of file) either.push(Uint8Array.of(byte))
     t.strictSame(either.end(), index)
     t.equal(index.format, 2)
@@ -165,7 +160,7 @@ t.test(
     t.equal(recordOf(c!), recordOf(tied!), 'equal bytes are stored once')
     for (const [i, start] of index.records.starts.entries()) {
       const record = file.subarray(start, start + index.records.lengths[i]!)
-      t.equal(zlibCompression.crc32(record), index.records.checksums[i])
+      t.equal(machine.checksum(record), index.records.checksums[i])
     }
   },
 )
@@ -200,9 +195,9 @@ function sealed(records: Uint8Array[], index: Uint8Array, inflated = index.lengt
     return bytes
   }
   const body = records.flatMap(record => [word(record.length), record])
-  const stored = zlibCompression.compress(index, 3)
+  const stored = compression.compress(index, 3)
   const head = Buffer.concat([prefixV2(), ...body, word(0), word(stored.length)])
-  const checksum = zlibCompression.crc32(stored)
+  const checksum = machine.checksum(stored)
   const tail = tailBytes({ offset: head.length, stored: stored.length, inflated, checksum })
   const payload = Buffer.concat([head, stored, tail])
   return Buffer.concat([payload, createHash('sha256').update(payload).digest()])
@@ -294,7 +289,7 @@ t.test('what an index may not say', async t => {
 })
 
 t.test('bombs and huge counts are refused before anything is allocated for them', async t => {
-  const zeros = zlibCompression.compress(new Uint8Array(64 * 1024 * 1024), 19)
+  const zeros = compression.compress(new Uint8Array(64 * 1024 * 1024), 19)
   t.ok(zeros.length < 10_000)
   const bomb = sealed([], new Uint8Array(64 * 1024 * 1024))
   t.equal(

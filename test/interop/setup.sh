@@ -4,7 +4,7 @@
 set -eu
 home="${XDG_CACHE_HOME:-$HOME/.cache}/wdelta-registry/interop"
 python="$home/bin/python"
-works() { "$python" -c 'import deltatensors, safetensors, torch, zstandard' 2>/dev/null; }
+works() { "$python" -c 'import deltatensors, safetensors, torch, xxhash, zstandard' 2>/dev/null; }
 if ! works; then
   as_root=
   [ "$(id -u)" = 0 ] || as_root=sudo
@@ -15,7 +15,7 @@ if ! works; then
       $as_root apt-get install -qy --no-install-recommends python3-torch python3-numpy python3-venv
     fi
     /usr/bin/python3 -m venv --clear --system-site-packages "$home"
-    "$home/bin/pip" install -q --disable-pip-version-check deltatensors==0.2.0 safetensors==0.8.0 zstandard==0.25.0
+    "$home/bin/pip" install -q --disable-pip-version-check deltatensors==0.2.0 safetensors==0.8.0 xxhash==4.1.0 zstandard==0.25.0
   } >&2
   works
 fi

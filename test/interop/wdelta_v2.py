@@ -14,10 +14,10 @@ import os
 import struct
 import sys
 from pathlib import Path, PurePosixPath
-from zlib import crc32
 
 import numpy as np
 import zstandard
+from xxhash import xxh64_intdigest
 
 FRAME = 2_097_152
 COPY_RECORD = 0xFFFFFFFF
@@ -177,14 +177,14 @@ class Delta:
         need(zeros == bytes(5), "prefix: bytes that are not zero")
         need(self.size >= 16 + 8 + 64, "file: cut")
         need(hashlib.sha256(data[:-32]).digest() == data[-32:], "file: its SHA-256 is another")
-        at, stored, inflated, checksum, zeros = struct.unpack("<QIII12s", data[-64:-32])
-        need(zeros == bytes(12), "tail: bytes that are not zero")
+        at, stored, inflated, checksum, zeros = struct.unpack("<QIIQ8s", data[-64:-32])
+        need(zeros == bytes(8), "tail: bytes that are not zero")
         need(at + stored == self.size - 64, "tail: the index does not end where the tail starts")
         need(at >= 16 + 8, "tail: the index starts too early")
         self.index_bytes = stored
         self.records = self._walk(data, at, stored)
         index = data[at : at + stored]
-        need(crc32(index) == checksum, "index: its crc32 is another")
+        need(xxh64_intdigest(index) == checksum, "index: its xxh64 is another")
         need(inflated <= min(134_217_728, 65_536 + 256 * stored), "index: too long once inflated")
         self._read_index(Cursor(unzstd(index, inflated, "index"), "index"))
         self._check_records()
@@ -215,10 +215,10 @@ class Delta:
         need(len(set(paths)) == count, "index: two shards of one path")
         count = cursor.number("I")
         need(count == len(self.records), f"index: {count} records, the file has {len(self.records)}")
-        lengths, checksums = cursor.column(np.uint32, count), cursor.column(np.uint32, count)
+        lengths, checksums = cursor.column(np.uint32, count), cursor.column(np.uint64, count)
         for i, record in enumerate(self.records):
             need(lengths[i] == len(record), f"record {i}: of another length than in the index")
-            need(checksums[i] == crc32(record), f"record {i}: its crc32 is another")
+            need(checksums[i] == xxh64_intdigest(record), f"record {i}: its xxh64 is another")
         self.tensors = [tensor for shard in self.shards for tensor in shard.tensors]
         need(len({tensor.name for tensor in self.tensors}) == len(self.tensors), "index: two tensors of one name")
         count = cursor.number("I")
@@ -589,7 +589,7 @@ def decode(frame, delta, parent):
         result = decode_coded(record, prediction, frame.tensor.dtype, what)
     need(len(result) == frame.size, f"{what}: {len(result)} bytes instead of {frame.size}")
     result = result.tobytes()
-    need(crc32(result) == frame.checksum, f"{what}: its crc32 is another")
+    need(xxh64_intdigest(result) == frame.checksum, f"{what}: its xxh64 is another")
     return result
 
 

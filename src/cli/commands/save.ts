@@ -12,11 +12,11 @@ import {
   shardOrder,
   WdeltaReader,
 } from '../../codec/index.ts'
-import { zlibCompression } from '../../workers/compression.ts'
 import { encodeDelta, pairTensors } from '../../workers/encode.ts'
 import { LosslessEncoder } from '../../workers/encode-lossless.ts'
 import { digest, type Executor } from '../../workers/execute.ts'
 import { identify } from '../../workers/identify.ts'
+import { tools } from '../../workers/tools.ts'
 import { type Chain, parentShards, proveChain } from '../chain.ts'
 import { REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
 import { choice, command, numeric, required, UsageError } from '../command.ts'
@@ -183,7 +183,7 @@ async function openParent(
 
 async function writeDelta(path: string, encoded: AsyncIterable<Uint8Array>): Promise<DeltaIndex> {
   // Our own file passes the same reader as everybody's before it gets its name.
-  const reader = new WdeltaReader(zlibCompression, createHash('sha256'))
+  const reader = new WdeltaReader(tools(), createHash('sha256'))
   await using output = await OutputFile.create(path)
   using progress = openProgress('save', null)
   for await (const chunk of encoded) {

@@ -85,6 +85,8 @@ export interface FrameMachine {
   readonly arena: Uint8Array<ArrayBuffer>
   /** The coder of lossless frames. It works between two frames: using it loses the accumulator. */
   readonly lanes: LaneMachine
+  /** XXH64 of any number of bytes, with seed 0. Source: xxHash `doc/xxhash_spec.md`. It works between two frames, as the coder does. */
+  checksum(bytes: Uint8Array): bigint
   /**
    * Sets the accumulator to `count` values of `dtype`, widened to float32 as numpy's `astype(float32)` does.
    * Every dtype with whole-byte elements (C64: the real part). F64 rounds to nearest even.

@@ -21,6 +21,7 @@ import {
   int4Table,
   readOffsets,
 } from './parts.ts'
+import { xxh64 } from './plain-checksum.ts'
 import {
   countAbove,
   errorBetween,
@@ -53,6 +54,7 @@ export class PlainMachine implements FrameMachine {
   #acc = this.#all.subarray(0, 0)
   readonly arena = new Uint8Array(0)
   readonly lanes = new PlainLanes()
+  readonly checksum = xxh64
 
   load(dtype: Dtype, bytes: Uint8Array, count: number): void {
     checkElements(dtype, bytes, count)

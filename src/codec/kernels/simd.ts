@@ -72,7 +72,15 @@ export interface Kernels extends LaneKernels {
   pairwiseAbsSum(at: number, count: number): number
   addError(actual: number, expected: number, count: number): void
   sumOfSquares(count: number): void
+  beginChecksum(): void
+  addStripes(at: number, bytes: number): void
+  endChecksum(at: number, bytes: number, total: number): bigint
 }
+
+/** Bytes of a checksum's stripe. */
+const STRIPE = 32
+/** Bytes from elsewhere whose checksum is taken at a time: what OUT has room for. */
+const CHECKED_BYTES = 8 * 1024 * 1024
 
 /**
  * A machine whose operations are the kernels of `kernels.wasm`, given as its bytes or as the `WebAssembly.Module`
@@ -105,6 +113,23 @@ export class SimdMachine implements FrameMachine {
     this.#all = new Float32Array(buffer, this.#acc, FRAME_ELEMENTS)
     this.lanes = new SimdLanes(kernels)
     this.arena = new Uint8Array(buffer, kernels.ARENA.value, kernels.ARENA_BYTES.value)
+  }
+
+  checksum(bytes: Uint8Array): bigint {
+    const { OUT } = this.#kernels
+    const isHere = bytes.buffer === this.#bytes.buffer
+    const step = isHere ? bytes.length : CHECKED_BYTES
+    this.#kernels.beginChecksum()
+    let rest = { at: OUT.value, bytes: 0 }
+    for (let from = 0; from < bytes.length; from += step) {
+      const piece = bytes.subarray(from, from + step)
+      if (!isHere) this.#bytes.set(piece, OUT.value)
+      const at = isHere ? piece.byteOffset : OUT.value
+      const striped = piece.length - (piece.length % STRIPE)
+      this.#kernels.addStripes(at, striped)
+      rest = { at: at + striped, bytes: piece.length - striped }
+    }
+    return BigInt.asUintN(64, this.#kernels.endChecksum(rest.at, rest.bytes, bytes.length))
   }
 
   load(dtype: Dtype, bytes: Uint8Array, count: number): void {

@@ -10,6 +10,7 @@ export {
   storeF64,
   subtractFrom,
 } from './cast'
+export { addStripes, beginChecksum, endChecksum } from './checksum'
 export { A, ACC, ARENA, ARENA_BYTES, B, BLOCK, C, OTHER, OUT, PLANES, RESULTS, ROUNDED } from './memory'
 export {
   addError, collectHigh, countAbove, packSigns, pairwiseAbsSum, quantizeInt4, selectTop, sumOfSquares,

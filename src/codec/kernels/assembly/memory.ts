@@ -64,6 +64,8 @@ export const ENCODING: i32 = DECODING + 64 * KIB
 export const TABLES: i32 = ENCODING + 64 * KIB
 /** 16 u32. */
 export const STATES: i32 = TABLES + 64
+/** 4 u64 of a checksum. */
+export const LANES: i32 = STATES + 64
 
 /** Parts of frames that the host reads from files. */
 export const ARENA: i32 = STATES + SLACK

@@ -1,12 +1,12 @@
-import { constants, crc32, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
-import { CodecError, type Compression } from '../codec/index.ts'
+import { readFileSync } from 'node:fs'
+import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import { CodecError, type Compression, type LosslessTools, openKernels } from '../codec/index.ts'
 
 /** Longest window that a zstd frame may ask for, as a power of two: it is allocated before a byte is checked. */
 const WINDOW_BITS = 23
 
-/** zstd and crc32 of Node. */
-export const zlibCompression: Compression = {
-  crc32,
+/** zstd of Node. */
+const compression: Compression = {
   compress: (bytes, level) =>
     zstdCompressSync(bytes, {
       params: {
@@ -22,6 +22,18 @@ export const zlibCompression: Compression = {
     const came = `got ${buffer.length}, and ${bytes.length - engine.bytesWritten} bytes after it`
     throw new CodecError('delta', 'zstd', `expected a zstd frame of ${size} bytes, ${came}`)
   },
+}
+
+let shared: LosslessTools | undefined
+
+/** The tools of this thread, opened when they are first asked for. */
+export function tools(): LosslessTools {
+  shared ??= { machine: openMachine(), compression }
+  return shared
+}
+
+function openMachine() {
+  return openKernels(readFileSync(new URL('../codec/kernels/kernels.wasm', import.meta.url)))
 }
 
 /** What Node gives with `info`, which its types leave out. */
