@@ -39,7 +39,8 @@ export function laneKind(dtype: Dtype): LaneKind | null {
 
 /**
  * The frame that the machine compared last, of which part `changedPart` (0..1) of the blocks of 32 bytes differ, as a
- * `coded` record; null as soon as it is clear that it would not be shorter than `limit` bytes.
+ * `coded` record, valid until the next one is made; null as soon as it is clear that it would not be shorter than `limit`
+ * bytes, which is at most FRAME_BYTES.
  */
 export function encodeCoded(
   { machine, compression }: LosslessTools,
@@ -60,8 +61,8 @@ export function encodeCoded(
   const size = fixed + words.length + (lows?.bytes.length ?? 0)
   if (size >= limit) return null
 
-  const record = new Uint8Array(size)
-  const view = new DataView(record.buffer)
+  const record = lanes.record.subarray(0, size)
+  const view = new DataView(record.buffer, record.byteOffset, size)
   view.setUint8(0, model.top)
   view.setUint8(1, (skip ? HAS_BITMAP : 0) | (lows?.compressed ? LOWS_COMPRESSED : 0))
   view.setUint16(2, tableStarts(tables), true)

@@ -125,10 +125,18 @@ function normalize({ counts, total }: Group): Uint16Array {
     frequencies[0] = TOTAL
     return frequencies
   }
-  let sum = 0
+  // What is rarer than the smallest frequency takes more than its part: the others share what that leaves.
+  let [room, rest] = [TOTAL, total]
   for (let i = 0; i < counts.length; i++) {
-    if (counts[i] === 0) continue
-    frequencies[i] = Math.max(1, Math.round((counts[i]! * TOTAL) / total))
+    if (counts[i] === 0 || counts[i]! * TOTAL >= total) continue
+    frequencies[i] = 1
+    room--
+    rest -= counts[i]!
+  }
+  let sum = TOTAL - room
+  for (let i = 0; i < counts.length; i++) {
+    if (counts[i]! * TOTAL < total) continue
+    frequencies[i] = Math.max(1, Math.round((counts[i]! * room) / rest))
     sum += frequencies[i]!
   }
   for (; sum > TOTAL; sum--) frequencies[leastUseful(counts, frequencies)]!--

@@ -13,7 +13,7 @@ export type Encoding = (typeof ENCODINGS)[number]
 
 export interface EncodedFrame {
   readonly encoding: Encoding
-  /** What is stored: the caller's to keep, unless the encoding is `raw`, then it is the frame itself. Empty for `copy`. */
+  /** What is stored: the frame itself if the encoding is `raw`, else bytes that are valid until the next frame is encoded. Empty for `copy`. */
   readonly stored: Uint8Array
 }
 

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import {
   canPredict,
   ENCODINGS,
@@ -18,7 +18,6 @@ import {
   storedBytes,
 } from '../codec/index.ts'
 import { type Executor, execute, Sources } from './execute.ts'
-import { tagOf } from './frame-bench.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
 import { tools } from './tools.ts'
 
@@ -68,8 +67,6 @@ export class LosslessEncoder {
   readonly #executor: Executor
   readonly #signal: AbortSignal | undefined
   readonly #writer = new LosslessWriter(tools(), sha256())
-  /** Of this delta alone: tags under it tell equal bytes. */
-  readonly #key = randomBytes(16)
   readonly #shards: LosslessShard[] = []
   readonly #tensors: LosslessTensor[] = []
   readonly #frames: { encoding: number; record: number; checksum: bigint }[] = []
@@ -84,7 +81,7 @@ export class LosslessEncoder {
     names.catch(() => {})
     this.#executor = executor
     this.#signal = signal
-    this.#mates = new Mates(parent, executor, this.#key, signal)
+    this.#mates = new Mates(parent, executor, signal)
   }
 
   /** The shards that have come so far, with what they are. */
@@ -184,7 +181,7 @@ export class LosslessEncoder {
       const prediction = predicted && sources.prediction(predicted)
       return { ...job, tuned: sources.buffer(tuned), prediction }
     })
-    const task = { kind: 'lossless', frames: jobs, key: this.#key } as const
+    const task = { kind: 'lossless', frames: jobs } as const
     // Awaited here: the slot is given back at the end of this block.
     return await this.#executor.pool.run(task, await sources.buffers(), this.#signal)
   }
@@ -208,10 +205,13 @@ export class LosslessEncoder {
     }
   }
 
-  /** The number of a record that is there already, or NO_RECORD for a frame that has none; null for a new one. */
-  #numberOf({ encoding, length, tag }: LosslessRecord): number | null {
+  /**
+   * The number of a record that is there already, or NO_RECORD for a frame that has none; null for a new one. Equal checksums of both
+   * the record and what it decodes to are taken for equal bytes: 128 bits.
+   */
+  #numberOf({ encoding, length, recordChecksum, checksum }: LosslessRecord): number | null {
     if (encoding === 'copy') return NO_RECORD
-    const content = `${encoding} ${length} ${tag}`
+    const content = `${encoding} ${length} ${recordChecksum} ${checksum}`
     const known = this.#records.get(content)
     if (known !== undefined) return known
     this.#records.set(content, this.#writer.records)
@@ -318,24 +318,17 @@ class FrameCutter {
 class Mates {
   readonly #parent: Recipes
   readonly #executor: Executor
-  readonly #key: Uint8Array
   readonly #signal: AbortSignal | undefined
   /** Tensors of the parent by dtype and shape. */
   readonly #alike = new Map<string, Recipe[]>()
-  /** Tags of the first bytes of the parent's tensors, by dtype and shape: made when they are asked for. */
-  readonly #probes = new Map<string, Promise<Map<string, Recipe>>>()
-  /** What predicts the fine-tune's tensors so far, by dtype, shape and the tag of their first bytes. */
+  /** Tensors of the parent by the checksum of their first bytes, by dtype and shape: made when they are asked for. */
+  readonly #probes = new Map<string, Promise<Map<bigint, Recipe>>>()
+  /** What predicts the fine-tune's tensors so far, by dtype, shape and the checksum of their first bytes. */
   readonly #before = new Map<string, Recipe>()
 
-  constructor(
-    parent: Recipes,
-    executor: Executor,
-    key: Uint8Array,
-    signal: AbortSignal | undefined,
-  ) {
+  constructor(parent: Recipes, executor: Executor, signal: AbortSignal | undefined) {
     this.#parent = parent
     this.#executor = executor
-    this.#key = key
     this.#signal = signal
     for (const recipe of parent.values()) {
       const kind = kindOf(recipe)
@@ -354,28 +347,28 @@ class Mates {
     const fits = same && canPredict(same, tensor) ? same : null
     if (firstFrame === null) return fits
     const kind = kindOf(tensor)
-    const tag = tagOf(firstFrame.subarray(0, PROBE_BYTES), this.#key)
-    const found = fits ?? (await this.#byContent(kind, tag)) ?? this.#byName(kind, tensor.name)
-    if (found) this.#before.set(`${kind} ${tag}`, found)
+    const sum = tools().machine.checksum(firstFrame.subarray(0, PROBE_BYTES))
+    const found = fits ?? (await this.#byContent(kind, sum)) ?? this.#byName(kind, tensor.name)
+    if (found) this.#before.set(`${kind} ${sum}`, found)
     return found
   }
 
-  async #byContent(kind: string, tag: string): Promise<Recipe | null> {
-    const before = this.#before.get(`${kind} ${tag}`)
+  async #byContent(kind: string, sum: bigint): Promise<Recipe | null> {
+    const before = this.#before.get(`${kind} ${sum}`)
     if (before) return before
     const probes = this.#probes.get(kind) ?? this.#probe(kind)
     this.#probes.set(kind, probes)
-    return (await probes).get(tag) ?? null
+    return (await probes).get(sum) ?? null
   }
 
-  async #probe(kind: string): Promise<Map<string, Recipe>> {
-    const probes = new Map<string, Recipe>()
+  async #probe(kind: string): Promise<Map<bigint, Recipe>> {
+    const probes = new Map<bigint, Recipe>()
     for (const recipe of (this.#alike.get(kind) ?? []).slice(0, MOST_PROBED)) {
       const run = { start: 0, end: Math.min(storedBytes(recipe), PROBE_BYTES) }
       const chunks: Uint8Array[] = []
       const segments = planTensor(recipe, recipe.dtype, run)
       for await (const chunk of execute(segments, this.#executor, this.#signal)) chunks.push(chunk)
-      probes.set(tagOf(Buffer.concat(chunks), this.#key), recipe)
+      probes.set(tools().machine.checksum(Buffer.concat(chunks)), recipe)
     }
     return probes
   }

@@ -102,8 +102,6 @@ export interface LosslessJob {
 export interface LosslessTask {
   readonly kind: 'lossless'
   readonly frames: readonly LosslessJob[]
-  /** 16 bytes: see {@link LosslessRecord}. */
-  readonly key: Uint8Array
 }
 
 export interface LosslessRecord {
@@ -114,13 +112,11 @@ export interface LosslessRecord {
   /** xxh64 of the record and of the frame. */
   readonly recordChecksum: bigint
   readonly checksum: bigint
-  /** Of the record's bytes under the task's key: two records with one tag are equal, but for one chance in 2^100. */
-  readonly tag: string
 }
 
 export interface LosslessResult {
   readonly records: readonly LosslessRecord[]
-  /** The records, one after the other. */
+  /** The records, one after the other; what follows the last means nothing. */
   readonly bytes: Uint8Array<ArrayBuffer>
 }
 

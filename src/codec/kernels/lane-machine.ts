@@ -52,6 +52,8 @@ export interface LaneStream extends CodedLanes {
  * (`plain-lanes.ts`), which is the specification and the test oracle: both give the same bytes.
  */
 export interface LaneMachine {
+  /** FRAME_BYTES of room to put a record together, used by nobody else. */
+  readonly record: Uint8Array<ArrayBuffer>
   /**
    * Takes a frame of at most FRAME_BYTES and its prediction, of the same length, and tells how many of its blocks of 32 bytes differ.
    * `differing` has one bit for each, and is valid until the next use.

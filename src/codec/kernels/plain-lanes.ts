@@ -1,3 +1,4 @@
+import { FRAME_BYTES } from '../limits.ts'
 import {
   type CodedLanes,
   decodingEntries,
@@ -11,12 +12,13 @@ import { evenEnd, LEAST_STATE, paddedLanes, windowTop } from './lane-parts.ts'
 
 const BLOCK_BYTES = 32
 const BLOCK_LANES = 16
-/** The window is placed by the first 8 lanes of every 32. */
+/** The window is placed by the first 8 lanes of every 128. */
 const SAMPLED_LANES = 8
-const SAMPLED_OF = 32
+const SAMPLED_OF = 128
 
 /** The exponent-context coder in plain TypeScript, one lane at a time: the specification of the SIMD kernels. */
 export class PlainLanes implements LaneMachine {
+  readonly record = new Uint8Array(FRAME_BYTES)
   #prediction = new Uint8Array(0)
   #frame = new Uint8Array(0)
   #kind: LaneKind = { shift: 7, halves: false }

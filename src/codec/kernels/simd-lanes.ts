@@ -24,6 +24,7 @@ export interface LaneKernels {
   readonly LOWS: WasmAddress
   readonly HIGHER_LOWS: WasmAddress
   readonly RAW: WasmAddress
+  readonly RECORD: WasmAddress
   readonly WORDS: WasmAddress
   readonly WORDS_END: WasmAddress
   readonly BITMAP: WasmAddress
@@ -46,12 +47,14 @@ export interface LaneKernels {
   decodeLanes(x: number, y: number, count: number, top: number, shift: number): number
 }
 
+/** Sum of a table's frequencies. */
+const TOTAL = 1024
 /** Bytes of a block of lanes. */
 const BLOCK = 32
 /** Zeros behind lanes, so that the last block and the last 16 lanes are full. */
 const PADDING = 64
 /** Of the vectors of a frame, one in so many is looked at to place the window. */
-const SAMPLED = 4
+const SAMPLED = 16
 
 /** Lanes that are coded: where their predictions and they themselves stand, and how many. */
 interface Coded {
@@ -62,6 +65,7 @@ interface Coded {
 
 /** The operations of a {@link LaneMachine} in WebAssembly: see `PlainLanes` for what they mean. */
 export class SimdLanes implements LaneMachine {
+  readonly record: Uint8Array<ArrayBuffer>
   readonly #kernels: LaneKernels
   readonly #bytes: Uint8Array<ArrayBuffer>
   /** Bytes of the frame that was compared. */
@@ -78,7 +82,9 @@ export class SimdLanes implements LaneMachine {
   /** `kernels` are the exports of an instance of `kernels.wasm`. */
   constructor(kernels: LaneKernels) {
     this.#kernels = kernels
-    this.#bytes = new Uint8Array(kernels.memory.buffer)
+    const { buffer } = kernels.memory
+    this.#bytes = new Uint8Array(buffer)
+    this.record = new Uint8Array(buffer, kernels.RECORD.value, FRAME_BYTES)
   }
 
   compare(prediction: Uint8Array, frame: Uint8Array) {
@@ -208,7 +214,7 @@ export class SimdLanes implements LaneMachine {
         const at = ENCODING.value + (i * 256 + symbol) * 16
         // A little above the inverse: then a quotient never falls below a whole number that it should reach.
         view.setFloat64(at, (1 / frequency) * (1 + 2 ** -50), true)
-        view.setUint32(at + 8, frequency, true)
+        view.setUint32(at + 8, TOTAL - frequency, true)
         view.setUint32(at + 12, start, true)
         start += frequency
       }

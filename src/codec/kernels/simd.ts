@@ -84,7 +84,7 @@ const CHECKED_BYTES = 8 * 1024 * 1024
 
 /**
  * A machine whose operations are the kernels of `kernels.wasm`, given as its bytes or as the `WebAssembly.Module`
- * compiled from them: the codec does no I/O. It takes 42 MiB of address space, of which it touches what frames need.
+ * compiled from them: the codec does no I/O. It takes 44 MiB of address space, of which it touches what frames need.
  * @throws WebAssembly.CompileError where SIMD is missing.
  */
 export function openKernels(wasm: Uint8Array<ArrayBuffer> | WasmModule): SimdMachine {

@@ -15,10 +15,10 @@ const TABLE = memory.data<u16>([
   0x000f, 0x000f, 0x000f, 0x000f, 0x000f, 0x000f, 0x000f, 0x000f, // FIFTEEN
   0x003f, 0x003f, 0x003f, 0x003f, 0x003f, 0x003f, 0x003f, 0x003f, // TOKEN
   0x0100, 0x0100, 0x0100, 0x0100, 0x0100, 0x0100, 0x0100, 0x0100, // PAIR: bytes 0, 1
-  0x0200, 0x0000, 0x0200, 0x0000, 0x0200, 0x0000, 0x0200, 0x0000, // EXPONENT: 512, 32-bit
+  0x0200, 0x0200, 0x0200, 0x0200, 0x0200, 0x0200, 0x0200, 0x0200, // EXPONENT: 512
   0xffff, 0x0000, 0xffff, 0x0000, 0xffff, 0x0000, 0xffff, 0x0000, // LOW_HALF
   0x0001, 0x0000, 0x0001, 0x0000, 0x0001, 0x0000, 0x0001, 0x0000, // ONE32
-  0x03ff, 0x0000, 0x03ff, 0x0000, 0x03ff, 0x0000, 0x03ff, 0x0000, // SLOT
+  0x03ff, 0x0000, 0x03ff, 0x0000, 0x03ff, 0x0000, 0x03ff, 0x0000, // SLOT: 1023
   0x8000, 0x0000, 0x8000, 0x0000, 0x8000, 0x0000, 0x8000, 0x0000, // LEAST: the lower end of a state's interval
   0x1fff, 0x0000, 0x1fff, 0x0000, 0x1fff, 0x0000, 0x1fff, 0x0000, // BIAS: bits 8..20 of a decoding entry
   0x00ff, 0x0000, 0x00ff, 0x0000, 0x00ff, 0x0000, 0x00ff, 0x0000, // BYTE32
@@ -28,6 +28,7 @@ const TABLE = memory.data<u16>([
   0x4080, 0x1020, 0x0408, 0x0102, 0x0000, 0x0000, 0x0000, 0x0000, // REVERSE: 2^(7 - k)
   0x0000, 0x0101, 0x0202, 0x0303, 0x0404, 0x0505, 0x0606, 0x0707, // TWICE: each byte's place twice
   0x0707, 0x0707, 0x0707, 0x0707, 0x0707, 0x0707, 0x0707, 0x0707, // SEVEN8
+  0x8080, 0x8080, 0x8080, 0x8080, 0x8080, 0x8080, 0x8080, 0x8080, // FLIP
 ], 16)
 
 const MAGNITUDE: i32 = 0
@@ -51,6 +52,7 @@ const POWER_HIGH: i32 = 17
 const REVERSE: i32 = 18
 const TWICE: i32 = 19
 const SEVEN8: i32 = 20
+const FLIP: i32 = 21
 
 /** For each mask of four lanes, 16 bytes that move the next words to the low halves of its lanes. */
 const REFILL = memory.data(256, 16)
@@ -190,6 +192,23 @@ function wideBits(x: i32, y: i32, acc: u64, bits: i32, out: i32): u64 {
   return acc
 }
 
+/** Tokens of 8 lanes from the magnitudes of their changes. */
+// @ts-ignore: decorator
+@inline function tokensOf(m: v128, four: v128, exponent: v128): v128 {
+  // Exponent and upper two bits of the mantissa of a float, from where 4 is 4.
+  const low = i32x4.shr_u(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_u(m)), 21)
+  const high = i32x4.shr_u(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_u(m)), 21)
+  return i16x8.max_s(i16x8.min_s(m, four), i16x8.sub(i16x8.narrow_i32x4_s(low, high), exponent))
+}
+
+/** Raw bits of pairs of neighbours as one number each: the first's bits, and above them the second's. */
+// @ts-ignore: decorator
+@inline function pairsOf(m: v128, power: v128, one: v128, lowHalf: v128, one32: v128): v128 {
+  return i32x4.dot_i16x8_s(
+    v128.and(m, i16x8.sub(power, one)), v128.or(i32x4.shl(v128.and(power, lowHalf), 16), one32),
+  )
+}
+
 /** Writes the symbols of `count` lanes to SYMBOLS and their raw bits to RAW; returns the bytes of those. */
 export function takeSymbols(x: i32, y: i32, count: i32): i32 {
   const magnitude = constant(MAGNITUDE)
@@ -199,6 +218,7 @@ export function takeSymbols(x: i32, y: i32, count: i32): i32 {
   const exponent = constant(EXPONENT)
   const lowHalf = constant(LOW_HALF)
   const one32 = constant(ONE32)
+  const flip = constant(FLIP)
   const powerLow = constant(POWER_LOW)
   const powerHigh = constant(POWER_HIGH)
   let acc: u64 = 0
@@ -206,45 +226,30 @@ export function takeSymbols(x: i32, y: i32, count: i32): i32 {
   let out = RAW
   let to = SYMBOLS
   for (const end = x + count * 2; x < end; x += 32, y += 32, to += 16) {
-    // Twice 8 lanes: what moved, as token, sign and flip.
     let before = v128.load(x)
-    let z = v128.xor(v128.load(y), v128.andnot(before, magnitude))
-    let d = i16x8.sub(v128.and(z, magnitude), v128.and(before, magnitude))
-    let neg = i16x8.shr_s(d, 15)
-    let m = v128.xor(d, neg)
-    let token = i16x8.max_s(i16x8.min_s(m, four), i16x8.narrow_i32x4_s(
-      i32x4.sub(i32x4.shr_u(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_u(m)), 21), exponent),
-      i32x4.sub(i32x4.shr_u(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_u(m)), 21), exponent),
-    ))
-    const ka = i16x8.sub_sat_u(i16x8.shr_u(token, 2), one)
-    const symbolsA = v128.or(
-      v128.or(i16x8.shl(i16x8.shr_u(z, 15), 7), i16x8.shl(token, 1)), v128.and(neg, one),
-    )
-    let power = i16x8.extend_low_i8x16_u(v128.swizzle(powerLow, i8x16.narrow_i16x8_u(ka, ka)))
-    // Two neighbours become one number: the first's bits, and above them the second's.
-    const pairsA = i32x4.dot_i16x8_s(
-      v128.and(m, i16x8.sub(power, one)), v128.or(i32x4.shl(v128.and(power, lowHalf), 16), one32),
-    )
-
+    const za = v128.xor(v128.load(y), v128.andnot(before, magnitude))
+    let d = i16x8.sub(v128.and(za, magnitude), v128.and(before, magnitude))
+    const negA = i16x8.shr_s(d, 15)
+    const ma = v128.xor(d, negA)
+    const tokenA = tokensOf(ma, four, exponent)
     before = v128.load(x, 16)
-    z = v128.xor(v128.load(y, 16), v128.andnot(before, magnitude))
-    d = i16x8.sub(v128.and(z, magnitude), v128.and(before, magnitude))
-    neg = i16x8.shr_s(d, 15)
-    m = v128.xor(d, neg)
-    token = i16x8.max_s(i16x8.min_s(m, four), i16x8.narrow_i32x4_s(
-      i32x4.sub(i32x4.shr_u(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_u(m)), 21), exponent),
-      i32x4.sub(i32x4.shr_u(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_u(m)), 21), exponent),
-    ))
-    const kb = i16x8.sub_sat_u(i16x8.shr_u(token, 2), one)
-    const symbolsB = v128.or(
-      v128.or(i16x8.shl(i16x8.shr_u(z, 15), 7), i16x8.shl(token, 1)), v128.and(neg, one),
-    )
-    power = i16x8.extend_low_i8x16_u(v128.swizzle(powerLow, i8x16.narrow_i16x8_u(kb, kb)))
-    const pairsB = i32x4.dot_i16x8_s(
-      v128.and(m, i16x8.sub(power, one)), v128.or(i32x4.shl(v128.and(power, lowHalf), 16), one32),
-    )
-    v128.store(to, i8x16.narrow_i16x8_u(symbolsA, symbolsB))
+    const zb = v128.xor(v128.load(y, 16), v128.andnot(before, magnitude))
+    d = i16x8.sub(v128.and(zb, magnitude), v128.and(before, magnitude))
+    const negB = i16x8.shr_s(d, 15)
+    const mb = v128.xor(d, negB)
+    const tokenB = tokensOf(mb, four, exponent)
 
+    const tokens = i8x16.narrow_i16x8_u(tokenA, tokenB)
+    // What moved twice, one more if it went down, and the flip on top.
+    const moved = i8x16.sub(i8x16.add(tokens, tokens), i8x16.narrow_i16x8_s(negA, negB))
+    const flips = i8x16.narrow_i16x8_u(i16x8.shr_u(za, 8), i16x8.shr_u(zb, 8))
+    v128.store(to, v128.or(moved, v128.and(flips, flip)))
+
+    const ka = i16x8.sub_sat_u(i16x8.shr_u(tokenA, 2), one)
+    const kb = i16x8.sub_sat_u(i16x8.shr_u(tokenB, 2), one)
+    let power = v128.swizzle(powerLow, i8x16.narrow_i16x8_u(ka, kb))
+    const pairsA = pairsOf(ma, i16x8.extend_low_i8x16_u(power), one, lowHalf, one32)
+    const pairsB = pairsOf(mb, i16x8.extend_high_i8x16_u(power), one, lowHalf, one32)
     if (v128.any_true(i16x8.gt_s(i16x8.max_s(ka, kb), seven))) {
       acc = wideBits(x, y, acc, bits, out)
       bits = load<i32>(RESULTS)
@@ -305,18 +310,17 @@ export function takeSymbols(x: i32, y: i32, count: i32): i32 {
   return i8x16.narrow_i16x8_u(i16x8.min_s(a, fifteen), i16x8.min_s(b, fifteen))
 }
 
+/** Adds one to four counters, each in a copy of its own, at the four offsets of 16 bits in `at`. */
 // @ts-ignore: decorator
-@inline function countOne(index: i32, copy: i32): void {
-  const at = COUNTS + (copy << 14) + (index << 2)
-  store<u32>(at, load<u32>(at) + 1)
-}
-
-// @ts-ignore: decorator
-@inline function countFour(index: i64): void {
-  countOne(<i32>index & 0xffff, 0)
-  countOne(<i32>(index >> 16) & 0xffff, 1)
-  countOne(<i32>(index >> 32) & 0xffff, 2)
-  countOne(<i32>(index >>> 48), 3)
+@inline function countFour(at: i64): void {
+  const a = <i32>at & 0xffff
+  store<u32>(a, load<u32>(a, COUNTS) + 1, COUNTS)
+  const b = <i32>(at >>> 16) & 0xffff
+  store<u32>(b, load<u32>(b, COUNTS + (1 << 14)) + 1, COUNTS + (1 << 14))
+  const c = <i32>(at >>> 32) & 0xffff
+  store<u32>(c, load<u32>(c, COUNTS + (2 << 14)) + 1, COUNTS + (2 << 14))
+  const d = <i32>(at >>> 48)
+  store<u32>(d, load<u32>(d, COUNTS + (3 << 14)) + 1, COUNTS + (3 << 14))
 }
 
 /** Counts the symbols of `count` lanes in their contexts, at COUNTS: [context][symbol]. */
@@ -330,9 +334,9 @@ export function countSymbols(x: i32, count: i32, top: i32, shift: i32): void {
   for (const end = x + count * 2; x < end; x += 32, from += 16) {
     const c = contexts(x, shift, tops, magnitude, fifteen)
     const symbols = v128.load(from)
-    // Symbol below, context above: the index of a counter.
-    const low = v128.shuffle<i8>(symbols, c, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-    const high = v128.shuffle<i8>(symbols, c, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+    // Symbol below, context above, times the 4 bytes of a counter.
+    const low = i16x8.shl(v128.shuffle<i8>(symbols, c, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), 2)
+    const high = i16x8.shl(v128.shuffle<i8>(symbols, c, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), 2)
     countFour(i64x2.extract_lane(low, 0))
     countFour(i64x2.extract_lane(low, 1))
     countFour(i64x2.extract_lane(high, 0))
@@ -345,22 +349,15 @@ export function countSymbols(x: i32, count: i32, top: i32, shift: i32): void {
   }
 }
 
-/** The state before the symbols of four lanes, whose entries' last 8 bytes are `e01` and `e23`, and whose inverses are at `p0`..`p3`. */
+/** The states before the symbols of four lanes: `rest` is 1024 minus their frequencies, `i01` and `i23` are the inverses of those. */
 // @ts-ignore: decorator
-@inline function push(
-  s: v128, f: v128, start: v128, p0: i32, p1: i32, p2: i32, p3: i32, magic: v128,
-): v128 {
+@inline function push(s: v128, rest: v128, start: v128, i01: v128, i23: v128, magic: v128): v128 {
   // The quotient, exact: the inverse is a little too large, and 2^42 leaves the fraction's upper bits in the low word.
-  const q01 = f64x2.add(f64x2.mul(
-    f64x2.convert_low_i32x4_s(s), v128.load_lane<u64>(p1, v128.load64_zero(p0), 1),
-  ), magic)
-  const upper = v128.shuffle<i8>(s, s, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)
-  const q23 = f64x2.add(f64x2.mul(
-    f64x2.convert_low_i32x4_s(upper), v128.load_lane<u64>(p3, v128.load64_zero(p2), 1),
-  ), magic)
-  const words = v128.shuffle<i8>(q01, q23, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
-  const q = i32x4.shr_u(words, 10)
-  return i32x4.add(i32x4.add(i32x4.shl(q, 10), i32x4.sub(s, i32x4.mul(q, f))), start)
+  const q01 = f64x2.add(f64x2.mul(f64x2.convert_low_i32x4_s(s), i01), magic)
+  const upper = v128.shuffle<i64>(s, s, 1, 0)
+  const q23 = f64x2.add(f64x2.mul(f64x2.convert_low_i32x4_s(upper), i23), magic)
+  const q = i32x4.shr_u(v128.shuffle<i32>(q01, q23, 0, 2, 4, 6), 10)
+  return i32x4.add(i32x4.add(s, start), i32x4.mul(q, rest))
 }
 
 // @ts-ignore: decorator
@@ -368,92 +365,71 @@ export function countSymbols(x: i32, count: i32, top: i32, shift: i32): void {
   v128.store64_lane(out - 8, v128.swizzle(s, v128.load(SPILL + (mask << 4))), 0)
 }
 
+/** Where the words of {@link codeFour} begin so far. */
+let wordsBegin: i32 = 0
+
+/** Codes four symbols, whose entries are at the four offsets of 16 bits in `at`, and spills what is too much for their states. */
+// @ts-ignore: decorator
+@inline function codeFour(s: v128, at: i64, magic: v128, most: v128): v128 {
+  const a = v128.load(<i32>at & 0xffff, ENCODING)
+  const b = v128.load(<i32>(at >>> 16) & 0xffff, ENCODING)
+  const c = v128.load(<i32>(at >>> 32) & 0xffff, ENCODING)
+  const d = v128.load(<i32>(at >>> 48), ENCODING)
+  const ab = v128.shuffle<i64>(a, b, 1, 3)
+  const cd = v128.shuffle<i64>(c, d, 1, 3)
+  const rest = v128.shuffle<i32>(ab, cd, 0, 2, 4, 6)
+  const start = v128.shuffle<i32>(ab, cd, 1, 3, 5, 7)
+  const full = i32x4.gt_s(i32x4.add(i32x4.shr_u(s, 21), rest), most)
+  const mask = i32x4.bitmask(full)
+  spill(s, wordsBegin, mask)
+  wordsBegin -= popcnt(mask) << 1
+  return push(
+    v128.bitselect(i32x4.shr_u(s, 16), s, full), rest, start,
+    v128.shuffle<i64>(a, b, 0, 2), v128.shuffle<i64>(c, d, 0, 2), magic,
+  )
+}
+
 /** Codes the symbols of `count` lanes, last to first, into words that end at WORDS_END; returns where they begin. */
 export function encodeLanes(x: i32, count: i32, top: i32, shift: i32): i32 {
   const magnitude = constant(MAGNITUDE)
   const fifteen = constant(FIFTEEN)
   const magic = constant(MAGIC)
+  const most = constant(SLOT)
   const tables = v128.load(TABLES)
   const tops = i16x8.splat(<i16>top)
-  const entries = i32x4.splat(ENCODING)
   let s0 = constant(LEAST), s1 = s0, s2 = s0, s3 = s0
-  let out = WORDS_END
+  wordsBegin = WORDS_END
   let from = SYMBOLS + count
   for (let at = x + count * 2; at > x;) {
     at -= 32
     from -= 16
     const t = v128.swizzle(tables, contexts(at, shift, tops, magnitude, fifteen))
     const symbols = v128.load(from)
-    const low = v128.shuffle<i8>(symbols, t, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-    const high = v128.shuffle<i8>(symbols, t, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-
-    let a = i32x4.add(i32x4.shl(i32x4.extend_high_i16x8_u(high), 4), entries)
-    let p0 = i32x4.extract_lane(a, 0), p1 = i32x4.extract_lane(a, 1)
-    let p2 = i32x4.extract_lane(a, 2), p3 = i32x4.extract_lane(a, 3)
-    let e01 = v128.load_lane<u64>(p1, v128.load64_zero(p0, 8), 1, 8)
-    let e23 = v128.load_lane<u64>(p3, v128.load64_zero(p2, 8), 1, 8)
-    let f = v128.shuffle<i8>(e01, e23, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
-    let start = v128.shuffle<i8>(e01, e23, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
-    let full = i32x4.ge_s(i32x4.shr_u(s3, 21), f)
-    let mask = i32x4.bitmask(full)
-    spill(s3, out, mask)
-    out -= popcnt(mask) << 1
-    s3 = push(v128.bitselect(i32x4.shr_u(s3, 16), s3, full), f, start, p0, p1, p2, p3, magic)
-
-    a = i32x4.add(i32x4.shl(i32x4.extend_low_i16x8_u(high), 4), entries)
-    p0 = i32x4.extract_lane(a, 0), p1 = i32x4.extract_lane(a, 1)
-    p2 = i32x4.extract_lane(a, 2), p3 = i32x4.extract_lane(a, 3)
-    e01 = v128.load_lane<u64>(p1, v128.load64_zero(p0, 8), 1, 8)
-    e23 = v128.load_lane<u64>(p3, v128.load64_zero(p2, 8), 1, 8)
-    f = v128.shuffle<i8>(e01, e23, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
-    start = v128.shuffle<i8>(e01, e23, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
-    full = i32x4.ge_s(i32x4.shr_u(s2, 21), f)
-    mask = i32x4.bitmask(full)
-    spill(s2, out, mask)
-    out -= popcnt(mask) << 1
-    s2 = push(v128.bitselect(i32x4.shr_u(s2, 16), s2, full), f, start, p0, p1, p2, p3, magic)
-
-    a = i32x4.add(i32x4.shl(i32x4.extend_high_i16x8_u(low), 4), entries)
-    p0 = i32x4.extract_lane(a, 0), p1 = i32x4.extract_lane(a, 1)
-    p2 = i32x4.extract_lane(a, 2), p3 = i32x4.extract_lane(a, 3)
-    e01 = v128.load_lane<u64>(p1, v128.load64_zero(p0, 8), 1, 8)
-    e23 = v128.load_lane<u64>(p3, v128.load64_zero(p2, 8), 1, 8)
-    f = v128.shuffle<i8>(e01, e23, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
-    start = v128.shuffle<i8>(e01, e23, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
-    full = i32x4.ge_s(i32x4.shr_u(s1, 21), f)
-    mask = i32x4.bitmask(full)
-    spill(s1, out, mask)
-    out -= popcnt(mask) << 1
-    s1 = push(v128.bitselect(i32x4.shr_u(s1, 16), s1, full), f, start, p0, p1, p2, p3, magic)
-
-    a = i32x4.add(i32x4.shl(i32x4.extend_low_i16x8_u(low), 4), entries)
-    p0 = i32x4.extract_lane(a, 0), p1 = i32x4.extract_lane(a, 1)
-    p2 = i32x4.extract_lane(a, 2), p3 = i32x4.extract_lane(a, 3)
-    e01 = v128.load_lane<u64>(p1, v128.load64_zero(p0, 8), 1, 8)
-    e23 = v128.load_lane<u64>(p3, v128.load64_zero(p2, 8), 1, 8)
-    f = v128.shuffle<i8>(e01, e23, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
-    start = v128.shuffle<i8>(e01, e23, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
-    full = i32x4.ge_s(i32x4.shr_u(s0, 21), f)
-    mask = i32x4.bitmask(full)
-    spill(s0, out, mask)
-    out -= popcnt(mask) << 1
-    s0 = push(v128.bitselect(i32x4.shr_u(s0, 16), s0, full), f, start, p0, p1, p2, p3, magic)
+    // Symbol below, table above, times the 16 bytes of an entry.
+    const low = i16x8.shl(v128.shuffle<i8>(symbols, t, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), 4)
+    const high = i16x8.shl(v128.shuffle<i8>(symbols, t, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), 4)
+    s3 = codeFour(s3, i64x2.extract_lane(high, 1), magic, most)
+    s2 = codeFour(s2, i64x2.extract_lane(high, 0), magic, most)
+    s1 = codeFour(s1, i64x2.extract_lane(low, 1), magic, most)
+    s0 = codeFour(s0, i64x2.extract_lane(low, 0), magic, most)
   }
   v128.store(STATES, s0)
   v128.store(STATES, s1, 16)
   v128.store(STATES, s2, 32)
   v128.store(STATES, s3, 48)
-  return out
+  return wordsBegin
 }
 
 /** Entries of four lanes: their tables as 32-bit lanes, their states. */
 // @ts-ignore: decorator
-@inline function entries4(t: v128, s: v128, slots: v128, base: v128): v128 {
-  const a = i32x4.add(i32x4.add(i32x4.shl(t, 12), base), i32x4.shl(v128.and(s, slots), 2))
-  let e = v128.load32_zero(i32x4.extract_lane(a, 0))
-  e = v128.load_lane<u32>(i32x4.extract_lane(a, 1), e, 1)
-  e = v128.load_lane<u32>(i32x4.extract_lane(a, 2), e, 2)
-  return v128.load_lane<u32>(i32x4.extract_lane(a, 3), e, 3)
+@inline function entries4(t: v128, s: v128, slots: v128): v128 {
+  const at = i32x4.add(i32x4.shl(t, 12), i32x4.shl(v128.and(s, slots), 2))
+  const low = i64x2.extract_lane(at, 0)
+  const high = i64x2.extract_lane(at, 1)
+  let e = v128.load32_zero(<i32>low, DECODING)
+  e = v128.load_lane<u32>(<i32>(low >>> 32), e, 1, DECODING)
+  e = v128.load_lane<u32>(<i32>high, e, 2, DECODING)
+  return v128.load_lane<u32>(<i32>(high >>> 32), e, 3, DECODING)
 }
 
 // @ts-ignore: decorator
@@ -479,7 +455,6 @@ function takeWords(x: i32, count: i32, top: i32, shift: i32, words: i32): i32 {
   const byte = constant(BYTE32)
   const tables = v128.load(TABLES)
   const tops = i16x8.splat(<i16>top)
-  const base = i32x4.splat(DECODING)
   let s0 = v128.load(STATES)
   let s1 = v128.load(STATES, 16)
   let s2 = v128.load(STATES, 32)
@@ -490,28 +465,28 @@ function takeWords(x: i32, count: i32, top: i32, shift: i32, words: i32): i32 {
     const low = i16x8.extend_low_i8x16_u(t)
     const high = i16x8.extend_high_i8x16_u(t)
 
-    const e0 = entries4(i32x4.extend_low_i16x8_u(low), s0, slots, base)
+    const e0 = entries4(i32x4.extend_low_i16x8_u(low), s0, slots)
     s0 = pop(s0, e0, bias)
     let empty = i32x4.lt_s(s0, least)
     let mask = i32x4.bitmask(empty)
     s0 = refill(s0, words, mask, empty)
     words += popcnt(mask) << 1
 
-    const e1 = entries4(i32x4.extend_high_i16x8_u(low), s1, slots, base)
+    const e1 = entries4(i32x4.extend_high_i16x8_u(low), s1, slots)
     s1 = pop(s1, e1, bias)
     empty = i32x4.lt_s(s1, least)
     mask = i32x4.bitmask(empty)
     s1 = refill(s1, words, mask, empty)
     words += popcnt(mask) << 1
 
-    const e2 = entries4(i32x4.extend_low_i16x8_u(high), s2, slots, base)
+    const e2 = entries4(i32x4.extend_low_i16x8_u(high), s2, slots)
     s2 = pop(s2, e2, bias)
     empty = i32x4.lt_s(s2, least)
     mask = i32x4.bitmask(empty)
     s2 = refill(s2, words, mask, empty)
     words += popcnt(mask) << 1
 
-    const e3 = entries4(i32x4.extend_high_i16x8_u(high), s3, slots, base)
+    const e3 = entries4(i32x4.extend_high_i16x8_u(high), s3, slots)
     s3 = pop(s3, e3, bias)
     empty = i32x4.lt_s(s3, least)
     mask = i32x4.bitmask(empty)

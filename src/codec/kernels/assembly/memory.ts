@@ -58,7 +58,7 @@ export const BITMAP: i32 = RESULTS + SLACK
 export const COUNTS: i32 = BITMAP + 8 * KIB + SLACK
 /** Entries of [table][slot], u32. */
 export const DECODING: i32 = COUNTS + 64 * KIB
-/** Entries of [table][symbol]: f64 inverse, u32 frequency, u32 start. */
+/** Entries of [table][symbol]: f64 inverse, u32 1024 - frequency, u32 start. */
 export const ENCODING: i32 = DECODING + 64 * KIB
 /** 16 bytes: the table of each context. */
 export const TABLES: i32 = ENCODING + 64 * KIB
@@ -67,6 +67,8 @@ export const STATES: i32 = TABLES + 64
 /** 4 u64 of a checksum. */
 export const LANES: i32 = STATES + 64
 
+/** A record that is being put together. */
+export const RECORD: i32 = STATES + SLACK
 /** Parts of frames that the host reads from files. */
-export const ARENA: i32 = STATES + SLACK
+export const ARENA: i32 = RECORD + 2 * MIB + SLACK
 export const ARENA_BYTES: i32 = 16 * MIB
