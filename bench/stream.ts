@@ -1,12 +1,13 @@
 /**
- * A model larger than memory need be: 6 GB with one tensor of 2 GB, published as a base and as an int4 delta, streamed alone and to
- * eight clients at once of whom four are slow.
+ * A model larger than memory need be: 6 GB with one tensor of 2 GB, published as a base, as a lossless and as an int4 delta, streamed
+ * alone and to eight clients at once of whom four are slow.
  *
  *     node bench/stream.ts [--size 6G] [--big-tensor 2G] [--folder DIR]
  *
- * Needs about three times `size` on the disk of DIR. Exits 1 if the server's memory or its first byte is over the limit.
+ * Needs about four times `size` on the disk of DIR. Exits 1 if the server's memory, its first byte, or the growth of its data folder while
+ * a fine-tune becomes lossless is over the limit.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { globSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -24,6 +25,8 @@ import {
 
 const STREAM_BYTES = 400e6
 const ENCODE_BYTES = 500e6
+/** What the data folder may hold for a while beside a lossless delta that comes in. */
+const BESIDE_BYTES = 64e6
 const FIRST_BYTE_SECONDS = 0.05
 const FAST_CLIENTS = 4
 const SLOW_CLIENTS = 4
@@ -92,6 +95,31 @@ function trickle(url: string): () => Promise<void> {
   }
 }
 
+/** Bytes of all files in a folder. A file may go while they are counted. */
+function bytesIn(path: string): number {
+  return globSync(join(path, '**/*')).reduce(
+    (sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0),
+    0,
+  )
+}
+
+/** Publishes the fine-tune as a lossless delta, and compares the most that the data folder grew by with what it keeps. */
+async function publishLossless(server: ServerProcess, tuned: string, registry: string[]) {
+  const data = join(folder, 'data')
+  const before = bytesIn(data)
+  let most = 0
+  const watch = setInterval(() => {
+    most = Math.max(most, bytesIn(data) - before)
+  }, 50)
+  await watched(server, 'publish its fine-tune as lossless', ENCODE_BYTES, () =>
+    timeWdelta('push', tuned, 'bench/lossless', '--parent', 'bench/base', ...registry),
+  )
+  clearInterval(watch)
+  const kept = bytesIn(data) - before
+  if (most > kept + BESIDE_BYTES) missed.push(`data folder: ${megabytes(most)} for a while`)
+  line('  data folder', `+${megabytes(kept)}`, `at most +${megabytes(most)}`)
+}
+
 async function main(): Promise<void> {
   const at = (name: string) => join(folder, name)
   const size = parseSize(values.size)
@@ -103,11 +131,12 @@ async function main(): Promise<void> {
       timeWdelta('push', at('base'), 'bench/base', ...registry),
     )
     await makeTuned(at('tuned'), at('base'))
+    await publishLossless(server, at('tuned'), registry)
     const options = ['--parent', 'bench/base', '--strategy', 'int4', ...registry]
     await watched(server, 'publish its fine-tune as int4', ENCODE_BYTES, () =>
       timeWdelta('push', at('tuned'), 'bench/tuned', ...options),
     )
-    for (const name of ['base', 'tuned']) {
+    for (const name of ['base', 'lossless', 'tuned']) {
       const url = `${server.url}/models/bench%2F${name}/reconstruct`
       const alone = await watched(server, `${name}, alone`, STREAM_BYTES, () => download(url))
       report('one client', [alone])
