@@ -262,7 +262,7 @@ class Delta:
         count = cursor.number("I")
         expected = sum(-(-tensor.size // FRAME) for tensor in self.tensors)
         need(count == expected, f"index: {count} frames, the tensors have {expected}")
-        columns = [cursor.column(dtype, count).tolist() for dtype in (np.uint8, np.uint32, np.uint32)]
+        columns = [cursor.column(dtype, count).tolist() for dtype in (np.uint8, np.uint32, np.uint64)]
         rows = zip(*columns)
         self.frames = [
             Frame(tensor, i, *next(rows)) for tensor in self.tensors for i in range(-(-tensor.size // FRAME))
