@@ -32,6 +32,7 @@ export const PROBLEMS = {
   'too-many-requests': { status: 429, title: 'Too many requests' },
   'client-closed': { status: 499, title: 'The client went away' },
   internal: { status: 500, title: 'Internal error' },
+  damaged: { status: 500, title: 'Stored bytes are damaged' },
   'blob-missing': { status: 500, title: 'Stored bytes are missing' },
   'blob-short': { status: 500, title: 'Stored bytes end too early' },
   'storage-failed': { status: 500, title: 'The storage failed' },

@@ -57,6 +57,13 @@ export interface ModelRecord {
   readonly createdAt: string
 }
 
+/** A blob of which a bad block was seen. */
+export interface DamagedBlob extends BlobRecord {
+  /** First byte of the bad block that was seen first. */
+  readonly offset: number
+  readonly at: string
+}
+
 /** A committed blob that the catalog knows. Content is known by SHA-256, stored under a random key. */
 export interface BlobRecord {
   readonly key: string
@@ -98,9 +105,13 @@ export interface Stats {
  * (`storage-full` for a full disk).
  */
 export interface Catalog {
+  /** 32 hex digits: which catalog this is. The store of its blobs is marked with it. */
+  identity(): Promise<string>
+  /** Takes the place of the catalog with this identity. */
+  setIdentity(identity: string): Promise<void>
   /**
    * Makes a model visible: the row, its files, its references to `blobs` (all blobs that it needs: manifest, delta,
-   * files; those the catalog does not know yet are added) and its revision, which moves to it.
+   * files; those the catalog does not know yet are added) and its revision, which moves to it unless it points at a newer one.
    * Rejects `parent-deleted` if `model.parent` is gone.
    */
   insertModel(model: ModelRecord, blobs: readonly BlobRecord[]): Promise<void>
@@ -124,12 +135,21 @@ export interface Catalog {
    */
   deleteModel(id: string): Promise<void>
   setDamaged(id: string, damaged: Damage | null): Promise<void>
+  /** Removes a revision that points at a model which is older than `before` (ISO 8601); any other stays. */
+  dropRevision(name: string, revision: string, before: string): Promise<void>
   stats(): Promise<Stats>
-  /** A known blob with this content; null where there is none. */
+  /** A known blob with this content that is not damaged; null where there is none. */
   findBlob(sha256: string, size: number): Promise<BlobRecord | null>
   hasBlob(key: string): Promise<boolean>
   /** A known blob. Rejects `blob-missing`. */
   blob(key: string): Promise<BlobRecord>
+  /** A known blob of the same content as `key`, `key` itself among them, that is not damaged; null where there is none. */
+  copyOf(key: string): Promise<BlobRecord | null>
+  /** Models that refer to a blob, oldest first. */
+  modelsOf(key: string): Promise<ModelRecord[]>
+  /** Marks a blob as damaged, or with null as sound again. A mark that is there stays. */
+  setBlobDamage(key: string, damage: { offset: number; at: string } | null): Promise<void>
+  damagedBlobs(): Promise<DamagedBlob[]>
   /** Known blobs that no model refers to. */
   unreferencedBlobs(): Promise<BlobRecord[]>
   /** Forgets those of `keys` that no model refers to, and returns them: only these may be deleted from the store. */

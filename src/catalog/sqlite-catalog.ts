@@ -4,6 +4,7 @@ import type {
   BlobRecord,
   Catalog,
   Damage,
+  DamagedBlob,
   ModelQuery,
   ModelRecord,
   Stats,
@@ -76,6 +77,14 @@ class SqliteCatalog implements Catalog {
     })
   }
 
+  identity(): Promise<string> {
+    return this.#read(() => this.#sql.identity.get()!.id)
+  }
+
+  setIdentity(identity: string): Promise<void> {
+    return this.#write(() => void this.#sql.setIdentity.run(identity))
+  }
+
   model(id: string): Promise<ModelRecord | null> {
     return this.#read(() => this.#oneModel(this.#sql.modelById.get(id)))
   }
@@ -136,6 +145,10 @@ class SqliteCatalog implements Catalog {
     })
   }
 
+  dropRevision(name: string, revision: string, before: string): Promise<void> {
+    return this.#write(() => void this.#sql.dropRevision.run(name, revision, before))
+  }
+
   stats(): Promise<Stats> {
     return this.#read(() => this.#sql.stats.get()!)
   }
@@ -154,6 +167,31 @@ class SqliteCatalog implements Catalog {
       if (blob) return blob
       throw new RegistryError('blob-missing', `the catalog knows no blob ${key}`)
     })
+  }
+
+  copyOf(key: string): Promise<BlobRecord | null> {
+    return this.#read(() => {
+      const blob = this.#sql.blobByKey.get(key)
+      return (blob && this.#sql.blobByContent.get(blob.sha256, blob.size)) ?? null
+    })
+  }
+
+  modelsOf(key: string): Promise<ModelRecord[]> {
+    return this.#read(() => this.#sql.modelsOfBlob.all(key).map(row => this.#toModel(row)))
+  }
+
+  setBlobDamage(key: string, damage: { offset: number; at: string } | null): Promise<void> {
+    return this.#write(() => {
+      if (damage === null) this.#sql.mendBlob.run(key)
+      // What the catalog has forgotten meanwhile has no damage that matters.
+      else if (this.#sql.blobByKey.get(key)) {
+        this.#sql.damageBlob.run(key, damage.offset, damage.at)
+      }
+    })
+  }
+
+  damagedBlobs(): Promise<DamagedBlob[]> {
+    return this.#read(() => this.#sql.damagedBlobs.all())
   }
 
   unreferencedBlobs(): Promise<BlobRecord[]> {

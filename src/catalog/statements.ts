@@ -1,5 +1,5 @@
 import type { Database } from 'better-sqlite3'
-import type { BlobRecord, FileRecord, Stats, TokenRecord } from './catalog.ts'
+import type { BlobRecord, DamagedBlob, FileRecord, Stats, TokenRecord } from './catalog.ts'
 import type { ModelRow } from './rows.ts'
 
 export type Statements = ReturnType<typeof prepareStatements>
@@ -22,7 +22,14 @@ export function prepareStatements(db: Database) {
     insertModelBlob: db.prepare('INSERT INTO model_blobs VALUES (?, ?) ON CONFLICT DO NOTHING'),
     moveRevision: db.prepare(`
       INSERT INTO revisions VALUES (?, ?, ?)
-      ON CONFLICT (name, revision) DO UPDATE SET model = excluded.model`),
+      ON CONFLICT (name, revision) DO UPDATE SET model = excluded.model
+      WHERE (SELECT created_at FROM models WHERE id = revisions.model)
+        <= (SELECT created_at FROM models WHERE id = excluded.model)`),
+    dropRevision: db.prepare<[string, string, string]>(`
+      DELETE FROM revisions WHERE name = ? AND revision = ?
+        AND (SELECT created_at FROM models WHERE id = revisions.model) < ?`),
+    identity: db.prepare<[], { id: string }>('SELECT id FROM identity'),
+    setIdentity: db.prepare('UPDATE identity SET id = ?'),
     modelById: db.prepare<[string], ModelRow>('SELECT * FROM models WHERE id = ?'),
     modelByRevision: db.prepare<[string, string], ModelRow>(`
       SELECT models.* FROM revisions JOIN models ON models.id = revisions.model
@@ -75,9 +82,16 @@ export function prepareStatements(db: Database) {
         (SELECT coalesce(sum(size), 0) FROM files) AS logicalBytes,
         (SELECT coalesce(sum(size), 0) FROM blobs WHERE key IN (SELECT blob FROM model_blobs)) AS storedBytes
       FROM models`),
-    blobByContent: db.prepare<[string, number], BlobRecord>(
-      'SELECT key, sha256, size FROM blobs WHERE sha256 = ? AND size = ? LIMIT 1',
-    ),
+    blobByContent: db.prepare<[string, number], BlobRecord>(`
+      SELECT key, sha256, size FROM blobs
+      WHERE sha256 = ? AND size = ? AND key NOT IN (SELECT key FROM damaged_blobs) LIMIT 1`),
+    modelsOfBlob: db.prepare<[string], ModelRow>(`
+      SELECT models.* FROM model_blobs JOIN models ON models.id = model_blobs.model
+      WHERE model_blobs.blob = ? ORDER BY models.seq`),
+    damageBlob: db.prepare('INSERT INTO damaged_blobs VALUES (?, ?, ?) ON CONFLICT DO NOTHING'),
+    mendBlob: db.prepare('DELETE FROM damaged_blobs WHERE key = ?'),
+    damagedBlobs: db.prepare<[], DamagedBlob>(`
+      SELECT key, sha256, size, offset, at FROM damaged_blobs JOIN blobs USING (key) ORDER BY key`),
     blobByKey: db.prepare<[string], BlobRecord>(
       'SELECT key, sha256, size FROM blobs WHERE key = ?',
     ),

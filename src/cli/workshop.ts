@@ -27,6 +27,8 @@ export function openWorkshop(): Workshop {
       pool: opened,
       read: files.read,
       locate: path => path,
+      sumsOf: () => null,
+      failed: async () => false,
       slots,
     })),
     [Symbol.asyncDispose]: async () => {

@@ -1,4 +1,5 @@
 /** The pure codec: bytes and ranges in, bytes and plans out. The public surface of `wdelta-registry/codec`. */
+export * from './block-sums.ts'
 export type * from './compression.ts'
 export * from './delta-index.ts'
 export * from './dtypes.ts'

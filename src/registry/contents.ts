@@ -11,7 +11,9 @@ import {
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { type Executor, execute } from '../workers/execute.ts'
+import { withSums } from './checked-reads.ts'
 import { canonicalLayout, type OpenedModel } from './opened-models.ts'
+import { deltaFilename } from './refs.ts'
 import type { Content, TensorContent } from './registry.ts'
 import { translateErrors } from './translate.ts'
 
@@ -38,11 +40,12 @@ export function reconstructContent(
   model: OpenedModel,
   dtype: FloatDtype | undefined,
 ): Content {
-  const { record, manifest, recipes } = model
+  const { record, manifest, recipes, sums } = model
   const filename = `${record.name.replace('/', '--')}.safetensors`
+  const checked = withSums(executor, sums)
   if (dtype === undefined) {
     const { layout } = model
-    return content(executor, {
+    return content(checked, {
       size: layout.size,
       etag: record.sha256,
       sha256: record.sha256,
@@ -52,7 +55,7 @@ export function reconstructContent(
   }
   const cast = (stored: Dtype) => (isFloat(stored) ? dtype : stored)
   const layout = canonicalLayout(manifest.shards, recipes, recipe => cast(recipe.dtype))
-  return content(executor, {
+  return content(checked, {
     size: layout.size,
     etag: `${record.id}-${dtype.toLowerCase()}`,
     sha256: null,
@@ -63,16 +66,17 @@ export function reconstructContent(
 
 /** One file of the model. @throws RegistryError `file-not-found`. */
 export function fileContent(executor: Executor, model: OpenedModel, path: string): Content {
-  const { record, manifest, recipes } = model
+  const { record, manifest, recipes, sums } = model
   const file = record.files.find(candidate => candidate.path === path)
   if (!file) {
     throw new RegistryError('file-not-found', `model ${record.id} has no file ${path}`)
   }
   const { blob, size, sha256 } = file
   const filename = path.split('/').at(-1)!
-  if (blob !== null) return blobContent(executor, { blob, size, sha256, filename })
+  const checked = withSums(executor, sums)
+  if (blob !== null) return blobContent(checked, { blob, size, sha256, filename })
   const { layout } = manifest.shards.find(shard => shard.path === path)!
-  return content(executor, {
+  return content(checked, {
     size,
     etag: sha256,
     sha256,
@@ -81,8 +85,18 @@ export function fileContent(executor: Executor, model: OpenedModel, path: string
   })
 }
 
+/** The `.wdelta` of a delta as it is stored. @throws RegistryError `not-a-delta` for a base */
+export function deltaContent(executor: Executor, model: OpenedModel): Content {
+  const { record, manifest, sums } = model
+  const { delta, name, id } = record
+  if (delta === null) throw new RegistryError('not-a-delta', `model ${id} is a base`)
+  const { size, sha256 } = manifest.blobs.find(({ key }) => key === delta)!
+  const filename = deltaFilename(name)
+  return blobContent(withSums(executor, sums), { blob: delta, size, sha256, filename })
+}
+
 /** Stored bytes as they are. */
-export function blobContent(
+function blobContent(
   executor: Executor,
   {
     blob,
@@ -103,7 +117,7 @@ export function blobContent(
 /** One tensor in its stored dtype. @throws RegistryError `tensor-not-found`. */
 export function tensorContent(
   executor: Executor,
-  { record, recipes }: OpenedModel,
+  { record, recipes, sums }: OpenedModel,
   name: string,
 ): TensorContent {
   const recipe = recipes.get(name)
@@ -114,7 +128,7 @@ export function tensorContent(
     )
   }
   const { dtype, shape } = recipe
-  const planned = content(executor, {
+  const planned = content(withSums(executor, sums), {
     size: storedBytes(recipe),
     // The model is fixed by its digest, the tensor by its place in the URL.
     etag: `${record.sha256}-${Buffer.from(name).toString('base64url').slice(0, 64)}`,

@@ -11,6 +11,7 @@ import {
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import type { Executor } from '../workers/execute.ts'
+import { withSums } from './checked-reads.ts'
 import type { OpenedModel, OpenedModels } from './opened-models.ts'
 import { hashValues, identityOf } from './proofs.ts'
 import { signatureOf } from './signature.ts'
@@ -79,7 +80,8 @@ export async function matchParent(
     const parent = await models.open(record)
     for (const domain of ['stored', 'float32'] as const) {
       if (domain === 'float32' && record.hashes.float32 === null) continue
-      const hash = await hashValues(deps.executor, parent.recipes, order, domain, signal)
+      const executor = withSums(deps.executor, parent.sums)
+      const hash = await hashValues(executor, parent.recipes, order, domain, signal)
       if (hash === parentHash) return { parent, domain }
       tried.push(hash)
     }
@@ -97,7 +99,7 @@ async function matchLossless(
   const found: string[] = []
   for (const record of named ? [named] : await catalog.byHash(parentHash)) {
     const parent = await models.open(record)
-    const identity = await identityOf(executor, parent, signal)
+    const identity = await identityOf(withSums(executor, parent.sums), parent, signal)
     if (identity === parentIdentity) return { parent, domain: 'stored' }
     found.push(identity)
   }
@@ -117,6 +119,7 @@ async function matchNamed(
 ): Promise<ParentMatch> {
   const { parentHash } = index
   const parent = await models.open(record)
+  const checked = withSums(executor, parent.sums)
   checkTensors(index, parent.recipes, record.id)
   const kept = keptDomain(record, parentHash)
   if (kept) return { parent, domain: kept }
@@ -131,7 +134,7 @@ async function matchNamed(
     seen.add(key)
     for (const domain of ['stored', 'float32'] as const) {
       if (domain === 'float32' && record.hashes.float32 === null) continue
-      const hash = await hashValues(executor, parent.recipes, order, domain, signal)
+      const hash = await hashValues(checked, parent.recipes, order, domain, signal)
       if (hash === parentHash) return { parent, domain }
       tried.add(hash)
     }

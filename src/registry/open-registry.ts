@@ -1,10 +1,13 @@
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import { storedBytes } from '../codec/index.ts'
-import { RegistryError } from '../errors.ts'
+import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
+import { BlockError } from '../workers/block-error.ts'
 import { type Executor, Slots } from '../workers/execute.ts'
 import type { Pool } from '../workers/pool.ts'
-import { blobContent, fileContent, reconstructContent, tensorContent } from './contents.ts'
+import { Clock } from './clock.ts'
+import { deltaContent, fileContent, reconstructContent, tensorContent } from './contents.ts'
+import { Damages } from './damage.ts'
 import { inspectModel } from './inspect.ts'
 import { OpenedModels } from './opened-models.ts'
 import { Claims, Pins } from './publication.ts'
@@ -32,15 +35,21 @@ const SLOTS_PER_WORKER = 2
  */
 export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Promise<Registry> {
   const started = new Date()
+  const damages = new Damages(catalog)
   const executor: Executor = {
     pool,
-    read: ({ blob, start, end }, signal) => blobs.read(blob, { start, end }, signal),
-    locate: blob => blobs.locate(blob),
+    read: readFrom(blobs, damages),
+    locate: blob => blobs.locate(damages.standIn(blob)),
+    sumsOf: () => null,
+    failed: error => damages.failed(error),
     slots: new Slots(pool.size * SLOTS_PER_WORKER),
   }
   const pins = new Pins()
-  const models = new OpenedModels(catalog, blobs)
-  const deps: PublishDeps = { catalog, blobs, executor, models, pins, claims: new Claims() }
+  const claims = new Claims()
+  const models = new OpenedModels(catalog, executor)
+  const [newest] = (await catalog.list({ limit: 1 })).models
+  const clock = new Clock(newest?.createdAt ?? null)
+  const deps: PublishDeps = { catalog, blobs, executor, models, pins, claims, clock }
   const open = async (ref: string) => models.open(await findRef(catalog, ref))
   await translated(() => sweep({ catalog, blobs, pins, started }, false))
 
@@ -85,8 +94,7 @@ export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Prom
     openFile: (ref, path) => translated(async () => fileContent(executor, await open(ref), path)),
     openTensor: (ref, name) =>
       translated(async () => tensorContent(executor, await open(ref), name)),
-    openDelta: ref =>
-      translated(async () => deltaContent(executor, catalog, await findRef(catalog, ref))),
+    openDelta: ref => translated(async () => deltaContent(executor, await open(ref))),
     stats: () =>
       translated(async () => {
         const stats = await catalog.stats()
@@ -101,16 +109,18 @@ export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Prom
   }
 }
 
-async function deltaContent(executor: Executor, catalog: Catalog, record: ModelRecord) {
-  const { delta, name, id } = record
-  if (delta === null) throw new RegistryError('not-a-delta', `model ${id} is a base`)
-  const { sha256, size } = await catalog.blob(delta)
-  return blobContent(executor, {
-    blob: delta,
-    size,
-    sha256,
-    filename: `${name.replace('/', '--')}.wdelta`,
-  })
+/** Reads through the blob store. A blob that lacks bytes is a bad one, like one that has others. */
+function readFrom(blobs: BlobStore, damages: Damages): Executor['read'] {
+  return async ({ blob, start, end }, signal) => {
+    try {
+      return await blobs.read(damages.standIn(blob), { start, end }, signal)
+    } catch (error) {
+      const { code } = error as RegistryError
+      if (code === 'blob-missing') throw new BlockError(blob, start, 'missing', { cause: error })
+      if (code === 'blob-short') throw new BlockError(blob, start, 'short', { cause: error })
+      throw error
+    }
+  }
 }
 
 async function ready(catalog: Catalog, blobs: BlobStore): Promise<void> {

@@ -1,6 +1,7 @@
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import {
   applyLink,
+  type BlockSums,
   baseRecipes,
   buildLayout,
   type Dtype,
@@ -8,14 +9,17 @@ import {
   type Recipes,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import type { BlobStore } from '../storage/blob-store.ts'
-import { type Manifest, openManifest, type ReadBlob, storedShards } from './manifest.ts'
+import type { Executor } from '../workers/execute.ts'
+import { readChecked, withSums } from './checked-reads.ts'
+import { type Manifest, openManifest, storedShards, sumsByKey } from './manifest.ts'
 
 /** A model with everything that a plan needs, in memory. */
 export interface OpenedModel {
   readonly record: ModelRecord
   readonly manifest: Manifest
   readonly recipes: Recipes
+  /** What the blobs that the recipes read are checked against: those of its whole lineage, and its side files. */
+  readonly sums: ReadonlyMap<string, BlockSums>
   /** The `dtype=stored` reconstruct stream. */
   readonly layout: Layout
 }
@@ -33,13 +37,13 @@ interface Entry {
 /** Opens models; the most recently used stay open. A model never changes, so nothing is ever stale. */
 export class OpenedModels {
   readonly #catalog: Catalog
-  readonly #blobs: BlobStore
+  readonly #executor: Executor
   readonly #entries = new Map<string, Entry>()
   #tensors = 0
 
-  constructor(catalog: Catalog, blobs: BlobStore) {
+  constructor(catalog: Catalog, executor: Executor) {
     this.#catalog = catalog
-    this.#blobs = blobs
+    this.#executor = executor
   }
 
   /** The model and, on the way, all that it is built on. Rejects with RegistryError. */
@@ -68,21 +72,24 @@ export class OpenedModels {
   }
 
   async #load(record: ModelRecord): Promise<OpenedModel> {
-    const read: ReadBlob = (blob, start, end) => this.#blobs.read(blob, { start, end })
-    const size = await this.#blobs.size(record.manifest)
-    const manifest = await openManifest(await read(record.manifest, 0, size), read)
-    const recipes = await this.#recipes(record, manifest)
-    return { record, manifest, recipes, layout: reconstructLayout(manifest, recipes) }
+    const { key, size } = await this.#catalog.blob(record.manifest)
+    const bytes = await this.#executor.read({ blob: key, start: 0, end: size }, undefined)
+    const manifest = await openManifest(bytes, blobs => {
+      const checked = withSums(this.#executor, sumsByKey(blobs))
+      return (blob, start, end) => readChecked(checked, { blob, start, end })
+    })
+    const parent = manifest.delta && (await this.#parentOf(record))
+    const recipes = parent
+      ? applyLink(parent.recipes, manifest.delta!)
+      : baseRecipes(storedShards(manifest))
+    const sums = new Map([...(parent?.sums ?? []), ...sumsByKey(manifest.blobs)])
+    return { record, manifest, recipes, sums, layout: reconstructLayout(manifest, recipes) }
   }
 
-  async #recipes(record: ModelRecord, manifest: Manifest): Promise<Recipes> {
-    const { delta } = manifest
-    if (!delta) return baseRecipes(storedShards(manifest))
-    const parent = record.parent === null ? null : await this.#catalog.model(record.parent)
-    if (!parent) {
-      throw new RegistryError('catalog-failed', `model ${record.id} has lost its parent`)
-    }
-    return applyLink((await this.open(parent)).recipes, delta)
+  async #parentOf({ id, parent }: ModelRecord): Promise<OpenedModel> {
+    const record = parent === null ? null : await this.#catalog.model(parent)
+    if (!record) throw new RegistryError('catalog-failed', `model ${id} has lost its parent`)
+    return this.open(record)
   }
 }
 

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto'
 import type { BlobRecord, Catalog, ModelRecord } from '../catalog/catalog.ts'
+import { BlockSummer, type BlockSums } from '../codec/index.ts'
 import { newBlobKey } from '../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../storage/blob-store.ts'
+import { tools } from '../workers/tools.ts'
 
 /** Keys that a publication under way holds: no row refers to them yet, and the sweep must leave them alone. */
 export class Pins {
@@ -23,20 +25,20 @@ export class Pins {
 }
 
 /**
- * One lock per content: of several publications of the same bytes, one commits them and the others wait until its row stands or is
- * given up, so that content is stored once.
+ * One lock per subject. Of several publications of the same content, one commits it and the others wait until its row stands or is
+ * given up, so that content is stored once; of several to the same revision, one after the other gets its time and its row.
  */
 export class Claims {
   readonly #last = new Map<string, Promise<void>>()
 
-  /** Waits for the content's turn. Claim several in one order only (by hash), or two publications could wait for each other. */
-  async claim(sha256: string): Promise<() => void> {
-    const before = this.#last.get(sha256)
+  /** Waits for the subject's turn. Claim several in one order only (contents by hash, then the revision), or two publications could wait for each other. */
+  async claim(subject: string): Promise<() => void> {
+    const before = this.#last.get(subject)
     const { promise, resolve } = Promise.withResolvers<void>()
-    this.#last.set(sha256, promise)
+    this.#last.set(subject, promise)
     await before
     return () => {
-      if (this.#last.get(sha256) === promise) this.#last.delete(sha256)
+      if (this.#last.get(subject) === promise) this.#last.delete(subject)
       resolve()
     }
   }
@@ -52,6 +54,7 @@ export interface PublicationDeps {
 /** Bytes on their way in: staged, hashed, not yet visible. */
 export interface StagedBlob extends BlobRecord {
   readonly staged: Staged
+  readonly sums: BlockSums
 }
 
 /**
@@ -64,6 +67,7 @@ export class Publication implements AsyncDisposable {
   readonly #pins: Pins
   readonly #staged = new Set<StagedBlob>()
   readonly #kept = new Map<string, BlobRecord>()
+  readonly #sums = new Map<string, BlockSums>()
   /** Committed by us and dropped at the end: all of them until the row stands, then the temporary ones. */
   readonly #ours = new Set<string>()
   readonly #pinned: string[] = []
@@ -82,12 +86,28 @@ export class Publication implements AsyncDisposable {
     return [...this.#kept.values()]
   }
 
-  /** Stages `body` to its end under a new key. */
-  async stage(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<StagedBlob> {
-    const key = newBlobKey()
+  /** What the blobs that are committed so far, the temporary ones too, are checked against when they are read back. */
+  get sums(): ReadonlyMap<string, BlockSums> {
+    return this.#sums
+  }
+
+  /** Waits until no other publication is between this and its end with the same `subject`. Asked for once, after {@link keepAll}. */
+  async claim(subject: string): Promise<void> {
+    this.#claimed.push(await this.#claims.claim(subject))
+  }
+
+  /** Stages `body` to its end, under a new key where none is given. */
+  async stage(
+    body: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+    key = newBlobKey(),
+  ): Promise<StagedBlob> {
     const hash = createHash('sha256')
-    const staged = await this.#blobs.stage(key, hashed(body, hash), signal)
-    const blob = { key, sha256: hash.digest('hex'), size: staged.size, staged }
+    const { machine } = tools()
+    const summer = new BlockSummer(bytes => machine.checksum(bytes))
+    const staged = await this.#blobs.stage(key, seen(body, hash, summer), signal)
+    const sha256 = hash.digest('hex')
+    const blob = { key, sha256, size: staged.size, staged, sums: summer.end() }
     this.#staged.add(blob)
     return blob
   }
@@ -111,6 +131,7 @@ export class Publication implements AsyncDisposable {
     this.#staged.delete(blob)
     await blob.staged.abort()
     this.#kept.set(stored.key, stored)
+    this.#sums.set(stored.key, blob.sums)
     return stored
   }
 
@@ -128,9 +149,9 @@ export class Publication implements AsyncDisposable {
     return blob.key
   }
 
-  /** Stages and commits bytes that are this model's alone. */
-  async keepBytes(bytes: Uint8Array, signal: AbortSignal): Promise<BlobRecord> {
-    return this.#keepNew(await this.stage(one(bytes), signal))
+  /** Stages and commits bytes that are this model's alone, under a key of their own. */
+  async keepBytes(key: string, bytes: Uint8Array, signal: AbortSignal): Promise<BlobRecord> {
+    return this.#keepNew(await this.stage(one(bytes), signal, key))
   }
 
   /** Inserts the row: from here on the model is visible and its blobs are the catalog's. */
@@ -156,11 +177,12 @@ export class Publication implements AsyncDisposable {
   }
 
   async #commit(blob: StagedBlob): Promise<void> {
-    const { key, staged } = blob
+    const { key, staged, sums } = blob
     this.#pin(key)
     this.#ours.add(key)
     await staged.commit()
     this.#staged.delete(blob)
+    this.#sums.set(key, sums)
   }
 
   #pin(key: string): void {
@@ -169,12 +191,14 @@ export class Publication implements AsyncDisposable {
   }
 }
 
-async function* hashed(
+async function* seen(
   body: AsyncIterable<Uint8Array>,
   hash: { update(bytes: Uint8Array): unknown },
+  summer: BlockSummer,
 ): AsyncGenerator<Uint8Array> {
   for await (const chunk of body) {
     hash.update(chunk)
+    summer.push(chunk)
     yield chunk
   }
 }

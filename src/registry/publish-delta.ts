@@ -9,6 +9,7 @@ import {
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { tools } from '../workers/tools.ts'
+import { withSums } from './checked-reads.ts'
 import { losslessShards, type ManifestShard } from './manifest.ts'
 import { checkClaim, matchParent } from './match-parent.ts'
 import { canonicalLayout, type OpenedModel } from './opened-models.ts'
@@ -51,10 +52,11 @@ export async function publishDelta(
     delta.blob,
     ...sides.map(({ blob }) => blob),
   ])
+  const executor = withSums(deps.executor, publication.sums, parent.sums)
   const link = { blob: deltaBlob!.key, index, domain }
   const recipes = applyLink(parent.recipes, link)
   const shards = index.format === 2 ? losslessShards(index) : oneShard(parent, recipes)
-  const weights = await proveFiles(deps.executor, recipes, shards, signal)
+  const weights = await proveFiles(executor, recipes, shards, signal)
   if (index.format === 2) checkShards(index, weights)
   const naming: Naming = {
     name: options.name,
@@ -68,11 +70,11 @@ export async function publishDelta(
     strategy: index.strategy,
     parent: parent.record.id,
     recipes,
-    hashes: await hashModel(deps.executor, recipes, shards, signal),
+    hashes: await hashModel(executor, recipes, shards, signal),
     files: inPathOrder([...weights, ...sideFiles(sides, sideBlobs)]),
     error: null,
   } as const
-  return await insertProven(deps, publication, naming, proven, signal)
+  return await insertProven({ ...deps, executor }, publication, naming, proven, signal)
 }
 
 /** The one file that a version 1 delta gives. */

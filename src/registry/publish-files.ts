@@ -13,6 +13,7 @@ import {
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { encodeDelta, pairTensors } from '../workers/encode.ts'
+import { withSums } from './checked-reads.ts'
 import type { OpenedModel } from './opened-models.ts'
 import { hashModel, hashValues, measureError, proveFiles } from './proofs.ts'
 import { Publication, type StagedBlob } from './publication.ts'
@@ -45,17 +46,19 @@ export async function publishFiles(
   const naming: Naming = { name, revision, message }
   // Every return below is awaited here: the publication is disposed of when this function's block ends.
   await using publication = new Publication(deps)
+  const executor = withSums(deps.executor, publication.sums, opened?.sums ?? new Map())
+  const checked = { ...deps, executor }
   if (strategy === 'lossless' && opened) {
     const fineTune = { parent: opened, parts }
-    return await publishLossless(deps, publication, naming, fineTune, signal)
+    return await publishLossless(checked, publication, naming, fineTune, signal)
   }
   const received = await receiveFiles(publication, parts, signal)
   if (strategy === 'whole' || strategy === 'lossless' || !opened) {
     const whole = { received: received.files, parent }
-    return await publishWhole(deps, publication, naming, whole, signal)
+    return await publishWhole(checked, publication, naming, whole, signal)
   }
   const fineTune = { ...received, parent: opened, strategy, options }
-  return await publishEncoded(deps, publication, naming, fineTune, signal)
+  return await publishEncoded(checked, publication, naming, fineTune, signal)
 }
 
 /** The strategy of an upload. @throws RegistryError `bad-request` for one that needs a parent and has none */

@@ -2,10 +2,12 @@ import { randomBytes } from 'node:crypto'
 import type { BlobRecord, Catalog, FileRecord, ModelRecord, Strategy } from '../catalog/catalog.ts'
 import { type Dtype, LIMITS, type Recipes } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
+import { blobKey } from '../storage/blob-key.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import type { Executor } from '../workers/execute.ts'
 import { identify } from '../workers/identify.ts'
-import { type Manifest, writeManifest } from './manifest.ts'
+import type { Clock } from './clock.ts'
+import { type Manifest, type PublishedModel, writeManifest } from './manifest.ts'
 import { type OpenedModel, type OpenedModels, reconstructLayout } from './opened-models.ts'
 import { hashFile } from './proofs.ts'
 import type { Publication, PublicationDeps } from './publication.ts'
@@ -18,6 +20,8 @@ export interface PublishDeps extends PublicationDeps {
   readonly blobs: BlobStore
   readonly executor: Executor
   readonly models: OpenedModels
+  /** Times that grow with every publication. */
+  readonly clock: Clock
 }
 
 /** Who publishes what under which name. */
@@ -28,7 +32,7 @@ export interface Naming {
 }
 
 /** A model that has been proven and that only its manifest and its row still lack. */
-export interface ProvenModel extends Omit<Manifest, 'identity'> {
+export interface ProvenModel extends Pick<Manifest, 'shards' | 'delta'> {
   readonly kind: 'base' | 'delta'
   readonly strategy: Strategy
   readonly parent: string | null
@@ -41,7 +45,7 @@ export interface ProvenModel extends Omit<Manifest, 'identity'> {
 
 /** Writes the manifest, inserts the row, and returns it: the last step of every publication. */
 export async function insertProven(
-  { executor }: PublishDeps,
+  { executor, clock }: PublishDeps,
   publication: Publication,
   naming: Naming,
   proven: ProvenModel,
@@ -54,11 +58,12 @@ export async function insertProven(
     only?.sha256 ?? hashFile(executor, recipes, layout, signal),
     identify(executor, recipes, signal),
   ])
-  const bytes = writeManifest({ identity, shards, delta })
-  const manifest = await publication.keepBytes(bytes, signal)
+  const blobs = publication.kept.map(blob => ({ ...blob, ...publication.sums.get(blob.key)! }))
+  // From its time to its row, no other model may come to the revision: the order of times is that of the rows.
+  await publication.claim(`${naming.name}@${naming.revision}`)
   signal.throwIfAborted()
   const all = [...recipes.values()]
-  const record: ModelRecord = {
+  const model = {
     ...naming,
     id: randomBytes(20).toString('hex'),
     kind: proven.kind,
@@ -69,18 +74,29 @@ export async function insertProven(
     dtypes: [...new Set(all.map(({ dtype }): Dtype => dtype))].sort(),
     size: layout.size,
     sha256,
-    storedSize: publication.kept.reduce((sum: number, { size }: BlobRecord) => sum + size, 0),
     hashes: proven.hashes,
     signature: signatureOf(all),
     files,
-    manifest: manifest.key,
     delta: delta?.blob ?? null,
     error: proven.error,
-    damaged: null,
-    createdAt: new Date().toISOString(),
+    createdAt: clock.next(),
   }
+  const bytes = writeManifest({ model, identity, shards, delta, blobs })
+  const manifest = await publication.keepBytes(blobKey('manifests', model.id), bytes, signal)
+  signal.throwIfAborted()
+  const record = toRecord(model, manifest, blobs)
   await publication.commit(record)
   return record
+}
+
+/** The row of a model whose manifest is stored. */
+export function toRecord(
+  model: PublishedModel,
+  manifest: BlobRecord,
+  blobs: readonly BlobRecord[],
+): ModelRecord {
+  const storedSize = blobs.reduce((sum, { size }) => sum + size, manifest.size)
+  return { ...model, manifest: manifest.key, storedSize, damaged: null }
 }
 
 /** The parent that a caller names. Rejects `parent-unknown`, or `chain-too-deep` where another delta would be one too many. */

@@ -1,5 +1,6 @@
 import { CodecError } from '../codec/index.ts'
 import { type ErrorCode, RegistryError } from '../errors.ts'
+import { BlockError } from '../workers/block-error.ts'
 import { FileError } from '../workers/file-runs.ts'
 
 const CODES: Readonly<Record<CodecError['kind'], ErrorCode>> = {
@@ -17,6 +18,9 @@ export function translateErrors(error: unknown): RegistryError {
     const { kind, rule, offset, message } = error
     const details = offset === null ? { rule } : { rule, offset }
     return new RegistryError(CODES[kind], message, { cause: error, details })
+  }
+  if (error instanceof BlockError) {
+    return new RegistryError('damaged', error.message, { cause: error })
   }
   if (error instanceof FileError) return translateFileError(error)
   if (error instanceof Error && error.name === 'AbortError') {

@@ -1,20 +1,36 @@
 import { randomBytes } from 'node:crypto'
 import { RegistryError } from '../errors.ts'
 
-const KEY = /^blobs\/[0-9a-f]{2}\/[0-9a-f]{32}$/
+/**
+ * What lies in a store, by the first part of its keys: the bytes of models; the manifest of each model; what a deleted model leaves behind;
+ * the mark of the catalog that the store belongs to.
+ */
+export const BLOB_KINDS = ['blobs', 'manifests', 'tombstones', 'catalogs'] as const
+export type BlobKind = (typeof BLOB_KINDS)[number]
 
-/** A new random key: `blobs/<2 hex>/<32 hex>`, the first two digits again as a folder. */
+const KEY = /^(?:blobs|manifests|tombstones|catalogs)\/([0-9a-f]{2})\/\1[0-9a-f]{30,38}$/
+
+/** A new random key of `blobs`: 32 hex digits in a folder of the first two. */
 export function newBlobKey(): string {
-  const name = randomBytes(16).toString('hex')
-  return `blobs/${name.slice(0, 2)}/${name}`
+  return blobKey('blobs', randomBytes(16).toString('hex'))
 }
 
-/** True for what {@link newBlobKey} makes. */
+/** `<kind>/<2 hex>/<name>`; `name` is 32 to 40 hex digits, the first two again as a folder. */
+export function blobKey(kind: BlobKind, name: string): string {
+  return `${kind}/${name.slice(0, 2)}/${name}`
+}
+
+/** The name in a key of {@link blobKey}. */
+export function nameOfKey(key: string): string {
+  return key.slice(key.lastIndexOf('/') + 1)
+}
+
+/** True for what {@link blobKey} makes. */
 export function isBlobKey(key: string): boolean {
   return KEY.test(key)
 }
 
-/** @throws RegistryError `storage-failed` for anything but a key of {@link newBlobKey}: no path may leave the store. */
+/** @throws RegistryError `storage-failed` for anything but a key of {@link blobKey}: no path may leave the store. */
 export function checkBlobKey(key: string): void {
   if (isBlobKey(key)) return
   throw new RegistryError('storage-failed', `${JSON.stringify(key)} is not the key of a blob`)

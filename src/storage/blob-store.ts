@@ -20,7 +20,7 @@ export interface BlobInfo {
 }
 
 /**
- * Bytes under random keys (`blobs/<2 hex>/<32 hex>`), immutable once committed. All methods reject with
+ * Bytes under keys of `blobKey` that nothing else has had, immutable once committed. All methods reject with
  * RegistryError: `blob-missing` only where the store says so, `storage-full` for ENOSPC and EDQUOT,
  * `storage-failed` (cause kept) for anything else. An aborted `signal` rejects with its reason.
  */

@@ -2,14 +2,13 @@ import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { RegistryError } from '../errors.ts'
-import { checkBlobKey, isBlobKey } from './blob-key.ts'
+import { BLOB_KINDS, checkBlobKey, isBlobKey } from './blob-key.ts'
 import type { BlobInfo, BlobStore, ByteRange, Staged } from './blob-store.ts'
 import { FileHandles } from './file-handles.ts'
 import { translateReadError, translateStorageError } from './storage-errors.ts'
 
-const BLOBS = 'blobs'
 const STAGED = 'staged'
-/** A folder of `blobs/`: what else lies there is not ours. */
+/** A folder of a kind of blobs: what else lies there is not ours. */
 const FAN = /^[0-9a-f]{2}$/
 /** Chunks of an upload are joined to writes of this size: multipart gives 64 KiB at a time. */
 const WRITE_BYTES = 1024 * 1024
@@ -23,8 +22,7 @@ const CALL_BYTES = 2 ** 30
  */
 export async function openFolderBlobStore(folder: string): Promise<BlobStore> {
   try {
-    await mkdir(join(folder, BLOBS), { recursive: true })
-    await mkdir(join(folder, STAGED), { recursive: true })
+    for (const name of [...BLOB_KINDS, STAGED]) await mkdir(join(folder, name), { recursive: true })
     await syncFolder(folder)
   } catch (error) {
     throw translateStorageError(error, folder)
@@ -35,7 +33,7 @@ export async function openFolderBlobStore(folder: string): Promise<BlobStore> {
 class FolderBlobStore implements BlobStore {
   readonly #folder: string
   readonly #handles = new FileHandles()
-  /** Folders of `blobs/` whose own names this process has made durable. */
+  /** Folders of blobs whose own names this process has made durable. */
   readonly #durable = new Map<string, Promise<void>>()
 
   constructor(folder: string) {
@@ -106,13 +104,16 @@ class FolderBlobStore implements BlobStore {
   }
 
   async *list(prefix: string): AsyncGenerator<BlobInfo> {
-    for (const fan of await this.#names(BLOBS)) {
-      const folder = `${BLOBS}/${fan}`
-      if (!FAN.test(fan) || !folder.startsWith(prefix.slice(0, folder.length))) continue
-      for (const name of await this.#names(folder)) {
-        const key = `${folder}/${name}`
-        const info = isBlobKey(key) && key.startsWith(prefix) ? await this.#info(key) : null
-        if (info) yield info
+    for (const kind of BLOB_KINDS) {
+      if (!kind.startsWith(prefix.slice(0, kind.length))) continue
+      for (const fan of await this.#names(kind)) {
+        const folder = `${kind}/${fan}`
+        if (!FAN.test(fan) || !folder.startsWith(prefix.slice(0, folder.length))) continue
+        for (const name of await this.#names(folder)) {
+          const key = `${folder}/${name}`
+          const info = isBlobKey(key) && key.startsWith(prefix) ? await this.#info(key) : null
+          if (info) yield info
+        }
       }
     }
   }

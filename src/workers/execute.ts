@@ -1,4 +1,6 @@
 import {
+  type BlockSums,
+  coveringBlocks,
   FRAME_BYTES,
   type FrameSegment,
   itemBytes,
@@ -18,6 +20,10 @@ export interface Executor {
   readonly read: ReadSpan
   /** The path of a blob that is a local file: the workers then read it themselves. Null for one that only `read` reaches. */
   readonly locate: (blob: string) => string | null
+  /** What the bytes of a blob are checked against; null where nothing is known of it, as of a file that a user names. */
+  readonly sumsOf: (blob: string) => BlockSums | null
+  /** Told of a read that failed while a content was produced. True if another try may read other bytes: another copy of the blob. */
+  readonly failed: (error: unknown) => Promise<boolean>
   /** Bounds the batches that hold memory at once, over all streams that share it. */
   readonly slots: Slots
 }
@@ -47,10 +53,20 @@ async function produce(batch: Batch, executor: Executor, signal: AbortSignal): P
   const [only] = batch.segments
   // A copy: the consumer may hand the buffer on to another thread, and a layout's header must outlive that.
   if (only!.kind === 'bytes' && batch.segments.length === 1) return only!.bytes.slice()
+  for (;;) {
+    try {
+      return await decode(batch, executor, signal)
+    } catch (error) {
+      if (signal.aborted || !(await executor.failed(error))) throw error
+    }
+  }
+}
+
+async function decode({ segments, size }: Batch, executor: Executor, signal: AbortSignal) {
   using _slot = await executor.slots.take(signal)
-  if (only!.kind === 'copy' && batch.segments.length === 1) return executor.read(only!.span, signal)
-  const { pieces, buffers } = await gather(batch.segments, executor, signal)
-  return executor.pool.run({ kind: 'decode', pieces, size: batch.size }, buffers, signal)
+  const { pieces, buffers } = await gather(segments, executor, signal)
+  // Awaited here: the slot is given back at the end of this block.
+  return await executor.pool.run({ kind: 'decode', pieces, size }, buffers, signal)
 }
 
 /**
@@ -176,19 +192,23 @@ export class Sources {
 
   /** Bytes that are here already; the task takes them over. */
   buffer(bytes: Uint8Array): Part {
-    return this.#reads.push(Promise.resolve(bytes)) - 1
+    const buffer = this.#reads.push(Promise.resolve(bytes)) - 1
+    return { buffer, from: 0, start: 0, end: bytes.length, check: null }
   }
 
   /** How the task names the bytes of a span; reading them begins here where the worker cannot do it. */
   part({ blob, start, end }: Span): Part {
+    const sums = this.#executor.sumsOf(blob)
+    const check = sums && { blob, ...coveringBlocks(sums, start, end) }
     const path = this.#executor.locate(blob)
-    if (path !== null) return { path, start, end }
-    const empty = start === end
-    const read = empty
-      ? Promise.resolve(new Uint8Array(0))
-      : this.#executor.read({ blob, start, end }, this.#signal)
+    if (path !== null) return { path, start, end, check }
+    const run = check ?? { start, end }
+    const read =
+      run.start === run.end
+        ? Promise.resolve(new Uint8Array(0))
+        : this.#executor.read({ blob, start: run.start, end: run.end }, this.#signal)
     read.catch(() => {})
-    return this.#reads.push(read) - 1
+    return { buffer: this.#reads.push(read) - 1, from: run.start, start, end, check }
   }
 
   /** The buffers that go with the task. */

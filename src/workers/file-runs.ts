@@ -1,5 +1,7 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
-import type { FileRun } from './tasks.ts'
+import { badBlocks } from '../codec/index.ts'
+import { BlockError } from './block-error.ts'
+import type { BlockFault, Check, FileRun } from './tasks.ts'
 
 /** A file that a worker could not read or write. `code` is the system's, or `short` where it ended too early. */
 export class FileError extends Error {
@@ -14,6 +16,12 @@ export class FileError extends Error {
   }
 }
 
+/** What a worker reads with: room for the bytes, and what their checksums are taken with. */
+export interface ReadingMachine {
+  readonly arena: Uint8Array
+  checksum(bytes: Uint8Array): bigint
+}
+
 /** Taken bytes begin at multiples of this. */
 const ALIGNMENT = 64
 /** Files that a worker keeps open. */
@@ -25,12 +33,12 @@ const KEPT = 32
  */
 export class FileRuns {
   readonly #open = new Map<string, number>()
-  readonly #arena: Uint8Array
+  readonly #machine: ReadingMachine
   #used = 0
 
-  /** Reads into `arena` while there is room in it, and into fresh memory where there is none. */
-  constructor(arena: Uint8Array) {
-    this.#arena = arena
+  /** Reads into the machine's arena while there is room in it, and into fresh memory where there is none. */
+  constructor(machine: ReadingMachine) {
+    this.#machine = machine
   }
 
   /** How much is in use: give it to {@link release} to give up what was taken and read since. */
@@ -43,24 +51,19 @@ export class FileRuns {
     this.#used = mark
   }
 
-  /** The bytes of a run, valid until they are released. @throws FileError */
-  read({ path, start, end }: FileRun): Uint8Array {
-    const bytes = this.take(end - start)
-    let at = 0
-    while (at < bytes.length) {
-      const read = this.#try(path, 'r', fd =>
-        readSync(fd, bytes, at, bytes.length - at, start + at),
-      )
-      if (read === 0) {
-        throw new FileError(
-          path,
-          'short',
-          `${path}: expected ${end} bytes, it ends at ${start + at}`,
-        )
-      }
-      at += read
+  /** The bytes of a run, checked, valid until they are released. @throws BlockError, FileError where nothing is known of the file */
+  read({ path, start, end, check }: FileRun): Uint8Array {
+    if (!check) return this.#read(path, start, end)
+    const bytes = this.#readBlocks(path, check)
+    this.verify(bytes, check)
+    return bytes.subarray(start - check.start, end - check.start)
+  }
+
+  /** @throws BlockError for the first block of `bytes` that has another checksum */
+  verify(bytes: Uint8Array, check: Check): void {
+    for (const offset of badBlocks(piece => this.#machine.checksum(piece), bytes, check)) {
+      throw new BlockError(check.blob, offset, 'checksum')
     }
-    return bytes
   }
 
   /** Writes all of `bytes` from byte `position` of an existing file on. @throws FileError */
@@ -76,10 +79,37 @@ export class FileRuns {
   take(size: number): Uint8Array {
     // Kernels work on whole vectors.
     const room = Math.ceil(size / ALIGNMENT) * ALIGNMENT
+    const { arena } = this.#machine
     // It is rare, and what was taken before keeps the memory that it is in.
-    if (this.#used + room > this.#arena.length) return new Uint8Array(size)
-    const bytes = this.#arena.subarray(this.#used, this.#used + size)
+    if (this.#used + room > arena.length) return new Uint8Array(size)
+    const bytes = arena.subarray(this.#used, this.#used + size)
     this.#used += room
+    return bytes
+  }
+
+  #readBlocks(path: string, { blob, start, end }: Check): Uint8Array {
+    try {
+      return this.#read(path, start, end)
+    } catch (error) {
+      const why = error instanceof FileError ? faultOf(error) : null
+      if (why === null) throw error
+      throw new BlockError(blob, start, why, { cause: error })
+    }
+  }
+
+  #read(path: string, start: number, end: number): Uint8Array {
+    const bytes = this.take(end - start)
+    let at = 0
+    while (at < bytes.length) {
+      const read = this.#try(path, 'r', fd =>
+        readSync(fd, bytes, at, bytes.length - at, start + at),
+      )
+      if (read === 0) {
+        const came = `it ends at ${start + at}`
+        throw new FileError(path, 'short', `${path}: expected ${end} bytes, ${came}`)
+      }
+      at += read
+    }
     return bytes
   }
 
@@ -110,4 +140,11 @@ export class FileRuns {
     this.#open.delete(path)
     closeSync(fd)
   }
+}
+
+/** What an error says of the blob; null for one that says something of the machine. */
+function faultOf({ code }: FileError): BlockFault | null {
+  if (code === 'short') return 'short'
+  if (code === 'ENOENT') return 'missing'
+  return code === 'EIO' ? 'unreadable' : null
 }

@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads'
 import { CodecError } from '../codec/index.ts'
+import { BlockError } from './block-error.ts'
 import { FileError } from './file-runs.ts'
 import type { Piece, ReplyMessage, Results, Task, TaskFailure, TaskMessage } from './tasks.ts'
 
@@ -222,7 +223,8 @@ function transferable(buffers: readonly Uint8Array[]): ArrayBuffer[] {
   return [...whole]
 }
 
-function toError({ message, stack, codec, file }: TaskFailure): Error {
+function toError({ message, stack, codec, file, block }: TaskFailure): Error {
+  if (block) return new BlockError(block.blob, block.offset, block.why)
   if (file) return new FileError(file.path, file.code, message)
   if (codec) {
     // The message already names the offset.

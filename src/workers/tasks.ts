@@ -1,5 +1,6 @@
 import type {
   ByteRun,
+  CheckedRun,
   CodecErrorKind,
   Dtype,
   EncodePass,
@@ -11,15 +12,32 @@ import type {
   Prediction,
 } from '../codec/index.ts'
 
+/** What bytes are checked against before one of them is used: whole blocks of a blob. */
+export interface Check extends CheckedRun {
+  readonly blob: string
+}
+
 /** Bytes `[start, end)` of a file that the worker reads itself. */
 export interface FileRun {
   readonly path: string
   readonly start: number
   readonly end: number
+  /** Of blocks that cover them; null for a file that nothing is known of. */
+  readonly check: Check | null
 }
 
-/** Where bytes are: in a buffer of the task's list, by its index, or in a file. */
-export type Part = number | FileRun
+/** Bytes `[start, end)` of the blob that a buffer of the task's list was read from; the buffer begins at byte `from` of it. */
+export interface BufferRun {
+  readonly buffer: number
+  readonly from: number
+  readonly start: number
+  readonly end: number
+  /** Of the whole buffer. */
+  readonly check: Check | null
+}
+
+/** Where bytes are. */
+export type Part = FileRun | BufferRun
 
 /** What one piece of output is made of: see `Segment`. */
 export type Piece =
@@ -176,6 +194,9 @@ export interface TaskMessage {
   readonly buffers: readonly Uint8Array[]
 }
 
+/** Why a block cannot be used: other bytes, too few of them, no blob at all, or a disk that cannot read it. */
+export type BlockFault = 'checksum' | 'short' | 'missing' | 'unreadable'
+
 /** A failure as it crosses the thread: a CodecError keeps its fields. */
 export interface TaskFailure {
   readonly message: string
@@ -183,6 +204,8 @@ export interface TaskFailure {
   readonly codec: { kind: CodecErrorKind; rule: string; offset: number | null } | null
   /** Of a file that could not be read or written: the system's code, or `short` if it ended too early. */
   readonly file: { path: string; code: string } | null
+  /** Of a blob with a bad block: see `BlockError`. */
+  readonly block: { blob: string; offset: number; why: BlockFault } | null
 }
 
 export type ReplyMessage =

@@ -8,6 +8,7 @@ import {
   loadDelta,
   runPass,
 } from '../codec/index.ts'
+import { BlockError } from './block-error.ts'
 import { FileError, FileRuns } from './file-runs.ts'
 import { FrameBench } from './frame-bench.ts'
 import type {
@@ -42,7 +43,7 @@ export class Workbench {
   constructor(tools: LosslessTools) {
     const { machine } = tools
     this.#machine = machine
-    this.#files = new FileRuns(machine.arena)
+    this.#files = new FileRuns(machine)
     this.#frames = new FrameBench(tools, this.#files)
   }
 
@@ -158,10 +159,14 @@ export class Workbench {
 /** An error as plain data: see {@link TaskFailure}. */
 export function toFailure(error: unknown): TaskFailure {
   const { message, stack } = error instanceof Error ? error : new Error(String(error))
-  const plain = { message, stack, codec: null, file: null }
+  const plain = { message, stack, codec: null, file: null, block: null }
   if (error instanceof CodecError) {
     const { kind, rule, offset } = error
     return { ...plain, codec: { kind, rule, offset } }
+  }
+  if (error instanceof BlockError) {
+    const { blob, offset, why } = error
+    return { ...plain, block: { blob, offset, why } }
   }
   if (error instanceof FileError) {
     const { path, code } = error

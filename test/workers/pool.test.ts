@@ -12,6 +12,9 @@ const frame = (count: number): Frame => ({
   store: 'F32',
 })
 
+/** All of the first buffer of a task. */
+const all = (end: number) => ({ buffer: 0, from: 0, start: 0, end, check: null })
+
 /** A task that widens `count` bf16 values, the first of its buffers. */
 const widening = (count: number) =>
   ({
@@ -20,7 +23,7 @@ const widening = (count: number) =>
       {
         kind: 'frame',
         frame: frame(count),
-        source: [{ kind: 'copy', part: 0, size: count * 2 }],
+        source: [{ kind: 'copy', part: all(count * 2), size: count * 2 }],
         parts: [],
         slice: { start: 0, end: count * 4 },
       },
@@ -78,6 +81,8 @@ t.test('a hash lives in one worker, and many may be open at once', async t => {
     pool,
     slots: new Slots(4),
     locate: () => null,
+    sumsOf: () => null,
+    failed: async () => false,
     read: async ({ start, end }: { start: number; end: number }) =>
       new Uint8Array(blob.subarray(start, end)),
   }
@@ -98,7 +103,9 @@ t.test('a worker reads a local file itself, and says which one failed it', async
   const folder = t.testdir({ file: Buffer.from(bf16([1, 2, 3])) })
   const read = (path: string, end: number) => {
     const count = (end - 2) / 2
-    const source = [{ kind: 'copy' as const, part: { path, start: 2, end }, size: count * 2 }]
+    const source = [
+      { kind: 'copy' as const, part: { path, start: 2, end, check: null }, size: count * 2 },
+    ]
     const slice = { start: 0, end: count * 4 }
     const pieces = [{ kind: 'frame' as const, frame: frame(count), source, parts: [], slice }]
     return pool.run({ kind: 'decode', pieces, size: count * 4 }, [])

@@ -1,0 +1,78 @@
+/** Stored bytes are read back in blocks of this size, each with a checksum: long enough to cost nothing, short enough to read a few more. */
+export const BLOCK_BYTES = 65_536
+
+/** What the bytes of a blob are checked against: its size, and the xxh64 of each of its blocks, the last one shorter. */
+export interface BlockSums {
+  readonly size: number
+  readonly sums: BigUint64Array
+}
+
+/** Whole blocks of a blob, bytes `[start, end)`, and their checksums. Plain data: it crosses to a worker as it is. */
+export interface CheckedRun {
+  readonly start: number
+  readonly end: number
+  readonly sums: BigUint64Array
+}
+
+/** The blocks that cover bytes `[start, end)` of a blob; none for an empty range. */
+export function coveringBlocks({ size, sums }: BlockSums, start: number, end: number): CheckedRun {
+  if (start >= end) return { start, end: start, sums: new BigUint64Array(0) }
+  const first = Math.floor(start / BLOCK_BYTES)
+  const last = Math.ceil(end / BLOCK_BYTES)
+  return {
+    start: first * BLOCK_BYTES,
+    end: Math.min(last * BLOCK_BYTES, size),
+    // A copy of its own: a view would take the whole list with it to another thread.
+    sums: sums.slice(first, last),
+  }
+}
+
+/** The blocks of a run whose bytes have another checksum: their first bytes, as offsets in the blob. */
+export function* badBlocks(
+  checksum: (bytes: Uint8Array) => bigint,
+  bytes: Uint8Array,
+  { start, sums }: CheckedRun,
+): Generator<number> {
+  for (let i = 0; i < sums.length; i++) {
+    const at = i * BLOCK_BYTES
+    if (checksum(bytes.subarray(at, at + BLOCK_BYTES)) !== sums[i]) yield start + at
+  }
+}
+
+/** Takes the checksums of a blob's blocks while its bytes pass, in pieces of any size. */
+export class BlockSummer {
+  readonly #checksum: (bytes: Uint8Array) => bigint
+  readonly #open = new Uint8Array(BLOCK_BYTES)
+  #filled = 0
+  #size = 0
+  readonly #sums: bigint[] = []
+
+  constructor(checksum: (bytes: Uint8Array) => bigint) {
+    this.#checksum = checksum
+  }
+
+  push(bytes: Uint8Array): void {
+    this.#size += bytes.length
+    for (let at = 0; at < bytes.length; ) {
+      const piece = bytes.subarray(at, at + BLOCK_BYTES - this.#filled)
+      at += piece.length
+      if (piece.length === BLOCK_BYTES) {
+        this.#sums.push(this.#checksum(piece))
+        continue
+      }
+      this.#open.set(piece, this.#filled)
+      this.#filled += piece.length
+      if (this.#filled === BLOCK_BYTES) this.#close()
+    }
+  }
+
+  end(): BlockSums {
+    if (this.#filled > 0) this.#close()
+    return { size: this.#size, sums: BigUint64Array.from(this.#sums) }
+  }
+
+  #close(): void {
+    this.#sums.push(this.#checksum(this.#open.subarray(0, this.#filled)))
+    this.#filled = 0
+  }
+}

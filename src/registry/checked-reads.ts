@@ -1,0 +1,42 @@
+import { type BlockSums, badBlocks, coveringBlocks, type Span } from '../codec/index.ts'
+import { RegistryError } from '../errors.ts'
+import { BlockError } from '../workers/block-error.ts'
+import type { Executor } from '../workers/execute.ts'
+import { tools } from '../workers/tools.ts'
+
+type Sums = ReadonlyMap<string, BlockSums>
+
+/** An executor that checks every byte it reads against `sums`. What none of them has is never read: that would be a fault of ours. */
+export function withSums(executor: Executor, ...sums: readonly Sums[]): Executor {
+  return {
+    ...executor,
+    sumsOf: blob => {
+      for (const known of sums) {
+        const found = known.get(blob)
+        if (found) return found
+      }
+      throw new RegistryError('internal', `nothing is known to check blob ${blob} against`)
+    },
+  }
+}
+
+/** The bytes of a span, read and checked by this thread: for what is small. Rejects as `executor.read`, and with BlockError. */
+export async function readChecked(
+  executor: Executor,
+  { blob, start, end }: Span,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
+  const { machine } = tools()
+  const run = coveringBlocks(executor.sumsOf(blob)!, start, end)
+  for (;;) {
+    try {
+      const bytes = await executor.read({ blob, start: run.start, end: run.end }, signal)
+      for (const offset of badBlocks(piece => machine.checksum(piece), bytes, run)) {
+        throw new BlockError(blob, offset, 'checksum')
+      }
+      return bytes.subarray(start - run.start, end - run.start)
+    } catch (error) {
+      if (!(await executor.failed(error))) throw error
+    }
+  }
+}
