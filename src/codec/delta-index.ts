@@ -70,6 +70,18 @@ export interface DeltaIndexV1 {
   readonly tensors: readonly DeltaTensor[]
 }
 
+/** Where the arrays of a tensor are in the `.wdelta`, without their record headers and without the two scalars of int4. */
+export function arraysOf(tensor: DeltaTensor): ArrayRange[] {
+  switch (tensor.strategy) {
+    case 'int4':
+      return [tensor.outlierIdx, tensor.outlierVals, tensor.packed]
+    case 'sparse':
+      return [tensor.indices, tensor.values]
+    case 'quantized':
+      return [tensor.scales, tensor.packedSigns]
+  }
+}
+
 /** The tensor of the parent that predicts one of a lossless delta. */
 export interface LosslessSource {
   readonly name: string

@@ -11,12 +11,23 @@ const MANIFEST = 'manifest'
  */
 export class Damages {
   readonly #catalog: Catalog
+  readonly #bad: Set<string>
   /** What is read in place of a bad blob. */
   readonly #standIns = new Map<string, string>()
   #badBlocks = 0
 
-  constructor(catalog: Catalog) {
+  private constructor(catalog: Catalog, bad: Iterable<string>) {
     this.#catalog = catalog
+    this.#bad = new Set(bad)
+  }
+
+  /** What the catalog knows of bad blocks. Rejects with what it does. */
+  static async open(catalog: Catalog): Promise<Damages> {
+    const bad = await catalog.damagedBlobs()
+    return new Damages(
+      catalog,
+      bad.map(({ key }) => key),
+    )
   }
 
   /** Bad blocks that were met since the start, each as often as it was read. */
@@ -44,6 +55,7 @@ export class Damages {
   /** Marks a blob with a bad block at `offset`, and the models that cannot do without it. */
   async mark(key: string, offset: number): Promise<void> {
     const at = new Date().toISOString()
+    this.#bad.add(key)
     await this.#catalog.setBlobDamage(key, { offset, at })
     for (const owner of await this.#catalog.modelsOf(key)) {
       const damage = { file: fileOf(owner, key), offset, at }
@@ -55,6 +67,7 @@ export class Damages {
 
   /** A blob was read as a whole, and is as it was stored. */
   async clear(key: string): Promise<void> {
+    if (!this.#bad.delete(key)) return
     await this.#catalog.setBlobDamage(key, null)
     this.#standIns.delete(key)
   }

@@ -1,9 +1,4 @@
-import {
-  type ArrayRange,
-  type DeltaTensor,
-  type LosslessIndex,
-  losslessStorage,
-} from '../codec/index.ts'
+import { arraysOf, type DeltaTensor, type LosslessIndex, losslessStorage } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import type { OpenedModel } from './opened-models.ts'
 import type { InspectedTensor, Inspection } from './registry.ts'
@@ -54,15 +49,4 @@ function inspectLossless(index: LosslessIndex): Pick<Inspection, 'tensors' | 'en
 /** Bytes of a tensor's arrays in the `.wdelta`, without their record headers. */
 function arrayBytes(tensor: DeltaTensor): number {
   return arraysOf(tensor).reduce((sum, { start, end }) => sum + end - start, 0)
-}
-
-function arraysOf(tensor: DeltaTensor): ArrayRange[] {
-  switch (tensor.strategy) {
-    case 'int4':
-      return [tensor.outlierIdx, tensor.outlierVals, tensor.packed]
-    case 'sparse':
-      return [tensor.indices, tensor.values]
-    case 'quantized':
-      return [tensor.scales, tensor.packedSigns]
-  }
 }

@@ -16,6 +16,7 @@ import { publishDelta } from './publish-delta.ts'
 import { publishFiles } from './publish-files.ts'
 import { findRef } from './refs.ts'
 import type { Model, Registry } from './registry.ts'
+import { scrub } from './scrub.ts'
 import { sweep } from './sweep.ts'
 import { authenticate, createToken, toToken } from './tokens.ts'
 import { translated } from './translate.ts'
@@ -35,14 +36,20 @@ const SLOTS_PER_WORKER = 2
  */
 export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Promise<Registry> {
   const started = new Date()
-  const damages = new Damages(catalog)
-  const executor: Executor = {
+  const damages = await Damages.open(catalog)
+  const direct: Executor = {
     pool,
-    read: readFrom(blobs, damages),
-    locate: blob => blobs.locate(damages.standIn(blob)),
+    read: readFrom(blobs, key => key),
+    locate: blob => blobs.locate(blob),
     sumsOf: () => null,
-    failed: error => damages.failed(error),
+    failed: async () => false,
     slots: new Slots(pool.size * SLOTS_PER_WORKER),
+  }
+  const executor: Executor = {
+    ...direct,
+    read: readFrom(blobs, key => damages.standIn(key)),
+    locate: blob => direct.locate(damages.standIn(blob)),
+    failed: error => damages.failed(error),
   }
   const pins = new Pins()
   const claims = new Claims()
@@ -100,6 +107,9 @@ export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Prom
         const stats = await catalog.stats()
         return { ...stats, savedBytes: stats.logicalBytes - stats.storedBytes }
       }),
+    scrub: options =>
+      translated(() => scrub({ catalog, executor: direct, models, damages }, options)),
+    badBlocks: () => damages.badBlocks,
     sweep: ({ dryRun }) => translated(() => sweep({ catalog, blobs, pins, started }, dryRun)),
     createToken: options => translated(() => createToken(catalog, options)),
     listTokens: () => translated(async () => (await catalog.listTokens()).map(toToken)),
@@ -109,11 +119,11 @@ export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Prom
   }
 }
 
-/** Reads through the blob store. A blob that lacks bytes is a bad one, like one that has others. */
-function readFrom(blobs: BlobStore, damages: Damages): Executor['read'] {
+/** Reads the blob that `resolve` names. One that lacks bytes is a bad one, like one that has others. */
+function readFrom(blobs: BlobStore, resolve: (key: string) => string): Executor['read'] {
   return async ({ blob, start, end }, signal) => {
     try {
-      return await blobs.read(damages.standIn(blob), { start, end }, signal)
+      return await blobs.read(resolve(blob), { start, end }, signal)
     } catch (error) {
       const { code } = error as RegistryError
       if (code === 'blob-missing') throw new BlockError(blob, start, 'missing', { cause: error })

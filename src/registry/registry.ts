@@ -133,9 +133,33 @@ export interface SweepReport {
   readonly bytes: number
 }
 
+/** Bad bytes of a model: `[offset, offset + bytes)` of what `file` is stored in. */
+export interface ScrubFinding {
+  readonly model: string
+  readonly name: string
+  readonly revision: string
+  /** The path of a file, the name under which a client downloads the delta, or `manifest`. */
+  readonly file: string
+  /** Tensors that have bytes there; none where a header, an index or a side file is bad. */
+  readonly tensors: readonly string[]
+  readonly offset: number
+  readonly bytes: number
+  readonly why: 'checksum' | 'short' | 'missing' | 'unreadable'
+  /** The key in the blob store. */
+  readonly blob: string
+}
+
+export interface ScrubReport {
+  readonly blobs: number
+  readonly bytes: number
+  readonly damaged: readonly ScrubFinding[]
+  /** Models that were marked as damaged and that are sound. */
+  readonly cleared: readonly string[]
+}
+
 /**
  * The domain: all that http, hub and tests see. `ref` is a model's id (40 lowercase hex digits), `namespace/name` or
- * `namespace/name@revision`. Every method rejects with RegistryError and nothing else.
+ * `namespace/name@revision`. Every promise rejects with RegistryError and nothing else.
  */
 export interface Registry {
   /** `POST /models`. Resolves once the model is durable, visible and proven to reconstruct. */
@@ -177,6 +201,10 @@ export interface Registry {
     savedBytes: number
   }>
   sweep(options: { dryRun: boolean }): Promise<SweepReport>
+  /** Reads and checks everything; see `ScrubReport`. `bytesPerSecond` undefined: as fast as it goes. */
+  scrub(options: { signal: AbortSignal; bytesPerSecond?: number | undefined }): Promise<ScrubReport>
+  /** Bad blocks that were met since the start, each as often as it was read. */
+  badBlocks(): number
   createToken(options: {
     name: string
     scope: Scope

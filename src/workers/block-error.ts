@@ -1,4 +1,4 @@
-import type { BlockFault } from './tasks.ts'
+import type { BadBlock, BlockFault } from './tasks.ts'
 
 const WHAT: Readonly<Record<BlockFault, string>> = {
   checksum: 'has another checksum than when it was stored',
@@ -8,7 +8,7 @@ const WHAT: Readonly<Record<BlockFault, string>> = {
 }
 
 /** A block of a blob that is not what was stored. `offset` is its first byte, as far as it is known. */
-export class BlockError extends Error {
+export class BlockError extends Error implements BadBlock {
   override readonly name = 'BlockError'
   readonly blob: string
   readonly offset: number

@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { badBlocks } from '../codec/index.ts'
 import { BlockError } from './block-error.ts'
-import type { BlockFault, Check, FileRun } from './tasks.ts'
+import type { BadBlock, BlockFault, Check, FileRun } from './tasks.ts'
 
 /** A file that a worker could not read or write. `code` is the system's, or `short` where it ended too early. */
 export class FileError extends Error {
@@ -61,8 +61,25 @@ export class FileRuns {
 
   /** @throws BlockError for the first block of `bytes` that has another checksum */
   verify(bytes: Uint8Array, check: Check): void {
-    for (const offset of badBlocks(piece => this.#machine.checksum(piece), bytes, check)) {
-      throw new BlockError(check.blob, offset, 'checksum')
+    const [first] = this.badBlocksOf(bytes, check)
+    if (first) throw new BlockError(first.blob, first.offset, first.why)
+  }
+
+  /** The blocks of `bytes` that have another checksum. */
+  badBlocksOf(bytes: Uint8Array, check: Check): BadBlock[] {
+    const { blob } = check
+    const found = badBlocks(piece => this.#machine.checksum(piece), bytes, check)
+    return Array.from(found, offset => ({ blob, offset, why: 'checksum' }))
+  }
+
+  /** The bad blocks of a run that has a check. @throws FileError for a fault of the machine */
+  badBlocks({ path, check }: FileRun): BadBlock[] {
+    try {
+      return this.badBlocksOf(this.#readBlocks(path, check!), check!)
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error
+      const { blob, offset, why } = error
+      return [{ blob, offset, why }]
     }
   }
 

@@ -13,6 +13,7 @@ import {
 } from '../codec/index.ts'
 import type { FileRuns } from './file-runs.ts'
 import type {
+  BadBlock,
   FrameParts,
   LosslessJob,
   LosslessRecord,
@@ -21,6 +22,7 @@ import type {
   Part,
   Piece,
   TunedFrame,
+  VerifyTask,
 } from './tasks.ts'
 
 type LosslessPiece = Extract<Piece, { kind: 'lossless' }>
@@ -72,6 +74,16 @@ export class FrameBench {
       start += length
     }
     return { records, bytes }
+  }
+
+  /** Every bad block of the parts. @throws FileError for a fault of the machine */
+  verify({ parts }: VerifyTask, buffers: Buffers): BadBlock[] {
+    return parts.flatMap(part => {
+      this.#files.release()
+      return 'path' in part
+        ? this.#files.badBlocks(part)
+        : this.#files.badBlocksOf(buffers[part.buffer]!, part.check!)
+    })
   }
 
   #encodeOne({ dtype, size, tuned, prediction }: LosslessJob, buffers: Buffers) {

@@ -144,6 +144,19 @@ export interface DigestsTask {
   readonly tensors: readonly (readonly Piece[])[]
 }
 
+/** Check the blocks of parts, each of which has a check, and use none of their bytes. */
+export interface VerifyTask {
+  readonly kind: 'verify'
+  readonly parts: readonly Part[]
+}
+
+/** A block that is not what was stored: see `BlockError`. */
+export interface BadBlock {
+  readonly blob: string
+  readonly offset: number
+  readonly why: BlockFault
+}
+
 export interface Comparison {
   /** Sum of squared differences between the reconstruction and the upload, over finite values. */
   readonly squaredError: number
@@ -171,6 +184,7 @@ export type Task =
   | LosslessTask
   | CompareTask
   | DigestsTask
+  | VerifyTask
   | HashTask
 
 /** What each kind of task gives back. */
@@ -184,6 +198,7 @@ export interface Results {
   readonly compare: Comparison
   /** 32 bytes for each tensor. */
   readonly digests: readonly Uint8Array[]
+  readonly verify: readonly BadBlock[]
   /** Hex digest, or empty while the session goes on. */
   readonly hash: string
 }
@@ -205,7 +220,7 @@ export interface TaskFailure {
   /** Of a file that could not be read or written: the system's code, or `short` if it ended too early. */
   readonly file: { path: string; code: string } | null
   /** Of a blob with a bad block: see `BlockError`. */
-  readonly block: { blob: string; offset: number; why: BlockFault } | null
+  readonly block: BadBlock | null
 }
 
 export type ReplyMessage =

@@ -73,6 +73,8 @@ export class Workbench {
         return { value: this.#compare(task, buffers), transfer: [] }
       case 'digests':
         return { value: this.#digests(task, buffers), transfer: [] }
+      case 'verify':
+        return { value: this.#frames.verify(task, buffers), transfer: [] }
       case 'hash':
         return { value: this.#hash(task, buffers), transfer: [] }
     }

@@ -1,4 +1,5 @@
 import {
+  arraysOf,
   type DeltaIndex,
   type DeltaTensor,
   type EncodingUse,
@@ -96,18 +97,8 @@ function describeTensor(tensor: DeltaTensor) {
 
 /** Bytes of a tensor's arrays, without their record headers. */
 function storedBytes(tensor: DeltaTensor): number {
-  const length = ({ start, end }: { start: number; end: number }) => end - start
-  switch (tensor.strategy) {
-    case 'int4': {
-      const float16Scalars = 4
-      const { outlierIdx, outlierVals, packed } = tensor
-      return length(outlierIdx) + length(outlierVals) + length(packed) + float16Scalars
-    }
-    case 'sparse':
-      return length(tensor.indices) + length(tensor.values)
-    case 'quantized':
-      return length(tensor.scales) + length(tensor.packedSigns)
-  }
+  const float16Scalars = tensor.strategy === 'int4' ? 4 : 0
+  return arraysOf(tensor).reduce((sum, { start, end }) => sum + end - start, float16Scalars)
 }
 
 /** Millions of bytes with two digits. */
