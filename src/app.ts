@@ -62,6 +62,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   const { registry, auth, maxUploadBytes, logger, draining = () => false } = deps
   const { headersMs, idleMs, lingerMs, leastRate } = { ...TIMEOUTS, ...deps.timeouts }
   const metrics = createMetrics()
+  metrics.watchBadBlocks(() => registry.badBlocks())
   const uploads = { maxUploadBytes, leastRate }
   const routes: RouteDeps = { registry, auth, metrics, uploads, draining }
   const broken = clientErrors()

@@ -30,6 +30,13 @@ export interface Config {
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
   /** How long requests may go on after SIGTERM, milliseconds. */
   readonly drainMs: number
+  readonly upkeep: {
+    /** What an upload left is not swept before it is so old, milliseconds. */
+    readonly sweepGraceMs: number
+    readonly sweepEveryMs: number
+    /** What a scrub in the background reads in a second; 0 for none. */
+    readonly scrubBytesPerSecond: number
+  }
   /** How long a client may take; what is not named here is not for the environment to decide. */
   readonly timeouts: {
     /** Between two bytes in either direction, milliseconds; uploads have `leastRate` instead. */
@@ -50,6 +57,8 @@ export class ConfigError extends Error {
 }
 
 const TEBIBYTE = 2 ** 40
+/** Between two sweeps of the process itself: what an upload left costs nothing but space. */
+const SWEEP_EVERY_MS = 3_600_000
 /** What the rate of an upload is measured over: a short pause of a client is no reason to cut it off. */
 const RATE_WINDOW_MS = 30_000
 /** Without them no bucket can be opened. */
@@ -81,6 +90,9 @@ const SCHEMA = z.object({
   MAX_UPLOAD_BYTES: integer(1, Number.MAX_SAFE_INTEGER).default(TEBIBYTE),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DRAIN_SECONDS: integer(0, 3600).default(30),
+  // Longer than any pause of an upload that goes on.
+  SWEEP_GRACE_SECONDS: integer(0, 31_536_000).default(3600),
+  SCRUB_BYTES_PER_SECOND: integer(0, TEBIBYTE).default(0),
   // Slower than any link that a model is uploaded over, faster than a client that only wants to hold a connection.
   UPLOAD_MIN_BYTES_PER_SECOND: integer(1, TEBIBYTE).default(16 * 1024),
   SOCKET_TIMEOUT_SECONDS: integer(1, 86_400).default(120),
@@ -137,6 +149,11 @@ function toConfig(data: Environment): Config {
     maxUploadBytes: data.MAX_UPLOAD_BYTES,
     logLevel: data.LOG_LEVEL,
     drainMs: data.DRAIN_SECONDS * 1000,
+    upkeep: Object.freeze({
+      sweepGraceMs: data.SWEEP_GRACE_SECONDS * 1000,
+      sweepEveryMs: SWEEP_EVERY_MS,
+      scrubBytesPerSecond: data.SCRUB_BYTES_PER_SECOND,
+    }),
     timeouts: Object.freeze({
       idleMs: data.SOCKET_TIMEOUT_SECONDS * 1000,
       leastRate: Object.freeze(leastRate),

@@ -31,21 +31,20 @@ const { buildApp } = await import('./app.ts')
 const { openSqliteCatalog } = await import('./catalog/sqlite-catalog.ts')
 const { ConfigError, readConfig } = await import('./config.ts')
 const { RegistryError } = await import('./errors.ts')
+const { rebuildCatalog } = await import('./registry/adopt.ts')
 const { openRegistry } = await import('./registry/open-registry.ts')
+const { startUpkeep } = await import('./upkeep.ts')
 const { openFolderBlobStore } = await import('./storage/folder-blob-store.ts')
 const { openPool } = await import('./workers/pool.ts')
 type Config = ReturnType<typeof readConfig>
 type Registry = Awaited<ReturnType<typeof openRegistry>>
+type Adoption = Awaited<ReturnType<typeof rebuildCatalog>>
 
-try {
-  await start(readConfig(process.env))
-} catch (error) {
-  if (!(error instanceof ConfigError)) throw error
-  process.stderr.write(`${error.message}\n`)
-  process.exit(1)
-}
+if (import.meta.main) await serve()
 
-async function start(config: Config): Promise<void> {
+/** Runs the registry until a signal ends it; its exit code is 1 if it cannot start. */
+export async function serve(): Promise<void> {
+  const config = configure()
   const logger = pino({
     level: config.logLevel,
     redact: ['req.headers.authorization', 'headers.authorization'],
@@ -53,7 +52,8 @@ async function start(config: Config): Promise<void> {
   const parts = new AsyncDisposableStack()
   let draining = false
   try {
-    const registry = await openParts(config, parts)
+    const registry = await openParts(config, parts, logger)
+    parts.use(startUpkeep(registry, config.upkeep, logger))
     const auth = await openAuth(config, registry, logger)
     const app = await buildApp({
       registry,
@@ -85,9 +85,41 @@ async function start(config: Config): Promise<void> {
   }
 }
 
+/**
+ * Makes a lost catalog again from the blob store that the environment names, with no server running, and tells what it found. Rejects
+ * with RegistryError `catalog-failed` for a catalog that has models.
+ */
+export async function rebuild(): Promise<Adoption> {
+  const config = configure()
+  await using parts = new AsyncDisposableStack()
+  return rebuildCatalog(await openStores(config, parts))
+}
+
+/** The environment's configuration; the process ends where it cannot be used. */
+function configure(): Config {
+  try {
+    return readConfig(process.env)
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    process.stderr.write(`${error.message}\n`)
+    process.exit(1)
+  }
+}
+
 /** Opens what the registry stands on; `parts` closes it again, last opened first. */
-async function openParts(config: Config, parts: AsyncDisposableStack): Promise<Registry> {
-  const { dataDir, storage, workers } = config
+async function openParts(
+  config: Config,
+  parts: AsyncDisposableStack,
+  log: Logger,
+): Promise<Registry> {
+  const { dataDir, workers, upkeep } = config
+  const stores = await openStores(config, parts)
+  const pool = parts.use(await openPool({ workers }))
+  const { sweepGraceMs } = upkeep
+  return openRegistry({ ...stores, pool, scratch: dataDir, sweepGraceMs, log })
+}
+
+async function openStores({ dataDir, storage }: Config, parts: AsyncDisposableStack) {
   if (storage.kind !== 'folder') {
     throw new RegistryError('not-implemented', 'STORAGE=s3 is not there yet')
   }
@@ -96,8 +128,7 @@ async function openParts(config: Config, parts: AsyncDisposableStack): Promise<R
   parts.defer(() => catalog.close())
   const blobs = await openFolderBlobStore(dataDir)
   parts.defer(() => blobs.close())
-  const pool = parts.use(await openPool({ workers }))
-  return openRegistry({ catalog, blobs, pool })
+  return { catalog, blobs }
 }
 
 /** Who may come in. The first start with tokens leaves an admin token in a file: nobody could create one otherwise. */

@@ -15,8 +15,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   registry: ['codec', 'workers', 'errors.ts', 'storage', 'catalog'],
   http: ['registry', 'errors.ts'],
   'app.ts': ['http', 'registry', 'errors.ts', 'config.ts'],
+  'upkeep.ts': ['registry'],
   'main.ts': [
     'app.ts',
+    'upkeep.ts',
     'http',
     'registry',
     'catalog',
@@ -36,8 +38,8 @@ const RESERVED: readonly { readonly to: readonly string[]; readonly words: RegEx
   { to: ['http', 'app.ts', 'main.ts'], words: /\bfrom '(fastify|@fastify)\b/ },
 ]
 
-/** The one import against the map: `wdelta serve` runs the server's own process, and loads it when it is asked for. */
-const EXCEPTIONS = ['cli/commands/serve.ts -> main.ts']
+/** Imports against the map: the offline commands go through the server's own process, and load it when they are asked for. */
+const EXCEPTIONS = ['cli/commands/rebuild.ts -> main.ts', 'cli/commands/serve.ts -> main.ts']
 
 interface Source {
   readonly path: string

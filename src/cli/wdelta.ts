@@ -23,6 +23,9 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   rm: async () => (await import('./commands/models.ts')).rm,
   token: async () => (await import('./commands/token.ts')).token,
   sweep: async () => (await import('./commands/sweep.ts')).sweep,
+  scrub: async () => (await import('./commands/scrub.ts')).scrub,
+  backup: async () => (await import('./commands/backup.ts')).backup,
+  rebuild: async () => (await import('./commands/rebuild.ts')).rebuild,
 }
 
 const FAILURE = 1

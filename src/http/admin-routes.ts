@@ -1,8 +1,13 @@
+import { closeSignal } from './close-signal.ts'
 import type { HttpApp, RouteDeps } from './http-app.ts'
 import * as schemas from './schemas.ts'
+import { sendContent } from './send-content.ts'
 
-/** Tokens and the sweep. */
-export function adminRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registry'>): void {
+/** Tokens, and the care of what is stored. */
+export function adminRoutes(
+  app: HttpApp,
+  { registry, metrics }: Pick<RouteDeps, 'registry' | 'metrics'>,
+): void {
   const tags = ['admin']
 
   app.post('/tokens', {
@@ -48,5 +53,30 @@ export function adminRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       response: { 200: schemas.sweepReport, default: schemas.failure },
     },
     handler: ({ body }) => registry.sweep({ dryRun: body?.dryRun ?? false }),
+  })
+
+  app.post('/admin/scrub', {
+    schema: {
+      tags,
+      summary: 'Read and check every byte that is stored; takes as long as that does',
+      response: { 200: schemas.scrubReport, default: schemas.failure },
+    },
+    handler: (request, reply) => {
+      // Nothing is sent before it is done.
+      request.raw.socket.setTimeout(0)
+      return registry.scrub({ signal: closeSignal(reply) })
+    },
+  })
+
+  app.get('/admin/backup', {
+    schema: {
+      tags,
+      summary: 'A consistent copy of the catalog, an SQLite file',
+      response: { 200: schemas.binary('An SQLite file'), default: schemas.failure },
+    },
+    handler: async (request, reply) => {
+      await using copy = await registry.backup()
+      return await sendContent(request, reply, copy, { metrics, cacheControl: 'no-store' })
+    },
   })
 }

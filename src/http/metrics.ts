@@ -12,6 +12,8 @@ export interface Metrics {
   readonly received: Counter
   /** Downloads and uploads under way. */
   readonly streams: Gauge<'direction'>
+  /** Bad blocks of stored bytes that were met, as `count` tells them. */
+  watchBadBlocks(count: () => number): void
   /** The Prometheus text format, and its content type. */
   render(): Promise<{ type: string; text: string }>
 }
@@ -53,6 +55,16 @@ export function createMetrics(): Metrics {
       labelNames: ['direction'],
       registers,
     }),
+    watchBadBlocks: count => {
+      new Gauge({
+        name: 'wdelta_bad_blocks',
+        help: 'Bad blocks of stored bytes that were met since the start, each as often as it was read',
+        registers,
+        collect() {
+          this.set(count())
+        },
+      })
+    },
     render: async () => ({ type: register.contentType, text: await register.metrics() }),
   }
 }

@@ -174,6 +174,27 @@ export const sweepReport = z.object({
   bytes,
 })
 
+export const scrubReport = z.object({
+  blobs: bytes.describe('How many were read'),
+  bytes,
+  damaged: z
+    .array(
+      z.object({
+        model: id,
+        name: z.string(),
+        revision: z.string(),
+        file: z.string().describe('A path, the file name of the delta, or `manifest`'),
+        tensors: z.array(z.string()).readonly(),
+        offset: bytes.describe('First bad byte of what the file is stored in'),
+        bytes,
+        why: z.enum(['checksum', 'short', 'missing', 'unreadable']),
+        blob: z.string(),
+      }),
+    )
+    .readonly(),
+  cleared: z.array(id).readonly().describe('Models that were marked and are sound'),
+})
+
 export const refParams = z.object({
   id: ref.describe('A model id, or `namespace/name@revision` percent-encoded as one segment'),
 })

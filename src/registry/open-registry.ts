@@ -5,6 +5,8 @@ import type { BlobStore } from '../storage/blob-store.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { type Executor, Slots } from '../workers/execute.ts'
 import type { Pool } from '../workers/pool.ts'
+import { adoptModels, claimStore } from './adopt.ts'
+import { backup } from './backup.ts'
 import { Clock } from './clock.ts'
 import { deltaContent, fileContent, reconstructContent, tensorContent } from './contents.ts'
 import { Damages } from './damage.ts'
@@ -19,23 +21,38 @@ import type { Model, Registry } from './registry.ts'
 import { scrub } from './scrub.ts'
 import { sweep } from './sweep.ts'
 import { authenticate, createToken, toToken } from './tokens.ts'
+import { leaveTombstone } from './tombstones.ts'
 import { translated } from './translate.ts'
 
 export interface RegistryDeps {
   readonly catalog: Catalog
   readonly blobs: BlobStore
   readonly pool: Pool
+  /** Folder for files of a moment: it has room for a copy of the catalog. */
+  readonly scratch: string
+  /** What an upload left is not swept before it is so old, in milliseconds. */
+  readonly sweepGraceMs?: number | undefined
+  readonly log?: Log | undefined
 }
+
+/** Where the registry tells what no caller hears. */
+export interface Log {
+  info(details: object, message: string): void
+  warn(details: object, message: string): void
+}
+
+const SWEEP_GRACE_MS = 3_600_000
 
 /** Batches under way per worker: one computes while the bytes of the next are read. */
 const SLOTS_PER_WORKER = 2
 
 /**
- * The registry over its parts, after a sweep of what an earlier process left. The caller closes the parts when the registry is no
- * longer used. Rejects with RegistryError if the catalog or the blob store do not answer.
+ * The registry over its parts, after it has taken up what the store has and the catalog lacks, and swept what uploads left. The caller
+ * closes the parts when the registry is no longer used. Rejects with RegistryError if the catalog or the blob store do not answer, or do
+ * not belong together.
  */
-export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Promise<Registry> {
-  const started = new Date()
+export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry> {
+  const { catalog, blobs, pool, scratch, sweepGraceMs: graceMs = SWEEP_GRACE_MS } = registryDeps
   const damages = await Damages.open(catalog)
   const direct: Executor = {
     pool,
@@ -58,7 +75,9 @@ export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Prom
   const clock = new Clock(newest?.createdAt ?? null)
   const deps: PublishDeps = { catalog, blobs, executor, models, pins, claims, clock }
   const open = async (ref: string) => models.open(await findRef(catalog, ref))
-  await translated(() => sweep({ catalog, blobs, pins, started }, false))
+  const spareBefore = await translated(() => takeUp(registryDeps, pins))
+  const sweeping = { catalog, blobs, pins, graceMs, spareBefore }
+  await translated(() => sweep(sweeping, false))
 
   return {
     publishFiles: (options, parts, signal) =>
@@ -83,9 +102,9 @@ export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Prom
       }),
     remove: ref =>
       translated(async () => {
-        const { id } = await findRef(catalog, ref)
-        await catalog.deleteModel(id)
-        models.close(id)
+        const record = await findRef(catalog, ref)
+        await removeModel({ catalog, blobs }, record)
+        models.close(record.id)
       }),
     tensors: ref =>
       translated(async () => {
@@ -110,13 +129,46 @@ export async function openRegistry({ catalog, blobs, pool }: RegistryDeps): Prom
     scrub: options =>
       translated(() => scrub({ catalog, executor: direct, models, damages }, options)),
     badBlocks: () => damages.badBlocks,
-    sweep: ({ dryRun }) => translated(() => sweep({ catalog, blobs, pins, started }, dryRun)),
+    sweep: ({ dryRun }) => translated(() => sweep(sweeping, dryRun)),
+    backup: () => translated(() => backup(catalog, scratch)),
     createToken: options => translated(() => createToken(catalog, options)),
     listTokens: () => translated(async () => (await catalog.listTokens()).map(toToken)),
     revokeToken: id => translated(() => catalog.deleteToken(id)),
     authenticate: token => translated(() => authenticate(catalog, token)),
     ready: () => translated(() => ready(catalog, blobs)),
   }
+}
+
+/**
+ * Adopts the models that the store has and the catalog lacks, and pins what cannot be adopted: it may be all that is left of a model.
+ * Returns the time before which unknown blobs must be spared, null where all manifests could be read.
+ */
+async function takeUp({ catalog, blobs, log }: RegistryDeps, pins: Pins): Promise<Date | null> {
+  const started = new Date()
+  await claimStore({ catalog, blobs })
+  const { models, unadopted } = await adoptModels({ catalog, blobs })
+  for (const { id, name } of models) log?.warn({ id, name }, 'a model was adopted from the store')
+  for (const { manifest, why, blobs: keys } of unadopted) {
+    log?.warn({ manifest, why }, 'a manifest in the store makes no model: it is left alone')
+    for (const key of [manifest, ...(keys ?? [])]) pins.add(key)
+  }
+  return unadopted.some(({ blobs: keys }) => keys === null) ? started : null
+}
+
+/** Deletes a model, and its manifest at once: a catalog that is made again from the store must not find it. */
+async function removeModel(
+  stores: { catalog: Catalog; blobs: BlobStore },
+  record: ModelRecord,
+): Promise<void> {
+  const { catalog, blobs } = stores
+  const { id, manifest } = record
+  await leaveTombstone(stores, record)
+  await catalog.deleteModel(id)
+  // What fails here, the sweep does.
+  await blobs.delete([manifest]).then(
+    () => catalog.forgetBlobs([manifest]),
+    () => {},
+  )
 }
 
 /** Reads the blob that `resolve` names. One that lacks bytes is a bad one, like one that has others. */

@@ -149,6 +149,9 @@ export interface ScrubFinding {
   readonly blob: string
 }
 
+/** An SQLite file of the catalog, to be disposed of when it has been read, or will not be. */
+export interface Backup extends Content, AsyncDisposable {}
+
 export interface ScrubReport {
   readonly blobs: number
   readonly bytes: number
@@ -203,6 +206,8 @@ export interface Registry {
   sweep(options: { dryRun: boolean }): Promise<SweepReport>
   /** Reads and checks everything; see `ScrubReport`. `bytesPerSecond` undefined: as fast as it goes. */
   scrub(options: { signal: AbortSignal; bytesPerSecond?: number | undefined }): Promise<ScrubReport>
+  /** A consistent copy of the catalog as it is now. */
+  backup(): Promise<Backup>
   /** Bad blocks that were met since the start, each as often as it was read. */
   badBlocks(): number
   createToken(options: {

@@ -40,7 +40,7 @@ export interface BlobStore {
   list(prefix: string): AsyncIterable<BlobInfo>
   /** Deletes committed blobs; a key that is not there is no error. */
   delete(keys: readonly string[]): Promise<void>
-  /** Removes what stages of an earlier process left, staged before `before`. Returns what was (or, dry, would be) removed. */
+  /** Removes what stages left that are not under way in this process, staged before `before`. Returns what was (or, dry, would be) removed. */
   sweepStaged(before: Date, dryRun: boolean): Promise<BlobInfo[]>
   close(): Promise<void>
 }

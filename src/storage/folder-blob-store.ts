@@ -33,6 +33,8 @@ export async function openFolderBlobStore(folder: string): Promise<BlobStore> {
 class FolderBlobStore implements BlobStore {
   readonly #folder: string
   readonly #handles = new FileHandles()
+  /** Files of `staged/` that this process has not committed or dropped yet. */
+  readonly #staged = new Set<string>()
   /** Folders of blobs whose own names this process has made durable. */
   readonly #durable = new Map<string, Promise<void>>()
 
@@ -43,16 +45,17 @@ class FolderBlobStore implements BlobStore {
   async stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged> {
     const source = join(this.#folder, STAGED, randomBytes(16).toString('hex'))
     const chunks = body[Symbol.asyncIterator]()
+    this.#staged.add(source)
     try {
       const target = this.#path(key)
       const size = await this.#write(source, chunks, signal)
       return {
         size,
         commit: () => this.#commit(source, target),
-        abort: async () => void (await discard(source)),
+        abort: () => this.#drop(source),
       }
     } catch (error) {
-      await discard(source)
+      await this.#drop(source)
       // The body must be closed whichever side failed; what it says to that adds nothing.
       await chunks.return?.().catch(() => {})
       throw error
@@ -132,7 +135,9 @@ class FolderBlobStore implements BlobStore {
     for (const name of await this.#names(STAGED)) {
       const info = await this.#info(`${STAGED}/${name}`)
       if (!info || info.modified >= before) continue
-      if (dryRun || (await discard(join(this.#folder, info.key)))) swept.push(info)
+      const path = join(this.#folder, info.key)
+      if (this.#staged.has(path)) continue
+      if (dryRun || (await discard(path))) swept.push(info)
     }
     return swept
   }
@@ -166,8 +171,14 @@ class FolderBlobStore implements BlobStore {
       const made = await mkdir(folder, { recursive: true })
       await this.#syncName(folder, made !== undefined)
       await rename(source, target)
+      this.#staged.delete(source)
       await syncFolder(folder)
     })
+  }
+
+  async #drop(source: string): Promise<void> {
+    await discard(source)
+    this.#staged.delete(source)
   }
 
   /** Who finds a folder made waits for its name too: whoever made it, now or before a crash, may not have synced it yet. */

@@ -267,6 +267,61 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     t.equal((await catalog.model(id))!.damaged, null)
   })
 
+  test('a blob with a bad block is not what equal content is taken to be', async (t, catalog) => {
+    const { record, blobs } = model()
+    await catalog.insertModel(record, blobs)
+    const [, bad] = blobs
+    const at = '2026-11-24T10:00:00.000Z'
+    t.strictSame(await catalog.copyOf(bad!.key), bad)
+    await catalog.setBlobDamage(bad!.key, { offset: 2 ** 40, at })
+    await catalog.setBlobDamage(bad!.key, { offset: 0, at: 'later' })
+    await catalog.setBlobDamage(newBlobKey(), { offset: 0, at })
+    t.strictSame(await catalog.damagedBlobs(), [{ ...bad!, offset: 2 ** 40, at }])
+    t.equal(await catalog.findBlob(bad!.sha256, bad!.size), null)
+    t.equal(await catalog.copyOf(bad!.key), null)
+    t.strictSame(await catalog.blob(bad!.key), bad, 'it stays where it is')
+    const again = model()
+    const copy = { ...bad!, key: newBlobKey() }
+    const files = record.files.map(file => ({ ...file, blob: copy.key }))
+    await catalog.insertModel({ ...again.record, files }, [...again.blobs, copy])
+    t.strictSame(await catalog.copyOf(bad!.key), copy)
+    await catalog.setBlobDamage(bad!.key, null)
+    t.strictSame(await catalog.damagedBlobs(), [])
+    t.strictSame(ids(await catalog.modelsOf(bad!.key)), [record.id])
+    t.strictSame(await catalog.modelsOf(newBlobKey()), [])
+    await catalog.setBlobDamage(bad!.key, { offset: 1, at })
+    await catalog.deleteModel(record.id)
+    await catalog.forgetBlobs([bad!.key])
+    t.strictSame(await catalog.damagedBlobs(), [], 'what is forgotten has no damage')
+  })
+
+  test('a revision points at the newest model, in whatever order they come', async (t, catalog) => {
+    const times = [
+      '2026-11-24T10:00:00.001Z',
+      '2026-11-24T10:00:00.003Z',
+      '2026-11-24T10:00:00.002Z',
+    ]
+    const [first, newest] = [
+      await insert(catalog, { createdAt: times[0]! }),
+      await insert(catalog, { createdAt: times[1]! }),
+    ]
+    await insert(catalog, { createdAt: times[2]! })
+    const { name, revision } = first
+    t.equal((await catalog.resolve(name, revision))!.id, newest.id)
+    await catalog.dropRevision(name, revision, newest.createdAt)
+    t.equal((await catalog.resolve(name, revision))!.id, newest.id, 'it is not older than itself')
+    await catalog.dropRevision(name, revision, '2026-11-24T10:00:00.004Z')
+    t.equal(await catalog.resolve(name, revision), null)
+  })
+
+  test('it knows which catalog it is', async (t, catalog) => {
+    const identity = await catalog.identity()
+    t.match(identity, /^[0-9a-f]{32}$/)
+    t.equal(await catalog.identity(), identity)
+    await catalog.setIdentity('0'.repeat(32))
+    t.equal(await catalog.identity(), '0'.repeat(32))
+  })
+
   test('tokens', async (t, catalog) => {
     const [one, two] = [token('1'), token('2', { expiresAt: '2027-01-01T00:00:00.000Z' })]
     await catalog.insertToken(one)

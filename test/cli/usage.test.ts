@@ -14,6 +14,9 @@ const COMMANDS = [
   'rm',
   'token',
   'sweep',
+  'scrub',
+  'backup',
+  'rebuild',
 ]
 
 t.test('bad usage ends with exit code 2 and one line', async t => {
@@ -23,7 +26,9 @@ t.test('bad usage ends with exit code 2 and one line', async t => {
     [],
     ['nope'],
     ['toString'],
-    ['scrub'],
+    ['scour'],
+    ['backup'],
+    ['rebuild', 'now'],
     ['load'],
     ['load', delta],
     ['load', delta, '--base', base],

@@ -35,9 +35,12 @@ export function fakeRegistry(methods: Partial<Registry>): Registry {
   const refuse = (name: string) => async () => {
     throw new RegistryError('internal', `the test did not expect ${name}`)
   }
-  return new Proxy(methods, {
-    get: (target, name) => Reflect.get(target, name) ?? refuse(String(name)),
-  }) as Registry
+  return new Proxy(
+    { badBlocks: () => 0, ...methods },
+    {
+      get: (target, name) => Reflect.get(target, name) ?? refuse(String(name)),
+    },
+  ) as Registry
 }
 
 export const BYTES = Buffer.from(Array.from({ length: 1000 }, (_, i) => i % 251))

@@ -45,7 +45,7 @@ export async function openTestRegistry(t: Teardown, folder = t.testdir()) {
   const catalog = await openSqliteCatalog(join(folder, 'registry.sqlite'))
   sharedPool ??= openPool({ workers: 2 })
   const pool = await sharedPool
-  const registry = await openRegistry({ catalog, blobs, pool })
+  const registry = await openRegistry({ catalog, blobs, pool, scratch: folder, sweepGraceMs: 0 })
   const close = async () => {
     await catalog.close()
     await blobs.close()

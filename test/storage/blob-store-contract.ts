@@ -38,10 +38,16 @@ async function listed(store: BlobStore, prefix = 'blobs/'): Promise<BlobInfo[]> 
   return found
 }
 
-/** The behaviour that every blob store has. `open` gives an empty store, and closes it with the test. */
-export function blobStoreContract(t: TAP, open: (t: Test) => Promise<BlobStore>): void {
-  const test = (name: string, fn: (t: Test, store: BlobStore) => Promise<void>) =>
-    t.test(name, async t => fn(t, await open(t)))
+/** Opens a store once more, as another process would; it is closed with the test. */
+type Reopen = () => Promise<BlobStore>
+
+/** The behaviour that every blob store has. `create` makes an empty one for a test. */
+export function blobStoreContract(t: TAP, create: (t: Test) => Promise<Reopen>): void {
+  const test = (name: string, fn: (t: Test, store: BlobStore, reopen: Reopen) => Promise<void>) =>
+    t.test(name, async t => {
+      const reopen = await create(t)
+      await fn(t, await reopen(), reopen)
+    })
 
   for (const size of [0, 1, 4095, 65_536, 1_048_576, 1_048_577, 5_000_001]) {
     test(`${size} bytes come back as they went in`, async (t, store) => {
@@ -390,21 +396,23 @@ export function blobStoreContract(t: TAP, open: (t: Test) => Promise<BlobStore>)
     }
   })
 
-  test('a sweep takes what was staged before a time, and a dry one only tells', async (t, store) => {
+  test('a sweep takes what an ended process has staged, and a dry one only tells', async (t, store, reopen) => {
     const staged = await store.stage(newBlobKey(), chunks(bytes(1234)))
-    t.strictSame(await store.sweepStaged(new Date(Date.now() - 60_000), false), [])
     const later = new Date(Date.now() + 60_000)
-    const dry = await store.sweepStaged(later, true)
+    t.strictSame(await store.sweepStaged(later, false), [], 'it may still be committed here')
+    const next = await reopen()
+    t.strictSame(await next.sweepStaged(new Date(Date.now() - 60_000), false), [], 'too young')
+    const dry = await next.sweepStaged(later, true)
     t.strictSame(
       dry.map(blob => blob.size),
       [1234],
     )
-    const swept = await store.sweepStaged(later, false)
+    const swept = await next.sweepStaged(later, false)
     t.strictSame(
       swept.map(blob => blob.key),
       dry.map(blob => blob.key),
     )
-    t.strictSame(await store.sweepStaged(later, false), [])
+    t.strictSame(await next.sweepStaged(later, false), [])
     await staged.abort()
   })
 

@@ -7,9 +7,12 @@ import { translateReadError, translateStorageError } from '../../src/storage/sto
 import { blobStoreContract } from './blob-store-contract.ts'
 
 blobStoreContract(t, async test => {
-  const store = await openFolderBlobStore(join(test.testdir(), 'store'))
-  test.teardown(() => store.close())
-  return store
+  const folder = join(test.testdir(), 'store')
+  return async () => {
+    const store = await openFolderBlobStore(folder)
+    test.teardown(() => store.close())
+    return store
+  }
 })
 
 async function* once(bytes: Uint8Array) {

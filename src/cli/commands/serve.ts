@@ -7,6 +7,6 @@ export const serve = command({
   options: {},
   positionals: [0, 0],
   run: async () => {
-    await import('../../main.ts')
+    await (await import('../../main.ts')).serve()
   },
 })

@@ -1,0 +1,54 @@
+import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
+import { blobKey } from '../storage/blob-key.ts'
+import type { BlobStore } from '../storage/blob-store.ts'
+
+/**
+ * What a deleted model leaves behind where its revision pointed at it and older models have the same one: that the revision points at
+ * nothing is in no manifest.
+ */
+interface Tombstone {
+  readonly name: string
+  readonly revision: string
+  readonly createdAt: string
+}
+
+interface Stores {
+  readonly catalog: Catalog
+  readonly blobs: BlobStore
+}
+
+/** Stores the tombstone of a model that is about to be deleted, if it needs one. */
+export async function leaveTombstone(
+  { catalog, blobs }: Stores,
+  model: ModelRecord,
+): Promise<void> {
+  const { id, name, revision, createdAt } = model
+  if ((await catalog.resolve(name, revision))?.id !== id) return
+  const { models } = await catalog.list({ name, revision, limit: 2 })
+  if (models.length < 2) return
+  const tombstone: Tombstone = { name, revision, createdAt }
+  const body = async function* () {
+    yield Buffer.from(JSON.stringify(tombstone))
+  }
+  await (await blobs.stage(blobKey('tombstones', id), body())).commit()
+}
+
+/** Every tombstone in the store. */
+export async function readTombstones(blobs: BlobStore): Promise<(Tombstone & { key: string })[]> {
+  const tombstones: (Tombstone & { key: string })[] = []
+  for await (const { key, size } of blobs.list('tombstones/')) {
+    const bytes = await blobs.read(key, { start: 0, end: size })
+    tombstones.push({ key, ...(JSON.parse(Buffer.from(bytes).toString()) as Tombstone) })
+  }
+  return tombstones
+}
+
+/** Keys of tombstones that say nothing any more: their revision points at something again, or nothing older is left. */
+export async function spentTombstones({ catalog, blobs }: Stores): Promise<string[]> {
+  const spent: string[] = []
+  for (const { key, name, revision } of await readTombstones(blobs)) {
+    const { models } = await catalog.list({ name, revision, limit: 1 })
+    if (models.length === 0 || (await catalog.resolve(name, revision))) spent.push(key)
+  }
+  return spent
+}
