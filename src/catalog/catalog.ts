@@ -135,6 +135,8 @@ export interface Catalog {
    */
   deleteModel(id: string): Promise<void>
   setDamaged(id: string, damaged: Damage | null): Promise<void>
+  /** Puts another manifest in place of a model's; its stored size changes by the difference. */
+  replaceManifest(id: string, manifest: BlobRecord): Promise<void>
   /** Removes a revision that points at a model which is older than `before` (ISO 8601); any other stays. */
   dropRevision(name: string, revision: string, before: string): Promise<void>
   stats(): Promise<Stats>

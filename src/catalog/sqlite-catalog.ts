@@ -145,6 +145,17 @@ class SqliteCatalog implements Catalog {
     })
   }
 
+  replaceManifest(id: string, { key, sha256, size }: BlobRecord): Promise<void> {
+    return this.#write(() => {
+      const old = this.#sql.modelById.get(id)!.manifest
+      const before = this.#sql.blobByKey.get(old)!.size
+      this.#sql.insertBlob.run(key, sha256, size)
+      this.#sql.insertModelBlob.run(id, key)
+      this.#sql.setManifest.run(key, size - before, id)
+      this.#sql.deleteModelBlob.run(id, old)
+    })
+  }
+
   dropRevision(name: string, revision: string, before: string): Promise<void> {
     return this.#write(() => void this.#sql.dropRevision.run(name, revision, before))
   }

@@ -74,6 +74,10 @@ export function prepareStatements(db: Database) {
     ),
     orphanBases: db.prepare("UPDATE models SET parent = NULL WHERE parent = ? AND kind = 'base'"),
     deleteModel: db.prepare('DELETE FROM models WHERE id = ?'),
+    setManifest: db.prepare(
+      'UPDATE models SET manifest = ?, stored_size = stored_size + ? WHERE id = ?',
+    ),
+    deleteModelBlob: db.prepare('DELETE FROM model_blobs WHERE model = ? AND blob = ?'),
     setDamaged: db.prepare('UPDATE models SET damaged = ? WHERE id = ?'),
     stats: db.prepare<[], Stats>(`
       SELECT count(*) AS models,

@@ -192,7 +192,8 @@ export function losslessShards({ shards }: LosslessIndex): ManifestShard[] {
     .sort((a, b) => (a.path < b.path ? -1 : 1))
 }
 
-function withLength(json: Uint8Array): Uint8Array {
+/** The header of a safetensors file from its JSON, with the length word. */
+export function withLength(json: Uint8Array): Uint8Array {
   const header = new Uint8Array(LENGTH_BYTES + json.length)
   new DataView(header.buffer).setBigUint64(0, BigInt(json.length), true)
   header.set(json, LENGTH_BYTES)

@@ -23,6 +23,7 @@ import { sweep } from './sweep.ts'
 import { authenticate, createToken, toToken } from './tokens.ts'
 import { leaveTombstone } from './tombstones.ts'
 import { translated } from './translate.ts'
+import { upgradeManifests } from './upgrade.ts'
 
 export interface RegistryDeps {
   readonly catalog: Catalog
@@ -146,6 +147,9 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
 async function takeUp({ catalog, blobs, log }: RegistryDeps, pins: Pins): Promise<Date | null> {
   const started = new Date()
   await claimStore({ catalog, blobs })
+  const { upgraded, failed } = await upgradeManifests(catalog, blobs)
+  if (upgraded > 0) log?.info({ models: upgraded }, 'models of an earlier version were upgraded')
+  for (const { id, why } of failed) log?.warn({ id, why }, 'a model could not be upgraded')
   const { models, unadopted } = await adoptModels({ catalog, blobs })
   for (const { id, name } of models) log?.warn({ id, name }, 'a model was adopted from the store')
   for (const { manifest, why, blobs: keys } of unadopted) {
