@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os'
+import { Chunks } from '../workers/chunks.ts'
 import { type Executor, Slots } from '../workers/execute.ts'
 import { openPool } from '../workers/pool.ts'
 import { LocalFiles } from './local-files.ts'
@@ -28,6 +29,8 @@ export function openWorkshop(): Workshop {
       read: files.read,
       locate: path => path,
       sumsOf: () => null,
+      ahead: new Slots(workers * SLOTS_PER_WORKER),
+      chunks: new Chunks(),
       failed: async () => false,
       slots,
     })),

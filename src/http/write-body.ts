@@ -1,9 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import { RegistryError } from '../errors.ts'
 
-/** Chunks given to the socket that it has not written yet: the next one is ready when it asks. */
-const UNFLUSHED = 2
-
 /**
  * Passes on `size` bytes, or throws. The last chunk is held back until the source has ended well: what it still had to
  * check, the client must not believe before.
@@ -31,9 +28,8 @@ export async function* exactly(
 }
 
 /**
- * Writes a body to a response whose head is written, and ends it; `first` has been taken from `chunks` already. A chunk's memory is
- * given back as soon as the socket has written it: left to the collector, a fast download holds hundreds of MiB that
- * nobody needs. `sent` is told of every chunk that the socket took.
+ * Writes a body to a response whose head is written, and ends it; `first` has been taken from `chunks` already. A chunk is written before
+ * the next is asked for: its memory may be used again then. `sent` is told of every chunk that the socket took.
  * Resolves when all is written or the client is gone; rejects, with the connection cut, if the source fails.
  */
 export async function writeBody(
@@ -42,18 +38,16 @@ export async function writeBody(
   chunks: AsyncIterator<Uint8Array>,
   sent: (bytes: number) => void,
 ): Promise<void> {
-  const socket = new Flushes(response, sent)
   try {
     for (let result = first; !result.done; result = await chunks.next()) {
       if (response.destroyed) return
-      await socket.write(result.value)
+      await write(response, result.value)
+      sent(result.value.length)
     }
-    await socket.flushed()
     if (!response.destroyed) response.end()
   } catch (error) {
     if (response.destroyed) return
-    // What was made so far is right, and tells the client where to go on.
-    await socket.flushed()
+    // What was made so far was right, and is sent: it tells the client where to go on.
     response.destroy()
     throw error
   } finally {
@@ -61,46 +55,14 @@ export async function writeBody(
   }
 }
 
-/** The writes of one response that its socket has not done yet. */
-class Flushes {
-  readonly #response: ServerResponse
-  readonly #sent: (bytes: number) => void
-  readonly #under: PromiseWithResolvers<void>[] = []
-
-  constructor(response: ServerResponse, sent: (bytes: number) => void) {
-    this.#response = response
-    this.#sent = sent
+/** Resolves once the socket has taken the chunk, or the client is gone. */
+function write(response: ServerResponse, chunk: Uint8Array): Promise<void> {
+  return new Promise(resolve => {
     // A write that a closed connection swallowed never calls back.
-    response.once('close', () => {
-      for (const flush of this.#under) flush.resolve()
+    response.once('close', resolve)
+    response.write(chunk, () => {
+      response.off('close', resolve)
+      resolve()
     })
-  }
-
-  /** Resolves once few enough writes are under way, or the client is gone. */
-  async write(chunk: Uint8Array): Promise<void> {
-    const flush = Promise.withResolvers<void>()
-    this.#under.push(flush)
-    const { length } = chunk
-    this.#response.write(chunk, error => {
-      if (!error) {
-        this.#sent(length)
-        release(chunk)
-      }
-      flush.resolve()
-    })
-    if (this.#under.length < UNFLUSHED) return
-    await this.#under[0]!.promise
-    this.#under.shift()
-  }
-
-  /** Resolves once all is written, or the client is gone. */
-  async flushed(): Promise<void> {
-    if (this.#response.destroyed) return
-    await Promise.all(this.#under.map(({ promise }) => promise))
-  }
-}
-
-/** Gives back the memory of a chunk that owns its buffer; one that shares it is left alone. */
-function release({ buffer, byteLength }: Uint8Array): void {
-  if (buffer instanceof ArrayBuffer && buffer.byteLength === byteLength) buffer.transfer(0)
+  })
 }

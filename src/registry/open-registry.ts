@@ -3,6 +3,7 @@ import { storedBytes } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import { BlockError } from '../workers/block-error.ts'
+import { Chunks } from '../workers/chunks.ts'
 import { type Executor, Slots } from '../workers/execute.ts'
 import type { Pool } from '../workers/pool.ts'
 import { adoptModels, claimStore } from './adopt.ts'
@@ -46,6 +47,8 @@ const SWEEP_GRACE_MS = 3_600_000
 
 /** Batches under way per worker: one computes while the bytes of the next are read. */
 const SLOTS_PER_WORKER = 2
+/** Batches of 2 MiB that all downloads together have made before they are asked for, beside the next one of each. */
+const MOST_AHEAD = 16
 
 /**
  * The registry over its parts, after it has taken up what the store has and the catalog lacks, and swept what uploads left. The caller
@@ -62,6 +65,8 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     sumsOf: () => null,
     failed: async () => false,
     slots: new Slots(pool.size * SLOTS_PER_WORKER),
+    ahead: new Slots(MOST_AHEAD),
+    chunks: new Chunks(),
   }
   const executor: Executor = {
     ...direct,

@@ -108,8 +108,8 @@ export interface Content {
   /** File name for Content-Disposition. */
   readonly filename: string
   /**
-   * Streams bytes `[start, end)`: exactly that many, or it throws RegistryError. A chunk is the consumer's, memory and all. Nothing is read before the first `next()`; returning
-   * early or aborting stops all reads and frees the workers.
+   * Streams bytes `[start, end)`: exactly that many, or it throws RegistryError. A chunk is valid until the next one is given, the last one as
+   * long as it is wanted. Nothing is read before the first `next()`; returning early or aborting stops all reads and frees the workers.
    */
   open(range: { start: number; end: number }, signal: AbortSignal): AsyncIterable<Uint8Array>
 }

@@ -367,7 +367,9 @@ class Mates {
       const run = { start: 0, end: Math.min(storedBytes(recipe), PROBE_BYTES) }
       const chunks: Uint8Array[] = []
       const segments = planTensor(recipe, recipe.dtype, run)
-      for await (const chunk of execute(segments, this.#executor, this.#signal)) chunks.push(chunk)
+      for await (const chunk of execute(segments, this.#executor, this.#signal)) {
+        chunks.push(chunk.slice())
+      }
       probes.set(tools().machine.checksum(Buffer.concat(chunks)), recipe)
     }
     return probes

@@ -9,6 +9,7 @@ import {
   type Span,
   type StoredBytes,
 } from '../codec/index.ts'
+import type { Chunks } from './chunks.ts'
 import type { Pool } from './pool.ts'
 import type { FrameParts, Part, Piece, TunedFrame } from './tasks.ts'
 
@@ -24,16 +25,20 @@ export interface Executor {
   readonly sumsOf: (blob: string) => BlockSums | null
   /** Told of a read that failed while a content was produced. True if another try may read other bytes: another copy of the blob. */
   readonly failed: (error: unknown) => Promise<boolean>
-  /** Bounds the batches that hold memory at once, over all streams that share it. */
+  /** Bounds the batches that are being made at once, over all streams that share it. */
   readonly slots: Slots
+  /** Bounds the batches of streams that are made before they are asked for, beside the next one of each. */
+  readonly ahead: Slots
+  readonly chunks: Chunks
 }
 
 /** Batches of one stream that may be under way or wait for its consumer: two are computed while one is sent. */
 const WINDOW = 3
 
 /**
- * The bytes of `segments`, in order, in chunks of at most FRAME_BYTES. At most WINDOW batches are read ahead; a consumer that does
- * not pull stops the reads, one that returns or aborts frees what waits. Rejects with what `read` or the codec throws.
+ * The bytes of `segments`, in order, in chunks of at most FRAME_BYTES. A chunk is valid until the next one is given, the last one as long as it
+ * is wanted. At most WINDOW batches are read ahead; a consumer that does not pull stops the reads, one that returns or aborts frees
+ * what waits. Rejects with what `read` or the codec throws.
  */
 export async function* execute(
   segments: Iterable<Segment>,
@@ -42,31 +47,103 @@ export async function* execute(
 ): AsyncGenerator<Uint8Array> {
   const gone = new AbortController()
   const both = signal ? AbortSignal.any([signal, gone.signal]) : gone.signal
+  const waiting = new AheadOfConsumer(batches(segments), executor, both)
   try {
-    yield* mapOrdered(batches(segments), WINDOW, batch => produce(batch, executor, both))
+    let given: Uint8Array<SharedArrayBuffer> | null = null
+    for (let chunk = await waiting.next(); chunk; chunk = await waiting.next()) {
+      if (given) executor.chunks.give(given)
+      given = chunk
+      yield chunk
+    }
   } finally {
     gone.abort(new DOMException('The stream was closed', 'AbortError'))
+    waiting.close()
   }
 }
 
-async function produce(batch: Batch, executor: Executor, signal: AbortSignal): Promise<Uint8Array> {
+interface Making {
+  readonly chunk: Promise<Uint8Array<SharedArrayBuffer>>
+  readonly place: Disposable | null
+}
+
+/** The batches of a stream that are made before they are asked for. */
+class AheadOfConsumer {
+  readonly #batches: Iterator<Batch>
+  readonly #executor: Executor
+  readonly #signal: AbortSignal
+  readonly #under: Making[] = []
+
+  constructor(batches: Iterable<Batch>, executor: Executor, signal: AbortSignal) {
+    this.#batches = batches[Symbol.iterator]()
+    this.#executor = executor
+    this.#signal = signal
+  }
+
+  /** The next chunk, null at the end. */
+  async next(): Promise<Uint8Array<SharedArrayBuffer> | null> {
+    this.#fill()
+    const next = this.#under.shift()
+    if (!next) return null
+    const chunk = await next.chunk
+    next.place?.[Symbol.dispose]()
+    this.#fill()
+    return chunk
+  }
+
+  close(): void {
+    for (const { place } of this.#under) place?.[Symbol.dispose]()
+    this.#under.length = 0
+  }
+
+  /** Begins what the window has room for: the next batch at any rate, those after it as far as all streams together may. */
+  #fill(): void {
+    while (this.#under.length < WINDOW) {
+      const place = this.#under.length === 0 ? null : this.#executor.ahead.tryTake()
+      if (this.#under.length > 0 && !place) return
+      const { value: batch, done } = this.#batches.next()
+      if (done) {
+        place?.[Symbol.dispose]()
+        return
+      }
+      const chunk = produce(batch, this.#executor, this.#signal)
+      // Its turn may come after another failure ended the stream: the rejection must not count as unhandled.
+      chunk.catch(() => {})
+      this.#under.push({ chunk, place })
+    }
+  }
+}
+
+async function produce(
+  batch: Batch,
+  executor: Executor,
+  signal: AbortSignal,
+): Promise<Uint8Array<SharedArrayBuffer>> {
+  const into = executor.chunks.take(batch.size)
   const [only] = batch.segments
-  // A copy: the consumer may hand the buffer on to another thread, and a layout's header must outlive that.
-  if (only!.kind === 'bytes' && batch.segments.length === 1) return only!.bytes.slice()
+  if (only!.kind === 'bytes' && batch.segments.length === 1) {
+    into.set(only!.bytes)
+    return into
+  }
   for (;;) {
     try {
-      return await decode(batch, executor, signal)
+      await decode(batch, into, executor, signal)
+      return into
     } catch (error) {
       if (signal.aborted || !(await executor.failed(error))) throw error
     }
   }
 }
 
-async function decode({ segments, size }: Batch, executor: Executor, signal: AbortSignal) {
+async function decode(
+  { segments }: Batch,
+  into: Uint8Array<SharedArrayBuffer>,
+  executor: Executor,
+  signal: AbortSignal,
+): Promise<void> {
   using _slot = await executor.slots.take(signal)
   const { pieces, buffers } = await gather(segments, executor, signal)
   // Awaited here: the slot is given back at the end of this block.
-  return await executor.pool.run({ kind: 'decode', pieces, size }, buffers, signal)
+  await executor.pool.run({ kind: 'decode', pieces, into }, buffers, signal)
 }
 
 /**
@@ -165,7 +242,8 @@ export class Sources {
     return segments.map((segment): Piece => {
       switch (segment.kind) {
         case 'bytes':
-          return segment
+          // A view would take all of its buffer with it to the worker.
+          return { kind: 'bytes', bytes: segment.bytes.slice() }
         case 'copy': {
           const { span } = segment
           return { kind: 'copy', part: this.part(span), size: span.end - span.start }
@@ -299,6 +377,13 @@ export class Slots {
     signal?.throwIfAborted()
     if (this.#free > 0) this.#free--
     else await this.#wait(signal)
+    return { [Symbol.dispose]: () => this.#release() }
+  }
+
+  /** A slot if one is free now. */
+  tryTake(): Disposable | null {
+    if (this.#free === 0) return null
+    this.#free--
     return { [Symbol.dispose]: () => this.#release() }
   }
 

@@ -79,7 +79,7 @@ class ThreadPool implements Pool {
     try {
       await Promise.all(
         this.#slots.map(slot =>
-          this.#submit({ kind: 'decode', pieces: [], size: 0 }, [], undefined, slot),
+          this.#submit({ kind: 'digests', tensors: [] }, [], undefined, slot),
         ),
       )
     } catch (error) {

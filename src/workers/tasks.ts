@@ -62,11 +62,11 @@ export interface FrameParts {
   readonly parts: readonly Part[]
 }
 
-/** Produce the pieces, which come back as one buffer of `size` bytes, in order. */
+/** Produce the pieces, in order, into memory of their size that all threads share. */
 export interface DecodeTask {
   readonly kind: 'decode'
   readonly pieces: readonly Piece[]
-  readonly size: number
+  readonly into: Uint8Array<SharedArrayBuffer>
 }
 
 /** Produce the pieces and write them to an existing file from byte `position` on. */
@@ -189,7 +189,7 @@ export type Task =
 
 /** What each kind of task gives back. */
 export interface Results {
-  readonly decode: Uint8Array<ArrayBuffer>
+  readonly decode: null
   readonly write: null
   readonly encode: PassResult
   /** The data of the tensor's arrays, joined in the order of its plan. */

@@ -52,7 +52,8 @@ export class Workbench {
     if (task.kind !== 'encode-whole' && this.#delta.length > 0) this.#dropDelta()
     switch (task.kind) {
       case 'decode':
-        return this.#decode(task, buffers)
+        this.#decode(task, buffers)
+        return { value: null, transfer: [] }
       case 'write':
         this.#write(task, buffers)
         return { value: null, transfer: [] }
@@ -80,15 +81,12 @@ export class Workbench {
     }
   }
 
-  #decode({ pieces, size }: DecodeTask, buffers: readonly Uint8Array[]): Done<'decode'> {
-    // Not zeroed first: every byte is written.
-    const value = new Uint8Array(Buffer.allocUnsafeSlow(size).buffer)
+  #decode({ pieces, into }: DecodeTask, buffers: readonly Uint8Array[]): void {
     let at = 0
     for (const bytes of this.#frames.produce(pieces, buffers)) {
-      value.set(bytes, at)
+      into.set(bytes, at)
       at += bytes.length
     }
-    return { value, transfer: [value.buffer] }
   }
 
   #write({ pieces, path, position }: WriteTask, buffers: readonly Uint8Array[]): void {

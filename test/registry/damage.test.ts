@@ -47,7 +47,7 @@ async function readAll(content: Content): Promise<{ bytes: Buffer; error: Regist
   const chunks: Uint8Array[] = []
   try {
     for await (const chunk of content.open({ start: 0, end: content.size }, SIGNAL)) {
-      chunks.push(chunk)
+      chunks.push(chunk.slice())
     }
     return { bytes: Buffer.concat(chunks), error: null }
   } catch (error) {

@@ -102,6 +102,6 @@ export async function bytesOf(
   range = { start: 0, end: content.size },
 ): Promise<Buffer> {
   const chunks: Uint8Array[] = []
-  for await (const chunk of content.open(range, SIGNAL)) chunks.push(chunk)
+  for await (const chunk of content.open(range, SIGNAL)) chunks.push(chunk.slice())
   return Buffer.concat(chunks)
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
 import type { Frame } from '../../src/codec/index.ts'
+import { Chunks } from '../../src/workers/chunks.ts'
 import { digest, Slots } from '../../src/workers/execute.ts'
 import { openPool } from '../../src/workers/pool.ts'
 
@@ -15,8 +16,10 @@ const frame = (count: number): Frame => ({
 /** All of the first buffer of a task. */
 const all = (end: number) => ({ buffer: 0, from: 0, start: 0, end, check: null })
 
+const room = (bytes: number) => new Uint8Array(new SharedArrayBuffer(bytes))
+
 /** A task that widens `count` bf16 values, the first of its buffers. */
-const widening = (count: number) =>
+const widening = (count: number, into = room(count * 4)) =>
   ({
     kind: 'decode',
     pieces: [
@@ -28,7 +31,7 @@ const widening = (count: number) =>
         slice: { start: 0, end: count * 4 },
       },
     ],
-    size: count * 4,
+    into,
   }) as const
 
 const bf16 = (values: number[]) => {
@@ -43,7 +46,8 @@ const floats = (bytes: Uint8Array) => [...new Float32Array(bytes.slice().buffer)
 t.test('frames are decoded in workers, whose buffers come and go by transfer', async t => {
   await using pool = await openPool({ workers: 2 })
   const input = bf16([1, -2, 0.5])
-  const output = await pool.run(widening(3), [input])
+  const output = room(12)
+  await pool.run(widening(3, output), [input])
   t.strictSame(floats(output), [1, -2, 0.5])
   t.equal(input.byteLength, 0, 'the input was handed over')
   t.equal(pool.busy, 0)
@@ -52,7 +56,8 @@ t.test('frames are decoded in workers, whose buffers come and go by transfer', a
 t.test('a buffer that is a view of a larger one is not taken from its owner', async t => {
   await using pool = await openPool({ workers: 1 })
   const whole = new Uint8Array([...bf16([9]), ...bf16([4, 5])])
-  const output = await pool.run(widening(2), [whole.subarray(2)])
+  const output = room(8)
+  await pool.run(widening(2, output), [whole.subarray(2)])
   t.strictSame(floats(output), [4, 5])
   t.equal(whole.byteLength, 6)
 })
@@ -61,17 +66,21 @@ t.test('a task that throws rejects, and its worker goes on', async t => {
   await using pool = await openPool({ workers: 1 })
   const bad = pool.run(widening(3), [])
   await t.rejects(bad)
-  t.strictSame(floats(await pool.run(widening(1), [bf16([7])])), [7])
+  const output = room(4)
+  await pool.run(widening(1, output), [bf16([7])])
+  t.strictSame(floats(output), [7])
 })
 
 t.test('an abort takes a waiting task out of the queue', async t => {
   await using pool = await openPool({ workers: 1 })
   const abort = new AbortController()
-  const running = pool.run(widening(1), [bf16([1])])
+  const output = room(4)
+  const running = pool.run(widening(1, output), [bf16([1])])
   const waiting = pool.run(widening(1), [bf16([2])], abort.signal)
   abort.abort(new Error('gone'))
   await t.rejects(waiting, { message: 'gone' })
-  t.strictSame(floats(await running), [1])
+  await running
+  t.strictSame(floats(output), [1])
 })
 
 t.test('a hash lives in one worker, and many may be open at once', async t => {
@@ -83,6 +92,8 @@ t.test('a hash lives in one worker, and many may be open at once', async t => {
     locate: () => null,
     sumsOf: () => null,
     failed: async () => false,
+    ahead: new Slots(4),
+    chunks: new Chunks(),
     read: async ({ start, end }: { start: number; end: number }) =>
       new Uint8Array(blob.subarray(start, end)),
   }
@@ -101,14 +112,16 @@ t.test('a hash lives in one worker, and many may be open at once', async t => {
 t.test('a worker reads a local file itself, and says which one failed it', async t => {
   await using pool = await openPool({ workers: 1 })
   const folder = t.testdir({ file: Buffer.from(bf16([1, 2, 3])) })
-  const read = (path: string, end: number) => {
+  const read = async (path: string, end: number) => {
     const count = (end - 2) / 2
     const source = [
       { kind: 'copy' as const, part: { path, start: 2, end, check: null }, size: count * 2 },
     ]
     const slice = { start: 0, end: count * 4 }
     const pieces = [{ kind: 'frame' as const, frame: frame(count), source, parts: [], slice }]
-    return pool.run({ kind: 'decode', pieces, size: count * 4 }, [])
+    const into = room(count * 4)
+    await pool.run({ kind: 'decode', pieces, into }, [])
+    return into
   }
   t.strictSame(floats(await read(`${folder}/file`, 6)), [2, 3])
   await t.rejects(read(`${folder}/file`, 8), { name: 'FileError', code: 'short' })
@@ -118,5 +131,5 @@ t.test('a worker reads a local file itself, and says which one failed it', async
 t.test('a closed pool rejects what waits and what comes', async t => {
   const pool = await openPool({ workers: 1 })
   await pool.close()
-  await t.rejects(pool.run({ kind: 'decode', pieces: [], size: 0 }, []), { message: /closed/ })
+  await t.rejects(pool.run({ kind: 'digests', tensors: [] }, []), { message: /closed/ })
 })
