@@ -1,6 +1,8 @@
 import multipart from '@fastify/multipart'
+import rateLimit from '@fastify/rate-limit'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
+import underPressure from '@fastify/under-pressure'
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
 import {
   serializerCompiler,
@@ -13,13 +15,16 @@ import { type Auth, requireScope } from './http/auth.ts'
 import { clientErrors } from './http/client-error.ts'
 import { contentRoutes } from './http/content-routes.ts'
 import { continueLater } from './http/continue.ts'
+import { Downloads, type Limits } from './http/gates.ts'
 import type { RouteDeps } from './http/http-app.ts'
 import { createMetrics } from './http/metrics.ts'
 import { modelRoutes } from './http/model-routes.ts'
 import { notFound, refuseOtherMethods } from './http/not-found.ts'
 import { observeRequests } from './http/observe.ts'
+import { pressureOptions } from './http/pressure.ts'
 import { problemHandler } from './http/problem.ts'
 import { publishRoutes } from './http/publish-routes.ts'
+import { rateLimits } from './http/rate-limits.ts'
 import { PARAM_CHARACTERS } from './http/schemas.ts'
 import { serviceRoutes } from './http/service-routes.ts'
 import { multipartLimits } from './http/upload.ts'
@@ -34,6 +39,7 @@ export interface AppDeps {
   /** True once the process has begun to shut down. */
   readonly draining?: (() => boolean) | undefined
   readonly timeouts?: Partial<Timeouts> | undefined
+  readonly limits?: Partial<Limits> | undefined
 }
 
 /** How long a client may take. Milliseconds. */
@@ -44,6 +50,8 @@ export interface Timeouts {
   readonly idleMs: number
   /** For a client that was refused to notice before its connection ends. */
   readonly lingerMs: number
+  /** For a download that nobody reads from to keep a place that another one needs. */
+  readonly stalledMs: number
   readonly leastRate: LeastRate
 }
 
@@ -51,8 +59,11 @@ const TIMEOUTS: Timeouts = {
   headersMs: 30_000,
   idleMs: 120_000,
   lingerMs: 1000,
+  stalledMs: 5000,
   leastRate: { bytesPerSecond: 16 * 1024, windowMs: 30_000 },
 }
+
+const LIMITS: Limits = { uploads: 16, downloads: 64, requestsPerMinute: 0, rssBytes: 0 }
 
 /** Bytes of a JSON body. */
 const JSON_BYTES = 64 * 1024
@@ -60,11 +71,11 @@ const JSON_BYTES = 64 * 1024
 /** The registry over HTTP: every plugin, every scope, every route. It neither listens nor closes the registry. */
 export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   const { registry, auth, maxUploadBytes, logger, draining = () => false } = deps
-  const { headersMs, idleMs, lingerMs, leastRate } = { ...TIMEOUTS, ...deps.timeouts }
+  const { headersMs, idleMs, lingerMs, stalledMs, leastRate } = { ...TIMEOUTS, ...deps.timeouts }
   const metrics = createMetrics()
   metrics.watchBadBlocks(() => registry.badBlocks())
   const uploads = { maxUploadBytes, leastRate }
-  const routes: RouteDeps = { registry, auth, metrics, uploads, draining }
+  const limits = { ...LIMITS, ...deps.limits }
   const broken = clientErrors()
   const handleProblem = problemHandler({ lingerMs })
 
@@ -90,6 +101,21 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   broken.watch(app)
   observeRequests(app, metrics)
   continueLater(app)
+
+  await app.register(underPressure, pressureOptions(limits))
+  await app.register(rateLimit, { global: false })
+  const rates = rateLimits(app, limits)
+  const downloads = new Downloads(limits, stalledMs)
+  const routes: RouteDeps = {
+    registry,
+    auth,
+    metrics,
+    uploads,
+    limits,
+    rates,
+    downloads,
+    draining,
+  }
 
   await app.register(swagger, apiDescription())
   const refuseMethods = refuseOtherMethods(app)

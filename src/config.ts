@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, totalmem } from 'node:os'
 import { z } from 'zod'
 
 /** Where blobs are kept: a folder of `dataDir`, or a bucket. */
@@ -30,6 +30,14 @@ export interface Config {
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
   /** How long requests may go on after SIGTERM, milliseconds. */
   readonly drainMs: number
+  readonly limits: {
+    readonly uploads: number
+    readonly downloads: number
+    /** Of one token, or of one address where there are none; 0 for any number. */
+    readonly requestsPerMinute: number
+    /** Resident memory beyond which nothing new is taken on; 0 for any. */
+    readonly rssBytes: number
+  }
   readonly upkeep: {
     /** What an upload left is not swept before it is so old, milliseconds. */
     readonly sweepGraceMs: number
@@ -71,6 +79,11 @@ const integer = (least: number, most: number) =>
     .transform(Number)
     .pipe(z.number().min(least).max(most))
 
+/** What this process may use: the machine's memory, or what its container is given. */
+function memoryBytes(): number {
+  return Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY)
+}
+
 const SCHEMA = z.object({
   HOST: z.string().default('127.0.0.1'),
   PORT: integer(0, 65_535).default(8080),
@@ -88,6 +101,11 @@ const SCHEMA = z.object({
   WORKERS: integer(1, 256).default(availableParallelism()),
   // Larger than any model there is; a disk that is full says so earlier.
   MAX_UPLOAD_BYTES: integer(1, Number.MAX_SAFE_INTEGER).default(TEBIBYTE),
+  // Each holds some frames in memory, and its client waits for a part of the processors.
+  MAX_UPLOADS: integer(1, 10_000).default(16),
+  MAX_DOWNLOADS: integer(1, 10_000).default(64),
+  RATE_LIMIT_PER_MINUTE: integer(0, 10_000_000).default(0),
+  MAX_RSS_BYTES: integer(0, Number.MAX_SAFE_INTEGER).default(Math.floor(memoryBytes() * 0.85)),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DRAIN_SECONDS: integer(0, 3600).default(30),
   // Longer than any pause of an upload that goes on.
@@ -149,6 +167,12 @@ function toConfig(data: Environment): Config {
     maxUploadBytes: data.MAX_UPLOAD_BYTES,
     logLevel: data.LOG_LEVEL,
     drainMs: data.DRAIN_SECONDS * 1000,
+    limits: Object.freeze({
+      uploads: data.MAX_UPLOADS,
+      downloads: data.MAX_DOWNLOADS,
+      requestsPerMinute: data.RATE_LIMIT_PER_MINUTE,
+      rssBytes: data.MAX_RSS_BYTES,
+    }),
     upkeep: Object.freeze({
       sweepGraceMs: data.SWEEP_GRACE_SECONDS * 1000,
       sweepEveryMs: SWEEP_EVERY_MS,

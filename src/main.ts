@@ -60,6 +60,7 @@ export async function serve(): Promise<void> {
       auth,
       maxUploadBytes: config.maxUploadBytes,
       timeouts: config.timeouts,
+      limits: config.limits,
       logger,
       draining: () => draining,
     })

@@ -6,7 +6,7 @@ import { sendContent } from './send-content.ts'
 /** Tokens, and the care of what is stored. */
 export function adminRoutes(
   app: HttpApp,
-  { registry, metrics }: Pick<RouteDeps, 'registry' | 'metrics'>,
+  { registry, metrics, downloads }: Pick<RouteDeps, 'registry' | 'metrics' | 'downloads'>,
 ): void {
   const tags = ['admin']
 
@@ -76,7 +76,8 @@ export function adminRoutes(
     },
     handler: async (request, reply) => {
       await using copy = await registry.backup()
-      return await sendContent(request, reply, copy, { metrics, cacheControl: 'no-store' })
+      const options = { metrics, downloads, cacheControl: 'no-store' }
+      return await sendContent(request, reply, copy, options)
     },
   })
 }

@@ -7,12 +7,17 @@ import { cacheControlOf, sendContent } from './send-content.ts'
 const DTYPES = { stored: undefined, float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const
 
 /** Bytes of models. GET and HEAD are one handler each: Fastify's own HEAD would run the GET. */
-export function contentRoutes(app: HttpApp, { registry, auth, metrics }: RouteDeps): void {
+export function contentRoutes(app: HttpApp, deps: RouteDeps): void {
+  const { registry, auth, metrics, downloads } = deps
   const tags = ['content']
   const method: ('GET' | 'HEAD')[] = ['GET', 'HEAD']
   const isPublic = auth.mode === 'none'
   const send = (request: FastifyRequest, reply: FastifyReply, ref: string, content: Content) =>
-    sendContent(request, reply, content, { metrics, cacheControl: cacheControlOf(ref, isPublic) })
+    sendContent(request, reply, content, {
+      metrics,
+      downloads,
+      cacheControl: cacheControlOf(ref, isPublic),
+    })
 
   app.route({
     method,

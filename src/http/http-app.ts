@@ -2,7 +2,9 @@ import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fasti
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Registry } from '../registry/registry.ts'
 import type { Auth } from './auth.ts'
+import type { Downloads, Limits } from './gates.ts'
 import type { Metrics } from './metrics.ts'
+import type { RateLimits } from './rate-limits.ts'
 import type { UploadLimits } from './upload.ts'
 
 /** A Fastify instance whose handlers are typed by the zod schemas of their routes. */
@@ -20,6 +22,9 @@ export interface RouteDeps {
   readonly auth: Auth
   readonly metrics: Metrics
   readonly uploads: UploadLimits
+  readonly limits: Limits
+  readonly rates: RateLimits
+  readonly downloads: Downloads
   /** True once the process has begun to shut down. */
   readonly draining: () => boolean
 }

@@ -112,12 +112,12 @@ function problemHeaders({ code, details }: RegistryError): Record<string, string
     'cache-control': 'no-store',
   }
   const { status } = PROBLEMS[code]
-  const { allow, size } = details
+  const { allow, size, retryAfter = RETRY_AFTER_SECONDS } = details
   if (status === 401) headers['www-authenticate'] = 'Bearer realm="wdelta"'
   if (status === 403) {
     headers['www-authenticate'] = 'Bearer realm="wdelta", error="insufficient_scope"'
   }
-  if (status === 429 || status === 503) headers['retry-after'] = String(RETRY_AFTER_SECONDS)
+  if (status === 429 || status === 503) headers['retry-after'] = String(retryAfter)
   if (code === 'range-not-satisfiable') headers['content-range'] = `bytes */${size}`
   return { ...headers, ...(code === 'method-not-allowed' && { allow: String(allow) }) }
 }

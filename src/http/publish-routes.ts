@@ -1,3 +1,4 @@
+import { uploadGate } from './gates.ts'
 import type { HttpApp, RouteDeps } from './http-app.ts'
 import * as schemas from './schemas.ts'
 import { checkUploadHead, receiveUpload } from './upload.ts'
@@ -6,7 +7,7 @@ import { checkUploadHead, receiveUpload } from './upload.ts'
 export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
   const { registry, metrics, uploads: limits } = deps
   const tags = ['publish']
-  const onRequest = checkUploadHead(limits)
+  const onRequest = [checkUploadHead(limits), uploadGate(deps.limits)]
   const receiving = { limits, metrics }
 
   app.post('/models', {

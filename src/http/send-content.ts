@@ -2,12 +2,14 @@ import type { OutgoingHttpHeaders } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Content } from '../registry/registry.ts'
 import { closeSignal } from './close-signal.ts'
+import type { Downloads } from './gates.ts'
 import type { Metrics } from './metrics.ts'
 import { selectRange } from './range.ts'
 import { exactly, writeBody } from './write-body.ts'
 
 export interface ContentOptions {
   readonly metrics: Metrics
+  readonly downloads: Downloads
   /** Value of Cache-Control. */
   readonly cacheControl: string
 }
@@ -21,7 +23,7 @@ export async function sendContent(
   request: FastifyRequest,
   reply: FastifyReply,
   content: Content,
-  { metrics, cacheControl }: ContentOptions,
+  { metrics, downloads, cacheControl }: ContentOptions,
 ): Promise<FastifyReply> {
   const { size, etag } = content
   const selection = selectRange(request.method, request.headers, content)
@@ -30,6 +32,7 @@ export async function sendContent(
   const { start, end } = selection.kind === 'part' ? selection : { start: 0, end: size }
   const headers = { ...caching, ...entityHeaders(content), 'content-length': end - start }
   if (request.method === 'HEAD') return reply.headers(headers).send()
+  const place = downloads.enter(reply)
   metrics.streams.inc({ direction: 'download' })
   reply.raw.once('close', () => metrics.streams.dec({ direction: 'download' }))
   const signal = closeSignal(reply)
@@ -44,7 +47,10 @@ export async function sendContent(
   reply.headers(headers).hijack()
   reply.raw.writeHead(reply.statusCode, reply.getHeaders() as OutgoingHttpHeaders)
   try {
-    await writeBody(reply.raw, first, body, bytes => metrics.sent.inc(bytes))
+    await writeBody(reply.raw, first, body, bytes => {
+      place.moved()
+      metrics.sent.inc(bytes)
+    })
   } catch (error) {
     request.log.error(error, 'the download was cut')
   }

@@ -1,0 +1,173 @@
+import { once } from 'node:events'
+import t from 'tap'
+import { aContent, aModel, BYTES, dial, ID, listen } from './helper.ts'
+
+const FORM = 'multipart/form-data; boundary=x'
+
+t.test('an upload too many is told to come again, before its body is asked for', async t => {
+  const begun = Promise.withResolvers<void>()
+  const ended = Promise.withResolvers<void>()
+  const { url, port } = await listen(
+    t,
+    {
+      publishFiles: async () => {
+        begun.resolve()
+        await ended.promise
+        return aModel()
+      },
+    },
+    { limits: { uploads: 1 } },
+  )
+  const form = () => {
+    const data = new FormData()
+    data.set('name', 'acme/model')
+    data.set('file', new Blob([BYTES]), 'model.safetensors')
+    return data
+  }
+  const first = fetch(`${url}/models`, { method: 'POST', body: form() })
+  await begun.promise
+  const refused = await fetch(`${url}/models`, { method: 'POST', body: form() })
+  t.equal(refused.status, 503)
+  t.match(refused.headers.get('retry-after'), /^\d+$/)
+  t.match(await refused.json(), { code: 'overloaded' })
+
+  const head = `POST /models HTTP/1.1\r\nHost: x\r\nContent-Type: ${FORM}\r\nContent-Length: 99999\r\nExpect: 100-continue\r\n\r\n`
+  const waiting = dial(t, port)
+  waiting.socket.write(head)
+  t.match(await waiting.until('overloaded'), /^HTTP\/1\.1 503 /)
+
+  ended.resolve()
+  t.equal((await first).status, 201)
+  t.equal((await fetch(`${url}/models`, { method: 'POST', body: form() })).status, 201)
+})
+
+t.test('a download too many waits for one that ends', async t => {
+  const going = Promise.withResolvers<void>()
+  const content = aContent(BYTES, {
+    async *open() {
+      yield BYTES.subarray(0, 500)
+      await going.promise
+      yield BYTES.subarray(500)
+    },
+  })
+  const { url } = await listen(
+    t,
+    { openReconstruct: async () => content, find: async () => aModel() },
+    { limits: { downloads: 2 } },
+  )
+  const path = `${url}/models/${ID}/reconstruct`
+  const two = [await fetch(path), await fetch(path)]
+  const refused = await fetch(path)
+  t.equal(refused.status, 503)
+  t.match(await refused.json(), { code: 'overloaded' })
+  t.equal((await fetch(path, { method: 'HEAD' })).status, 200, 'a head takes no place')
+  t.equal((await fetch(`${url}/models/${ID}`)).status, 200)
+  going.resolve()
+  for (const response of two) t.equal((await response.bytes()).length, BYTES.length)
+  t.equal((await (await fetch(path)).bytes()).length, BYTES.length)
+})
+
+t.test('a client that is gone leaves its place', async t => {
+  const content = aContent(BYTES, {
+    async *open(_range, signal) {
+      yield BYTES.subarray(0, 500)
+      await once(signal, 'abort')
+    },
+  })
+  const { url } = await listen(
+    t,
+    { openReconstruct: async () => content },
+    { limits: { downloads: 1 } },
+  )
+  for (let i = 0; i < 3; i++) {
+    const abort = new AbortController()
+    const response = await fetch(`${url}/models/${ID}/reconstruct`, { signal: abort.signal })
+    t.equal(response.status, 200)
+    abort.abort()
+    await t.rejects(response.bytes())
+    // The server hears of it a moment later.
+    for (let tries = 0; tries < 100; tries++) {
+      const head = await fetch(`${url}/metrics`)
+      if (/direction="download"} 0/.test(await head.text())) break
+    }
+  }
+})
+
+t.test('a token, or an address without one, has so many requests in a minute', async t => {
+  const methods = { stats: async () => STATS }
+  const { url } = await listen(t, methods, { limits: { requestsPerMinute: 5 } })
+  for (let i = 0; i < 5; i++) t.equal((await fetch(`${url}/stats`)).status, 200)
+  const refused = await fetch(`${url}/stats`)
+  t.equal(refused.status, 429)
+  const wait = Number(refused.headers.get('retry-after'))
+  t.ok(wait >= 1 && wait <= 60, `${wait} s`)
+  t.match(await refused.json(), { code: 'too-many-requests' })
+  t.equal((await fetch(`${url}/healthz`)).status, 200)
+})
+
+const STATS = { models: 0, bases: 0, deltas: 0, logicalBytes: 0, storedBytes: 0, savedBytes: 0 }
+
+t.test('each token for itself, and guessing of tokens is slowed down', async t => {
+  const tokens: Record<string, string> = { one: 'a', two: 'b' }
+  const { url } = await listen(
+    t,
+    {
+      stats: async () => STATS,
+      authenticate: async token =>
+        token in tokens ? { id: tokens[token]!, scope: 'read' as const } : null,
+    },
+    { auth: { mode: 'tokens' }, limits: { requestsPerMinute: 3 } },
+  )
+  const ask = async (token: string) => {
+    const headers = { authorization: `Bearer ${token}` }
+    return (await fetch(`${url}/stats`, { headers })).status
+  }
+  const asked: number[] = []
+  for (const token of ['one', 'one', 'one', 'one', 'two']) asked.push(await ask(token))
+  t.strictSame(asked, [200, 200, 200, 429, 200])
+  const guessed = new Set<number>()
+  for (let i = 0; i < 70; i++) guessed.add(await ask(`guess-${i}`))
+  t.strictSame([...guessed], [401, 429])
+  t.equal(await ask('two'), 200, 'who has a token is not kept out by others that guess')
+})
+
+t.test('a process that has no memory left takes on nothing new, and says how it is', async t => {
+  const { url } = await listen(t, { stats: async () => STATS }, { limits: { rssBytes: 1 } })
+  let refused = await fetch(`${url}/stats`)
+  // Its memory is looked at once a second.
+  while (refused.status === 200) refused = await fetch(`${url}/stats`)
+  t.equal(refused.status, 503)
+  t.ok(refused.headers.has('retry-after'))
+  t.match(await refused.json(), { code: 'overloaded' })
+  for (const path of ['/healthz', '/metrics']) t.equal((await fetch(url + path)).status, 200)
+})
+
+t.test('a download that stands still gives its place up when another needs it', async t => {
+  const chunk = Buffer.alloc(4 * 1024 * 1024)
+  const content = aContent(BYTES, {
+    size: 64 * chunk.length,
+    async *open() {
+      for (let i = 0; i < 64; i++) yield chunk
+    },
+  })
+  const methods = { openReconstruct: async () => content, openFile: async () => aContent() }
+  for (const [stalledMs, status] of [
+    [60_000, 503],
+    [0, 200],
+  ] as const) {
+    const { url, port } = await listen(t, methods, {
+      limits: { downloads: 1 },
+      timeouts: { stalledMs },
+    })
+    const stalled = dial(t, port)
+    stalled.socket.write(`GET /models/${ID}/reconstruct HTTP/1.1\r\nHost: x\r\n\r\n`)
+    await stalled.until('content-length')
+    stalled.socket.pause()
+    const response = await fetch(`${url}/models/${ID}/files/a`)
+    t.equal(response.status, status)
+    await response.bytes()
+    if (status === 503) continue
+    stalled.socket.resume()
+    t.ok((await stalled.closed()).length < content.size, 'the other was cut')
+  }
+})
