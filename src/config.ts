@@ -14,6 +14,8 @@ export type StorageConfig =
       readonly accessKeyId: string
       readonly secretAccessKey: string
       readonly prefix: string
+      /** Of the local copies of what was read last. */
+      readonly cacheBytes: number
     }
 
 /** Everything that the environment decides: read once, frozen to its leaves. Sizes are bytes. */
@@ -95,6 +97,7 @@ const SCHEMA = z.object({
   S3_ACCESS_KEY_ID: z.string().optional(),
   S3_SECRET_ACCESS_KEY: z.string().optional(),
   S3_PREFIX: z.string().default(''),
+  S3_CACHE_BYTES: integer(0, Number.MAX_SAFE_INTEGER).default(10 * 2 ** 30),
   AUTH: z.enum(['auto', 'tokens', 'none']).default('auto'),
   ADMIN_TOKEN: z.string().optional(),
   // The main thread mostly waits, so there is a worker for every processor.
@@ -216,7 +219,9 @@ function toStorage(data: Environment): StorageConfig {
     region: data.S3_REGION ?? 'us-east-1',
     accessKeyId: data.S3_ACCESS_KEY_ID!,
     secretAccessKey: data.S3_SECRET_ACCESS_KEY!,
-    prefix: data.S3_PREFIX,
+    prefix:
+      data.S3_PREFIX === '' || data.S3_PREFIX.endsWith('/') ? data.S3_PREFIX : `${data.S3_PREFIX}/`,
+    cacheBytes: data.S3_CACHE_BYTES,
   }
 }
 

@@ -38,6 +38,7 @@ export const PROBLEMS = {
   'storage-failed': { status: 500, title: 'The storage failed' },
   'catalog-failed': { status: 500, title: 'The catalog failed' },
   'not-implemented': { status: 501, title: 'Not implemented yet' },
+  'storage-unavailable': { status: 503, title: 'The storage does not answer as it should' },
   overloaded: { status: 503, title: 'The registry is busy' },
   'shutting-down': { status: 503, title: 'The registry is shutting down' },
   'storage-full': { status: 507, title: 'The storage is full' },

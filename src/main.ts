@@ -8,6 +8,7 @@ import { enableCompileCache } from 'node:module'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
+import type { BlobStore } from './storage/blob-store.ts'
 
 /**
  * Older ones end with a syntax error in what is imported below, or a segmentation fault in better-sqlite3. This file keeps to what
@@ -30,10 +31,10 @@ const { pino } = await import('pino')
 const { buildApp } = await import('./app.ts')
 const { openSqliteCatalog } = await import('./catalog/sqlite-catalog.ts')
 const { ConfigError, readConfig } = await import('./config.ts')
-const { RegistryError } = await import('./errors.ts')
 const { rebuildCatalog } = await import('./registry/adopt.ts')
 const { openRegistry } = await import('./registry/open-registry.ts')
 const { startUpkeep } = await import('./upkeep.ts')
+const { openCachedBlobStore } = await import('./storage/cached-blob-store.ts')
 const { openFolderBlobStore } = await import('./storage/folder-blob-store.ts')
 const { openPool } = await import('./workers/pool.ts')
 type Config = ReturnType<typeof readConfig>
@@ -45,10 +46,7 @@ if (import.meta.main) await serve()
 /** Runs the registry until a signal ends it; its exit code is 1 if it cannot start. */
 export async function serve(): Promise<void> {
   const config = configure()
-  const logger = pino({
-    level: config.logLevel,
-    redact: ['req.headers.authorization', 'headers.authorization'],
-  })
+  const logger = openLog(config)
   const parts = new AsyncDisposableStack()
   let draining = false
   try {
@@ -93,7 +91,8 @@ export async function serve(): Promise<void> {
 export async function rebuild(): Promise<Adoption> {
   const config = configure()
   await using parts = new AsyncDisposableStack()
-  return rebuildCatalog(await openStores(config, parts))
+  // What it tells goes to stdout, so its log does not.
+  return rebuildCatalog(await openStores(config, parts, openLog(config, 2)))
 }
 
 /** The environment's configuration; the process ends where it cannot be used. */
@@ -107,6 +106,11 @@ function configure(): Config {
   }
 }
 
+function openLog({ logLevel }: Config, descriptor = 1): Logger {
+  const redact = ['req.headers.authorization', 'headers.authorization']
+  return pino({ level: logLevel, redact }, pino.destination(descriptor))
+}
+
 /** Opens what the registry stands on; `parts` closes it again, last opened first. */
 async function openParts(
   config: Config,
@@ -114,22 +118,31 @@ async function openParts(
   log: Logger,
 ): Promise<Registry> {
   const { dataDir, workers, upkeep } = config
-  const stores = await openStores(config, parts)
+  const stores = await openStores(config, parts, log)
   const pool = parts.use(await openPool({ workers }))
   const { sweepGraceMs } = upkeep
   return openRegistry({ ...stores, pool, scratch: dataDir, sweepGraceMs, log })
 }
 
-async function openStores({ dataDir, storage }: Config, parts: AsyncDisposableStack) {
-  if (storage.kind !== 'folder') {
-    throw new RegistryError('not-implemented', 'STORAGE=s3 is not there yet')
-  }
+async function openStores(config: Config, parts: AsyncDisposableStack, log: Logger) {
+  const { dataDir } = config
   await mkdir(dataDir, { recursive: true })
   const catalog = await openSqliteCatalog(join(dataDir, 'registry.sqlite'))
   parts.defer(() => catalog.close())
-  const blobs = await openFolderBlobStore(dataDir)
+  const blobs = await openBlobs(config, log)
   parts.defer(() => blobs.close())
   return { catalog, blobs }
+}
+
+async function openBlobs({ storage, dataDir }: Config, log: Logger): Promise<BlobStore> {
+  if (storage.kind === 'folder') return openFolderBlobStore(dataDir)
+  // The SDK is only loaded where there is a bucket: it takes longer than everything else.
+  const { openS3BlobStore } = await import('./storage/s3-blob-store.ts')
+  const { endpoint, bucket, cacheBytes } = storage
+  const remote = await openS3BlobStore(storage, found =>
+    log.info({ endpoint, bucket, ...found }, 'what the bucket can do'),
+  )
+  return openCachedBlobStore(remote, join(dataDir, 'cache'), cacheBytes)
 }
 
 /** Who may come in. The first start with tokens leaves an admin token in a file: nobody could create one otherwise. */

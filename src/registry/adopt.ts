@@ -3,6 +3,7 @@ import type { BlobRecord, Catalog, ModelRecord } from '../catalog/catalog.ts'
 import { RegistryError } from '../errors.ts'
 import { blobKey, nameOfKey } from '../storage/blob-key.ts'
 import type { BlobInfo, BlobStore } from '../storage/blob-store.ts'
+import { BlockError } from '../workers/block-error.ts'
 import { type ManifestHead, readManifestHead } from './manifest.ts'
 import { toRecord } from './publish.ts'
 import { readTombstones } from './tombstones.ts'
@@ -111,10 +112,10 @@ async function readHead(blobs: BlobStore, { key, size }: BlobInfo): Promise<Foun
   try {
     const bytes = await blobs.read(key, { start: 0, end: size })
     const sha256 = createHash('sha256').update(bytes).digest('hex')
-    return { ...readManifestHead(bytes), record: { key, size, sha256 } }
+    return { ...readManifestHead(key, bytes), record: { key, size, sha256 } }
   } catch (error) {
-    if ((error as RegistryError).code !== 'damaged') throw error
-    return { manifest: key, why: (error as Error).message, blobs: null }
+    if (!(error instanceof BlockError)) throw error
+    return { manifest: key, why: error.message, blobs: null }
   }
 }
 

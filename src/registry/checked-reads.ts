@@ -28,7 +28,7 @@ export async function readChecked(
 ): Promise<Uint8Array> {
   const { machine } = tools()
   const run = coveringBlocks(executor.sumsOf(blob)!, start, end)
-  for (;;) {
+  for (let tries = 0; ; tries++) {
     try {
       const bytes = await executor.read({ blob, start: run.start, end: run.end }, signal)
       for (const offset of badBlocks(piece => machine.checksum(piece), bytes, run)) {
@@ -36,7 +36,7 @@ export async function readChecked(
       }
       return bytes.subarray(start - run.start, end - run.start)
     } catch (error) {
-      if (!(await executor.failed(error))) throw error
+      if (!(await executor.failed(error, tries))) throw error
     }
   }
 }

@@ -1,4 +1,5 @@
 import type { Catalog, Damage, ModelRecord } from '../catalog/catalog.ts'
+import type { BlobStore } from '../storage/blob-store.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { deltaFilename } from './refs.ts'
 
@@ -11,21 +12,24 @@ const MANIFEST = 'manifest'
  */
 export class Damages {
   readonly #catalog: Catalog
+  readonly #blobs: BlobStore
   readonly #bad: Set<string>
   /** What is read in place of a bad blob. */
   readonly #standIns = new Map<string, string>()
   #badBlocks = 0
 
-  private constructor(catalog: Catalog, bad: Iterable<string>) {
+  private constructor(catalog: Catalog, blobs: BlobStore, bad: Iterable<string>) {
     this.#catalog = catalog
+    this.#blobs = blobs
     this.#bad = new Set(bad)
   }
 
   /** What the catalog knows of bad blocks. Rejects with what it does. */
-  static async open(catalog: Catalog): Promise<Damages> {
+  static async open(catalog: Catalog, blobs: BlobStore): Promise<Damages> {
     const bad = await catalog.damagedBlobs()
     return new Damages(
       catalog,
+      blobs,
       bad.map(({ key }) => key),
     )
   }
@@ -40,11 +44,18 @@ export class Damages {
     return this.#standIns.get(key) ?? key
   }
 
-  /** Takes note of a failed read. True if another blob will be read for the same bytes. Rejects with what the catalog does. */
-  async failed(error: unknown): Promise<boolean> {
+  /**
+   * Takes note of a failed read: see `Executor.failed`. A block that is bad is read once more, from the store itself, before that is said of it.
+   * Rejects with what the catalog does.
+   */
+  async failed(error: unknown, tries: number): Promise<boolean> {
     if (!(error instanceof BlockError)) return false
-    this.#badBlocks++
     const bad = this.standIn(error.blob)
+    if (tries === 0) {
+      await this.#blobs.evict(bad, error.offset)
+      return true
+    }
+    this.#badBlocks++
     await this.mark(bad, error.offset)
     const copy = await this.#catalog.copyOf(error.blob)
     if (copy) this.#standIns.set(error.blob, copy.key)

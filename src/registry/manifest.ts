@@ -13,6 +13,7 @@ import {
   type Shard,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
+import { BlockError } from '../workers/block-error.ts'
 import { tools } from '../workers/tools.ts'
 
 /** A safetensors file of a model; `blob` is null where its bytes are reconstructed. */
@@ -127,18 +128,19 @@ export type ReadBlob = (blob: string, start: number, end: number) => Promise<Uin
 /** What a manifest says of a model, and of the blobs that it refers to. */
 export type ManifestHead = Pick<Manifest, 'model' | 'blobs'>
 
-/** Parses what the catalog needs of a manifest. @throws RegistryError `damaged` for bytes that are none, or other ones than were written */
-export function readManifestHead(bytes: Uint8Array): ManifestHead {
-  const { stored, blobs } = parse(bytes)
+/** Parses what the catalog needs of the manifest under `key`. @throws BlockError for bytes that are none, or other ones than were written */
+export function readManifestHead(key: string, bytes: Uint8Array): ManifestHead {
+  const { stored, blobs } = parse(key, bytes)
   return { model: stored.model, blobs }
 }
 
 /** The manifest from its bytes, and from the delta where that has an index of its own. Rejects as {@link readManifestHead}, and with what `read` does. */
 export async function openManifest(
+  key: string,
   bytes: Uint8Array,
   readWith: (blobs: readonly ManifestBlob[]) => ReadBlob,
 ): Promise<Manifest> {
-  const { stored, blobs } = parse(bytes)
+  const { stored, blobs } = parse(key, bytes)
   const { model, identity, delta } = stored
   const opened = { model, identity, blobs }
   if (delta?.format === 2) return { ...opened, ...(await openLossless(delta, readWith(blobs))) }
@@ -153,7 +155,7 @@ export async function openManifest(
   }
 }
 
-function parse(bytes: Uint8Array): { stored: StoredManifest; blobs: ManifestBlob[] } {
+function parse(key: string, bytes: Uint8Array): { stored: StoredManifest; blobs: ManifestBlob[] } {
   try {
     const all = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
     const payload = all.subarray(0, -DIGEST_BYTES)
@@ -169,8 +171,7 @@ function parse(bytes: Uint8Array): { stored: StoredManifest; blobs: ManifestBlob
     })
     return { stored, blobs }
   } catch (cause) {
-    const message = `a manifest cannot be read: ${(cause as Error).message}`
-    throw new RegistryError('damaged', message, { cause })
+    throw new BlockError(key, 0, 'checksum', { cause })
   }
 }
 

@@ -57,7 +57,7 @@ const MOST_AHEAD = 16
  */
 export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry> {
   const { catalog, blobs, pool, scratch, sweepGraceMs: graceMs = SWEEP_GRACE_MS } = registryDeps
-  const damages = await Damages.open(catalog)
+  const damages = await Damages.open(catalog, blobs)
   const direct: Executor = {
     pool,
     read: readFrom(blobs, key => key),
@@ -72,7 +72,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     ...direct,
     read: readFrom(blobs, key => damages.standIn(key)),
     locate: blob => direct.locate(damages.standIn(blob)),
-    failed: error => damages.failed(error),
+    failed: (error, tries) => damages.failed(error, tries),
   }
   const pins = new Pins()
   const claims = new Claims()

@@ -72,18 +72,28 @@ export class OpenedModels {
   }
 
   async #load(record: ModelRecord): Promise<OpenedModel> {
-    const { key, size } = await this.#catalog.blob(record.manifest)
-    const bytes = await this.#executor.read({ blob: key, start: 0, end: size }, undefined)
-    const manifest = await openManifest(bytes, blobs => {
-      const checked = withSums(this.#executor, sumsByKey(blobs))
-      return (blob, start, end) => readChecked(checked, { blob, start, end })
-    })
+    const manifest = await this.#manifest(record)
     const parent = manifest.delta && (await this.#parentOf(record))
     const recipes = parent
       ? applyLink(parent.recipes, manifest.delta!)
       : baseRecipes(storedShards(manifest))
     const sums = new Map([...(parent?.sums ?? []), ...sumsByKey(manifest.blobs)])
     return { record, manifest, recipes, sums, layout: reconstructLayout(manifest, recipes) }
+  }
+
+  async #manifest({ manifest: key }: ModelRecord): Promise<Manifest> {
+    const { size } = await this.#catalog.blob(key)
+    for (let tries = 0; ; tries++) {
+      try {
+        const bytes = await this.#executor.read({ blob: key, start: 0, end: size }, undefined)
+        return await openManifest(key, bytes, blobs => {
+          const checked = withSums(this.#executor, sumsByKey(blobs))
+          return (blob, start, end) => readChecked(checked, { blob, start, end })
+        })
+      } catch (error) {
+        if (!(await this.#executor.failed(error, tries))) throw error
+      }
+    }
   }
 
   async #parentOf({ id, parent }: ModelRecord): Promise<OpenedModel> {

@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import { BLOCK_BYTES, type BlockSums, FRAME_BYTES } from '../codec/index.ts'
-import type { RegistryError } from '../errors.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { type Executor, mapOrdered, Sources } from '../workers/execute.ts'
 import type { BadBlock, BlockFault } from '../workers/tasks.ts'
@@ -112,14 +111,12 @@ class Pass {
     this.#bytes += size
     try {
       const bytes = await executor.read({ blob: key, start: 0, end: size }, this.#options.signal)
-      const { blobs } = readManifestHead(bytes)
+      const { blobs } = readManifestHead(key, bytes)
       await this.#done(key, [])
       return blobs
     } catch (error) {
-      const isBad = error instanceof BlockError || (error as RegistryError).code === 'damaged'
-      if (!isBad) throw error
-      const why = error instanceof BlockError ? error.why : 'checksum'
-      await this.#done(key, [{ start: 0, end: size, why }])
+      if (!(error instanceof BlockError)) throw error
+      await this.#done(key, [{ start: 0, end: size, why: error.why }])
       return []
     }
   }

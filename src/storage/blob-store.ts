@@ -34,6 +34,8 @@ export interface BlobStore {
   read(key: string, range: ByteRange, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>>
   /** The path of a blob in a file that other threads may read, or null for a store that is not on this machine. */
   locate(key: string): string | null
+  /** Forgets the copies of the bytes around `offset` that are nearer than the store itself: they were found to be wrong. */
+  evict(key: string, offset: number): Promise<void>
   /** Bytes of a blob. */
   size(key: string): Promise<number>
   /** All committed blobs whose key begins with `prefix`, in no promised order. */

@@ -97,6 +97,8 @@ class FolderBlobStore implements BlobStore {
     return this.#path(key)
   }
 
+  async evict(): Promise<void> {}
+
   async size(key: string): Promise<number> {
     const path = this.#path(key)
     try {

@@ -23,8 +23,11 @@ export interface Executor {
   readonly locate: (blob: string) => string | null
   /** What the bytes of a blob are checked against; null where nothing is known of it, as of a file that a user names. */
   readonly sumsOf: (blob: string) => BlockSums | null
-  /** Told of a read that failed while a content was produced. True if another try may read other bytes: another copy of the blob. */
-  readonly failed: (error: unknown) => Promise<boolean>
+  /**
+   * Told of a read that failed while a content was produced, and how many tries at it there were before. True if another one may read other
+   * bytes: from farther away, or from another copy of the blob.
+   */
+  readonly failed: (error: unknown, tries: number) => Promise<boolean>
   /** Bounds the batches that are being made at once, over all streams that share it. */
   readonly slots: Slots
   /** Bounds the batches of streams that are made before they are asked for, beside the next one of each. */
@@ -124,12 +127,12 @@ async function produce(
     into.set(only!.bytes)
     return into
   }
-  for (;;) {
+  for (let tries = 0; ; tries++) {
     try {
       await decode(batch, into, executor, signal)
       return into
     } catch (error) {
-      if (signal.aborted || !(await executor.failed(error))) throw error
+      if (signal.aborted || !(await executor.failed(error, tries))) throw error
     }
   }
 }

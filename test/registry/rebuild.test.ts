@@ -175,7 +175,7 @@ t.test('what makes no model is told of and left alone', async t => {
   t.strictSame(
     unadopted.map(({ manifest, why }) => [manifest, why.replace(/:.*/, '')]).sort(),
     [
-      [records[0]!.manifest, 'a manifest cannot be read'],
+      [records[0]!.manifest, `blob ${records[0]!.manifest}, block at byte 0`],
       [records[1]!.manifest, 'its parent is gone'],
     ].sort(),
   )

@@ -1,0 +1,258 @@
+import {
+  AbortMultipartUploadCommand,
+  DeleteObjectCommand,
+  HeadObjectCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  ListPartsCommand,
+} from '@aws-sdk/client-s3'
+import { RegistryError } from '../errors.ts'
+import { checkBlobKey, isBlobKey } from './blob-key.ts'
+import type { BlobInfo, BlobStore, ByteRange, Staged } from './blob-store.ts'
+import { Bucket } from './s3-bucket.ts'
+import type { S3Options } from './s3-client.ts'
+import { isMissing, isNotImplemented, translateS3Error } from './s3-errors.ts'
+import { probeBucket } from './s3-probe.ts'
+import { readRange } from './s3-read.ts'
+import { MultipartUpload } from './s3-upload.ts'
+
+/** Deletes that are asked for at once: one by one, for lists of them need checksums that not all servers know. */
+const DELETES = 16
+
+/** What a server is found to do. */
+export type { Capabilities } from './s3-probe.ts'
+
+/**
+ * Blobs as objects of a bucket. Staging is a multipart upload and commit its completion: what is not committed is no object. Nothing rests on
+ * conditional writes: keys are never used twice. `tell` hears what the server was found to do.
+ * Rejects with RegistryError `storage-failed` for a bucket that is not there or does not do what is needed, `storage-unavailable` where it does
+ * not answer.
+ */
+export async function openS3BlobStore(
+  options: S3Options,
+  tell: (found: Awaited<ReturnType<typeof probeBucket>>) => void = () => {},
+): Promise<BlobStore> {
+  const bucket = new Bucket(options)
+  try {
+    tell(await probeBucket(bucket))
+    return new S3BlobStore(bucket)
+  } catch (error) {
+    bucket.close()
+    throw translateS3Error(error, `bucket ${options.bucket}`)
+  }
+}
+
+class S3BlobStore implements BlobStore {
+  readonly #bucket: Bucket
+  /** Uploads of this process that are neither completed nor dropped. */
+  readonly #uploads = new Set<string>()
+
+  constructor(bucket: Bucket) {
+    this.#bucket = bucket
+  }
+
+  async stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged> {
+    const chunks = body[Symbol.asyncIterator]()
+    let upload: MultipartUpload | null = null
+    try {
+      checkBlobKey(key)
+      signal?.throwIfAborted()
+      const begun = await this.#stored(key, () => MultipartUpload.begin(this.#bucket, key, signal))
+      upload = begun
+      this.#uploads.add(begun.id)
+      for (;;) {
+        signal?.throwIfAborted()
+        const { value: chunk, done } = await chunks.next()
+        if (done) break
+        await this.#stored(key, () => begun.write(chunk, signal))
+      }
+      await this.#stored(key, () => begun.end(signal))
+      return {
+        size: begun.size,
+        commit: () => this.#stored(key, () => this.#commit(key, begun)),
+        abort: () => this.#drop(begun),
+      }
+    } catch (error) {
+      if (upload) await this.#drop(upload)
+      // The body must be closed whichever side failed; what it says to that adds nothing.
+      await chunks.return?.().catch(() => {})
+      signal?.throwIfAborted()
+      throw error
+    }
+  }
+
+  async read(
+    key: string,
+    range: ByteRange,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    checkBlobKey(key)
+    return readRange(this.#bucket, key, range, signal)
+  }
+
+  locate(): null {
+    return null
+  }
+
+  async evict(): Promise<void> {}
+
+  async size(key: string): Promise<number> {
+    checkBlobKey(key)
+    try {
+      return await this.#head(key)
+    } catch (error) {
+      if (!isMissing(error)) throw translateS3Error(error, key)
+      throw new RegistryError('blob-missing', `${key} is not in the store`, { cause: error })
+    }
+  }
+
+  async *list(prefix: string): AsyncGenerator<BlobInfo> {
+    const Bucket = this.#bucket.name
+    const Prefix = this.#bucket.prefixed(prefix)
+    let ContinuationToken: string | undefined
+    do {
+      const page = { Bucket, Prefix, ...(ContinuationToken !== undefined && { ContinuationToken }) }
+      const { Contents = [], NextContinuationToken } = await this.#stored(prefix, () =>
+        this.#bucket.ask({}, (client, limits) =>
+          client.send(new ListObjectsV2Command(page), limits),
+        ),
+      )
+      for (const { Key = '', Size: size = 0, LastModified } of Contents) {
+        const key = this.#bucket.keyOf(Key)
+        // Without a time it counts as new: nothing is swept that may be.
+        if (key !== null && isBlobKey(key))
+          yield { key, size, modified: LastModified ?? new Date() }
+      }
+      ContinuationToken = NextContinuationToken
+    } while (ContinuationToken !== undefined)
+  }
+
+  async delete(keys: readonly string[]): Promise<void> {
+    for (const key of keys) checkBlobKey(key)
+    const waiting = [...keys]
+    const work = async () => {
+      for (let key = waiting.pop(); key !== undefined; key = waiting.pop()) await this.#delete(key)
+    }
+    await Promise.all(Array.from({ length: Math.min(DELETES, keys.length) }, work))
+  }
+
+  async sweepStaged(before: Date, dryRun: boolean): Promise<BlobInfo[]> {
+    const swept: BlobInfo[] = []
+    for await (const { Key, UploadId, Initiated } of this.#listUploads()) {
+      const key = this.#bucket.keyOf(Key)
+      if (key === null || !isBlobKey(key) || this.#uploads.has(UploadId)) continue
+      if (Initiated >= before) continue
+      const target = { Bucket: this.#bucket.name, Key, UploadId }
+      const size = await this.#stored(key, () => this.#partsSize(target))
+      if (!dryRun) await this.#stored(key, () => this.#abortUpload(target))
+      swept.push({ key, size, modified: Initiated })
+    }
+    return swept
+  }
+
+  async close(): Promise<void> {
+    this.#bucket.close()
+  }
+
+  /** Completes an upload, and makes sure that it did: an answer may be lost, or say 200 and mean nothing. */
+  async #commit(key: string, upload: MultipartUpload): Promise<void> {
+    const { id, size } = upload
+    try {
+      await upload.complete()
+    } catch (error) {
+      // It may have been completed all the same: no other upload can have made this object.
+      const found = await this.#head(key).catch(() => null)
+      if (found !== size) throw error
+    }
+    const found = await this.#head(key)
+    if (found !== size) {
+      const message = `blob ${key}: expected ${size} bytes in the bucket, found ${found}`
+      throw new RegistryError('storage-failed', message)
+    }
+    this.#uploads.delete(id)
+  }
+
+  /** What cannot be dropped is the sweep's. */
+  async #drop(upload: MultipartUpload): Promise<void> {
+    await upload.abort().catch(() => {})
+    this.#uploads.delete(upload.id)
+  }
+
+  async #head(key: string): Promise<number> {
+    const command = new HeadObjectCommand(this.#bucket.at(key))
+    const { ContentLength } = await this.#bucket.ask({}, (client, limits) =>
+      client.send(command, limits),
+    )
+    return ContentLength ?? 0
+  }
+
+  async #delete(key: string): Promise<void> {
+    const command = new DeleteObjectCommand(this.#bucket.at(key))
+    try {
+      await this.#bucket.ask({}, (client, limits) => client.send(command, limits))
+    } catch (error) {
+      if (!isMissing(error)) throw translateS3Error(error, key)
+    }
+  }
+
+  /** Every upload that is under way in the bucket. Some servers find none for a prefix that is a folder: all are listed. */
+  async *#listUploads(): AsyncGenerator<{ Key: string; UploadId: string; Initiated: Date }> {
+    const Bucket = this.#bucket.name
+    let marker: { KeyMarker?: string; UploadIdMarker?: string } | null = {}
+    while (marker) {
+      const page: { Bucket: string } = { Bucket, ...marker }
+      const listed = await this.#stored('uploads', () =>
+        this.#bucket.ask({}, (client, limits) =>
+          client.send(new ListMultipartUploadsCommand(page), limits),
+        ),
+      ).catch(error => {
+        if (isNotImplemented(error.cause)) return null
+        throw error
+      })
+      if (!listed) return
+      for (const { Key = '', UploadId = '', Initiated = new Date() } of listed.Uploads ?? []) {
+        yield { Key, UploadId, Initiated }
+      }
+      const { IsTruncated, NextKeyMarker, NextUploadIdMarker } = listed
+      marker =
+        IsTruncated && NextKeyMarker !== undefined
+          ? {
+              KeyMarker: NextKeyMarker,
+              ...(NextUploadIdMarker !== undefined && { UploadIdMarker: NextUploadIdMarker }),
+            }
+          : null
+    }
+  }
+
+  async #partsSize(target: { Bucket: string; Key: string; UploadId: string }): Promise<number> {
+    let size = 0
+    let marker: string | undefined
+    do {
+      const page = { ...target, ...(marker !== undefined && { PartNumberMarker: marker }) }
+      const {
+        Parts = [],
+        IsTruncated,
+        NextPartNumberMarker,
+      } = await this.#bucket.ask({}, (client, limits) =>
+        client.send(new ListPartsCommand(page), limits),
+      )
+      for (const { Size = 0 } of Parts) size += Size
+      marker = IsTruncated ? NextPartNumberMarker : undefined
+    } while (marker !== undefined)
+    return size
+  }
+
+  async #abortUpload(target: { Bucket: string; Key: string; UploadId: string }): Promise<void> {
+    const command = new AbortMultipartUploadCommand(target)
+    await this.#bucket.ask({}, (client, limits) => client.send(command, limits))
+  }
+
+  /** Runs one step with the bucket and translates its errors; those of an upload's body, and of a signal, pass unchanged. */
+  async #stored<T>(what: string, step: () => Promise<T>): Promise<T> {
+    try {
+      return await step()
+    } catch (error) {
+      throw translateS3Error(error, what)
+    }
+  }
+}
