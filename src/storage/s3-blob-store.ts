@@ -14,7 +14,7 @@ import type { S3Options } from './s3-client.ts'
 import { isMissing, isNotImplemented, translateS3Error } from './s3-errors.ts'
 import { probeBucket } from './s3-probe.ts'
 import { readRange } from './s3-read.ts'
-import { MultipartUpload } from './s3-upload.ts'
+import { Upload } from './s3-upload.ts'
 
 /** Deletes that are asked for at once: one by one, for lists of them need checksums that not all servers know. */
 const DELETES = 16
@@ -44,8 +44,8 @@ export async function openS3BlobStore(
 
 class S3BlobStore implements BlobStore {
   readonly #bucket: Bucket
-  /** Uploads of this process that are neither completed nor dropped. */
-  readonly #uploads = new Set<string>()
+  /** Keys of uploads of this process that are neither completed nor dropped. */
+  readonly #underWay = new Set<string>()
 
   constructor(bucket: Bucket) {
     this.#bucket = bucket
@@ -53,27 +53,24 @@ class S3BlobStore implements BlobStore {
 
   async stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged> {
     const chunks = body[Symbol.asyncIterator]()
-    let upload: MultipartUpload | null = null
+    const upload = new Upload(this.#bucket, key)
     try {
       checkBlobKey(key)
-      signal?.throwIfAborted()
-      const begun = await this.#stored(key, () => MultipartUpload.begin(this.#bucket, key, signal))
-      upload = begun
-      this.#uploads.add(begun.id)
+      this.#underWay.add(key)
       for (;;) {
         signal?.throwIfAborted()
         const { value: chunk, done } = await chunks.next()
         if (done) break
-        await this.#stored(key, () => begun.write(chunk, signal))
+        await this.#stored(key, () => upload.write(chunk, signal))
       }
-      await this.#stored(key, () => begun.end(signal))
+      await this.#stored(key, () => upload.end(signal))
       return {
-        size: begun.size,
-        commit: () => this.#stored(key, () => this.#commit(key, begun)),
-        abort: () => this.#drop(begun),
+        size: upload.size,
+        commit: () => this.#stored(key, () => this.#commit(key, upload)),
+        abort: () => this.#drop(key, upload),
       }
     } catch (error) {
-      if (upload) await this.#drop(upload)
+      await this.#drop(key, upload)
       // The body must be closed whichever side failed; what it says to that adds nothing.
       await chunks.return?.().catch(() => {})
       signal?.throwIfAborted()
@@ -140,7 +137,7 @@ class S3BlobStore implements BlobStore {
     const swept: BlobInfo[] = []
     for await (const { Key, UploadId, Initiated } of this.#listUploads()) {
       const key = this.#bucket.keyOf(Key)
-      if (key === null || !isBlobKey(key) || this.#uploads.has(UploadId)) continue
+      if (key === null || !isBlobKey(key) || this.#underWay.has(key)) continue
       if (Initiated >= before) continue
       const target = { Bucket: this.#bucket.name, Key, UploadId }
       const size = await this.#stored(key, () => this.#partsSize(target))
@@ -155,27 +152,33 @@ class S3BlobStore implements BlobStore {
   }
 
   /** Completes an upload, and makes sure that it did: an answer may be lost, or say 200 and mean nothing. */
-  async #commit(key: string, upload: MultipartUpload): Promise<void> {
-    const { id, size } = upload
+  async #commit(key: string, upload: Upload): Promise<void> {
+    const { size } = upload
     try {
-      await upload.complete()
+      const answered = await upload.complete().then(
+        () => null,
+        error => ({ error }),
+      )
+      const found = await this.#head(key).catch(error => {
+        throw answered?.error ?? error
+      })
+      // Of the right size it was stored, whatever was answered: nothing else can have made an object of this key.
+      if (found !== size) {
+        const message = `blob ${key}: expected ${size} bytes in the bucket, found ${found}`
+        throw answered?.error ?? new RegistryError('storage-failed', message)
+      }
+      this.#underWay.delete(key)
     } catch (error) {
-      // It may have been completed all the same: no other upload can have made this object.
-      const found = await this.#head(key).catch(() => null)
-      if (found !== size) throw error
+      await this.#drop(key, upload)
+      await this.#delete(key).catch(() => {})
+      throw error
     }
-    const found = await this.#head(key)
-    if (found !== size) {
-      const message = `blob ${key}: expected ${size} bytes in the bucket, found ${found}`
-      throw new RegistryError('storage-failed', message)
-    }
-    this.#uploads.delete(id)
   }
 
   /** What cannot be dropped is the sweep's. */
-  async #drop(upload: MultipartUpload): Promise<void> {
+  async #drop(key: string, upload: Upload): Promise<void> {
     await upload.abort().catch(() => {})
-    this.#uploads.delete(upload.id)
+    this.#underWay.delete(key)
   }
 
   async #head(key: string): Promise<number> {

@@ -403,7 +403,8 @@ export function blobStoreContract(t: Test, create: (t: Test) => Promise<Reopen>)
   })
 
   test('a sweep takes what an ended process has staged, and a dry one only tells', async (t, store, reopen) => {
-    const staged = await store.stage(newBlobKey(), chunks(bytes(1234)))
+    const size = 2_000_000
+    const staged = await store.stage(newBlobKey(), chunks(bytes(size)))
     const later = new Date(Date.now() + 60_000)
     t.strictSame(await store.sweepStaged(later, false), [], 'it may still be committed here')
     const next = await reopen()
@@ -411,7 +412,7 @@ export function blobStoreContract(t: Test, create: (t: Test) => Promise<Reopen>)
     const dry = await next.sweepStaged(later, true)
     t.strictSame(
       dry.map(blob => blob.size),
-      [1234],
+      [size],
     )
     const swept = await next.sweepStaged(later, false)
     t.strictSame(
