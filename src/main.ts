@@ -92,7 +92,7 @@ export async function rebuild(): Promise<Adoption> {
   const config = configure()
   await using parts = new AsyncDisposableStack()
   // What it tells goes to stdout, so its log does not.
-  return rebuildCatalog(await openStores(config, parts, openLog(config, 2)))
+  return await rebuildCatalog(await openStores(config, parts, openLog(config, 2)))
 }
 
 /** The environment's configuration; the process ends where it cannot be used. */

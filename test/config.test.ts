@@ -1,3 +1,4 @@
+import { totalmem } from 'node:os'
 import t from 'tap'
 import { ConfigError, readConfig } from '../src/config.ts'
 
@@ -93,6 +94,26 @@ t.test('sizes and counts', async t => {
   t.equal(problemsOf({ MAX_UPLOAD_BYTES: '0', WORKERS: '0' }).length, 2)
 })
 
+t.test('limits, and what the process does by itself', async t => {
+  const { limits, upkeep } = readConfig({})
+  t.match(limits, { uploads: 16, downloads: 64, requestsPerMinute: 0 })
+  t.ok(limits.rssBytes > 0 && limits.rssBytes < totalmem())
+  t.match(upkeep, { sweepGraceMs: 3_600_000, scrubBytesPerSecond: 0 })
+  const env = {
+    MAX_UPLOADS: '2',
+    MAX_DOWNLOADS: '3',
+    RATE_LIMIT_PER_MINUTE: '600',
+    MAX_RSS_BYTES: '0',
+    SWEEP_GRACE_SECONDS: '0',
+    SCRUB_BYTES_PER_SECOND: '1000000',
+  }
+  const given = readConfig(env)
+  t.strictSame(given.limits, { uploads: 2, downloads: 3, requestsPerMinute: 600, rssBytes: 0 })
+  t.match(given.upkeep, { sweepGraceMs: 0, scrubBytesPerSecond: 1_000_000 })
+  for (const name of Object.keys(env)) t.match(problemsOf({ [name]: '-1' }), [`${name}: `])
+  t.equal(problemsOf({ MAX_UPLOADS: '0', MAX_DOWNLOADS: '0' }).length, 2)
+})
+
 t.test('S3 needs its bucket and keys', async t => {
   const problems = problemsOf({ STORAGE: 's3' })
   t.strictSame(
@@ -100,7 +121,14 @@ t.test('S3 needs its bucket and keys', async t => {
     ['S3_BUCKET', 'S3_ACCESS_KEY_ID', 'S3_SECRET_ACCESS_KEY'],
   )
   const env = { STORAGE: 's3', S3_BUCKET: 'b', S3_ACCESS_KEY_ID: 'k', S3_SECRET_ACCESS_KEY: 's' }
-  t.match(readConfig(env).storage, { kind: 's3', bucket: 'b', prefix: '' })
+  const cacheBytes = 10 * 2 ** 30
+  t.match(readConfig(env).storage, { kind: 's3', bucket: 'b', prefix: '', cacheBytes })
+  t.match(readConfig({ ...env, S3_PREFIX: 'a/b', S3_CACHE_BYTES: '0' }).storage, {
+    prefix: 'a/b/',
+    cacheBytes: 0,
+  })
+  t.match(readConfig({ ...env, S3_PREFIX: 'a/' }).storage, { prefix: 'a/' })
+  t.equal(problemsOf({ ...env, S3_CACHE_BYTES: '1 GB' }).length, 1)
   t.equal(problemsOf({ ...env, S3_ENDPOINT: 'nowhere' }).length, 1)
 })
 

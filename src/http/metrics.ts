@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { CacheFigures } from '../registry/registry.ts'
 
 /** What `/metrics` shows. Each app has its own, so that two in one process do not add up. */
 export interface Metrics {
@@ -14,6 +15,8 @@ export interface Metrics {
   readonly streams: Gauge<'direction'>
   /** Bad blocks of stored bytes that were met, as `count` tells them. */
   watchBadBlocks(count: () => number): void
+  /** How the copies of blobs that are nearer than the store do, as `figures` tells. */
+  watchCache(figures: () => CacheFigures): void
   /** The Prometheus text format, and its content type. */
   render(): Promise<{ type: string; text: string }>
 }
@@ -62,6 +65,28 @@ export function createMetrics(): Metrics {
         registers,
         collect() {
           this.set(count())
+        },
+      })
+    },
+    watchCache: figures => {
+      new Gauge({
+        name: 'wdelta_cache_chunks',
+        help: 'Chunks of blobs since the start: read from the local cache, waited for from the bucket, dropped because they were wrong',
+        labelNames: ['outcome'],
+        registers,
+        collect() {
+          const { hits, misses, corrupt } = figures()
+          this.set({ outcome: 'hit' }, hits)
+          this.set({ outcome: 'miss' }, misses)
+          this.set({ outcome: 'corrupt' }, corrupt)
+        },
+      })
+      new Gauge({
+        name: 'wdelta_cache_bytes',
+        help: 'Bytes of the local cache',
+        registers,
+        collect() {
+          this.set(figures().bytes)
         },
       })
     },

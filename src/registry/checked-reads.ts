@@ -1,8 +1,10 @@
+import type { Catalog } from '../catalog/catalog.ts'
 import { type BlockSums, badBlocks, coveringBlocks, type Span } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { BlockError } from '../workers/block-error.ts'
 import type { Executor } from '../workers/execute.ts'
 import { tools } from '../workers/tools.ts'
+import type { OpenedModels } from './opened-models.ts'
 
 type Sums = ReadonlyMap<string, BlockSums>
 
@@ -38,5 +40,28 @@ export async function readChecked(
     } catch (error) {
       if (!(await executor.failed(error, tries))) throw error
     }
+  }
+}
+
+/**
+ * Reads a block once more that was bad where a read is not tried again, in the middle of a publication: only then is it evicted, or marked.
+ * Nothing is said of what is bad: the error that came first says it.
+ */
+export async function readAgain(
+  deps: { catalog: Catalog; models: OpenedModels; executor: Executor },
+  error: unknown,
+): Promise<void> {
+  // Some are translated where they pass.
+  const bad = [error, (error as Error).cause].find(each => each instanceof BlockError)
+  if (!bad) return
+  const { blob, offset } = bad
+  const [owner] = await deps.catalog.modelsOf(blob)
+  if (!owner) return
+  try {
+    const { sums } = await deps.models.open(owner)
+    const checked = withSums(deps.executor, sums)
+    await readChecked(checked, { blob, start: offset, end: offset + 1 })
+  } catch {
+    // Whoever reads it next is told.
   }
 }

@@ -8,6 +8,7 @@ import { type Executor, Slots } from '../workers/execute.ts'
 import type { Pool } from '../workers/pool.ts'
 import { adoptModels, claimStore } from './adopt.ts'
 import { backup } from './backup.ts'
+import { readAgain } from './checked-reads.ts'
 import { Clock } from './clock.ts'
 import { deltaContent, fileContent, reconstructContent, tensorContent } from './contents.ts'
 import { Damages } from './damage.ts'
@@ -56,11 +57,13 @@ const MOST_AHEAD = 16
  * not belong together.
  */
 export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry> {
-  const { catalog, blobs, pool, scratch, sweepGraceMs: graceMs = SWEEP_GRACE_MS } = registryDeps
+  const { catalog, blobs, pool, scratch } = registryDeps
+  const { sweepGraceMs: graceMs = SWEEP_GRACE_MS } = registryDeps
   const damages = await Damages.open(catalog, blobs)
+  // Of what is stored, not of copies that are nearer: scrub looks at that.
   const direct: Executor = {
     pool,
-    read: readFrom(blobs, key => key),
+    read: readFrom(blobs.origin, key => key),
     locate: blob => blobs.locate(blob),
     sumsOf: () => null,
     failed: async () => false,
@@ -81,15 +84,24 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   const clock = new Clock(newest?.createdAt ?? null)
   const deps: PublishDeps = { catalog, blobs, executor, models, pins, claims, clock }
   const open = async (ref: string) => models.open(await findRef(catalog, ref))
+  const published = (publish: () => Promise<ModelRecord>) =>
+    translated(async () => {
+      try {
+        return toModel(await publish())
+      } catch (error) {
+        await readAgain({ catalog, models, executor }, error)
+        throw error
+      }
+    })
   const spareBefore = await translated(() => takeUp(registryDeps, pins))
   const sweeping = { catalog, blobs, pins, graceMs, spareBefore }
   await translated(() => sweep(sweeping, false))
 
   return {
     publishFiles: (options, parts, signal) =>
-      translated(async () => toModel(await publishFiles(deps, options, parts, signal))),
+      published(() => publishFiles(deps, options, parts, signal)),
     publishDelta: (options, parts, signal) =>
-      translated(async () => toModel(await publishDelta(deps, options, parts, signal))),
+      published(() => publishDelta(deps, options, parts, signal)),
     find: ref => translated(async () => toModel(await findRef(catalog, ref))),
     list: query =>
       translated(async () => {
@@ -135,6 +147,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     scrub: options =>
       translated(() => scrub({ catalog, executor: direct, models, damages }, options)),
     badBlocks: () => damages.badBlocks,
+    cache: () => blobs.cache,
     sweep: ({ dryRun }) => translated(() => sweep(sweeping, dryRun)),
     backup: () => translated(() => backup(catalog, scratch)),
     createToken: options => translated(() => createToken(catalog, options)),

@@ -1,7 +1,8 @@
 import type { Damage, ErrorFigures, Scope, Strategy } from '../catalog/catalog.ts'
 import type { EncodingUse, FloatDtype } from '../codec/index.ts'
+import type { CacheFigures } from '../storage/blob-store.ts'
 
-export type { Scope }
+export type { CacheFigures, Scope }
 
 /** A model as `API.md` shows it. */
 export interface Model {
@@ -210,6 +211,8 @@ export interface Registry {
   backup(): Promise<Backup>
   /** Bad blocks that were met since the start, each as often as it was read. */
   badBlocks(): number
+  /** How the local copies of what is in a bucket do; null for a store that is on this machine. */
+  cache(): CacheFigures | null
   createToken(options: {
     name: string
     scope: Scope

@@ -19,12 +19,25 @@ export interface BlobInfo {
   readonly modified: Date
 }
 
+/** How the copies do that are nearer than the store itself. */
+export interface CacheFigures {
+  readonly hits: number
+  readonly misses: number
+  /** Chunks that were dropped because their bytes were not those that were stored. */
+  readonly corrupt: number
+  readonly bytes: number
+}
+
 /**
  * Bytes under keys of `blobKey` that nothing else has had, immutable once committed. All methods reject with
  * RegistryError: `blob-missing` only where the store says so, `storage-full` for ENOSPC and EDQUOT,
  * `storage-failed` (cause kept) for anything else. An aborted `signal` rejects with its reason.
  */
 export interface BlobStore {
+  /** The store itself, where this one keeps copies that are nearer; or this one. */
+  readonly origin: BlobStore
+  /** Null where there are no such copies. */
+  readonly cache: CacheFigures | null
   /** Writes `body` to its end. On a failure of either side nothing stays behind and the body is closed. */
   stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged>
   /**

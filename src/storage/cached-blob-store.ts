@@ -1,4 +1,4 @@
-import type { BlobInfo, BlobStore, ByteRange, Staged } from './blob-store.ts'
+import type { BlobInfo, BlobStore, ByteRange, CacheFigures, Staged } from './blob-store.ts'
 import { type ChunkName, DiskChunks } from './disk-chunks.ts'
 
 /** What is fetched at once: long enough for the time to the first byte not to count. */
@@ -12,19 +12,6 @@ const SIZES = 10_000
 /** Chunks that wait to be written: where the disk is slower than what they come from, some are not kept. */
 const WRITES = 8
 
-/** How a cache does. */
-export interface CacheFigures {
-  readonly hits: number
-  readonly misses: number
-  /** Chunks that were dropped because their bytes were not those that were stored. */
-  readonly corrupt: number
-  readonly bytes: number
-}
-
-export interface CachedBlobStore extends BlobStore {
-  readonly figures: CacheFigures
-}
-
 /**
  * A store that is far away, with what was read of it last in a folder of this machine, up to `mostBytes`. Reads come from there where they
  * can, in whole chunks from afar where they cannot, and ahead of a reader that goes through a blob. Bytes are not checked here: who finds them
@@ -34,33 +21,34 @@ export async function openCachedBlobStore(
   store: BlobStore,
   folder: string,
   mostBytes: number,
-): Promise<CachedBlobStore> {
+): Promise<BlobStore> {
   return new ChunkCache(store, await DiskChunks.open(folder, mostBytes))
 }
 
-class ChunkCache implements CachedBlobStore {
-  readonly #store: BlobStore
+class ChunkCache implements BlobStore {
+  readonly origin: BlobStore
   readonly #disk: DiskChunks
   /** Chunks that are fetched, or were a moment ago, in the order of their last use. */
   readonly #memory = new Map<string, Promise<Uint8Array>>()
   readonly #sizes = new Map<string, Promise<number>>()
   readonly #writes = new Map<string, Promise<void>>()
+  readonly #closed = new AbortController()
   #hits = 0
   #misses = 0
   #corrupt = 0
 
   constructor(store: BlobStore, disk: DiskChunks) {
-    this.#store = store
+    this.origin = store
     this.#disk = disk
   }
 
-  get figures(): CacheFigures {
+  get cache(): CacheFigures {
     const { bytes } = this.#disk
     return { hits: this.#hits, misses: this.#misses, corrupt: this.#corrupt, bytes }
   }
 
   stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged> {
-    return this.#store.stage(key, body, signal)
+    return this.origin.stage(key, body, signal)
   }
 
   async read(
@@ -69,9 +57,9 @@ class ChunkCache implements CachedBlobStore {
     signal?: AbortSignal,
   ): Promise<Uint8Array<ArrayBuffer>> {
     const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(end)
-    const size = isRange && start >= 0 && start < end ? await this.size(key) : -1
+    const size = isRange && start >= 0 && start < end ? await this.size(key) : null
     // What is no range of the blob is the store's to refuse.
-    if (end > size) return this.#store.read(key, { start, end }, signal)
+    if (size === null || end > size) return this.origin.read(key, { start, end }, signal)
     const bytes = new Uint8Array(Buffer.allocUnsafeSlow(end - start).buffer)
     const first = Math.floor(start / CHUNK_BYTES)
     const last = Math.floor((end - 1) / CHUNK_BYTES)
@@ -85,14 +73,14 @@ class ChunkCache implements CachedBlobStore {
   }
 
   locate(key: string): string | null {
-    return this.#store.locate(key)
+    return this.origin.locate(key)
   }
 
   /** Blobs never change, and so do their sizes. */
   size(key: string): Promise<number> {
     const known = this.#sizes.get(key)
     if (known) return known
-    const size = this.#store.size(key)
+    const size = this.origin.size(key)
     this.#sizes.set(key, size)
     size.catch(() => this.#sizes.delete(key))
     if (this.#sizes.size > SIZES) this.#sizes.delete(this.#sizes.keys().next().value!)
@@ -100,16 +88,18 @@ class ChunkCache implements CachedBlobStore {
   }
 
   list(prefix: string): AsyncIterable<BlobInfo> {
-    return this.#store.list(prefix)
+    return this.origin.list(prefix)
   }
 
   async delete(keys: readonly string[]): Promise<void> {
-    await this.#store.delete(keys)
+    await this.origin.delete(keys)
     for (const key of keys) {
       this.#sizes.delete(key)
       for (const id of [...this.#memory.keys()]) {
         if (id.startsWith(`${key}/`)) this.#memory.delete(id)
       }
+      // What is written now would come back.
+      for (const [id, write] of this.#writes) if (id.startsWith(`${key}/`)) await write
       await this.#disk.dropBlob(key)
     }
   }
@@ -121,16 +111,18 @@ class ChunkCache implements CachedBlobStore {
     // What is written now would come back.
     await this.#writes.get(idOf(name))
     if ((await this.#disk.drop(name)) || wasHeld) this.#corrupt++
-    await this.#store.evict(key, offset)
+    await this.origin.evict(key, offset)
   }
 
   sweepStaged(before: Date, dryRun: boolean): Promise<BlobInfo[]> {
-    return this.#store.sweepStaged(before, dryRun)
+    return this.origin.sweepStaged(before, dryRun)
   }
 
   async close(): Promise<void> {
+    this.#closed.abort(new DOMException('The store was closed', 'AbortError'))
+    await Promise.allSettled(this.#memory.values())
     await Promise.all(this.#writes.values())
-    await this.#store.close()
+    await this.origin.close()
   }
 
   /** Copies what `into`, which begins at byte `start` of the blob, has of a chunk. */
@@ -139,11 +131,13 @@ class ChunkCache implements CachedBlobStore {
     const from = Math.max(start, begin)
     const to = Math.min(start + into.length, begin + CHUNK_BYTES)
     const target = into.subarray(from - start, to - start)
-    const held = this.#memory.get(idOf(name))
-    if (!held && (await this.#disk.read(name, from - begin, target))) {
+    const isHeld = this.#memory.has(idOf(name))
+    if (!isHeld && (await this.#disk.read(name, from - begin, target))) {
       this.#hits++
       return
     }
+    // Looked for once more: meanwhile another reader may have begun to fetch it.
+    const held = this.#memory.get(idOf(name))
     if (held) this.#hits++
     else this.#misses++
     const chunk = await (held ?? this.#fetch(name, size))
@@ -166,10 +160,13 @@ class ChunkCache implements CachedBlobStore {
     const id = idOf(name)
     const start = name.index * CHUNK_BYTES
     const end = Math.min(start + CHUNK_BYTES, size)
-    const chunk = this.#store.read(name.key, { start, end })
+    const chunk = this.origin.read(name.key, { start, end }, this.#closed.signal)
     this.#hold(id, chunk)
     chunk.then(
-      bytes => this.#keep(name, bytes),
+      bytes => {
+        // Not if it was forgotten meanwhile: the blob may be gone.
+        if (this.#memory.get(id) === chunk) this.#keep(name, bytes)
+      },
       () => this.#memory.delete(id),
     )
     return chunk

@@ -34,13 +34,19 @@ export class DiskChunks {
   static async open(folder: string, mostBytes: number): Promise<DiskChunks> {
     const chunks = new DiskChunks(folder, mostBytes)
     await mkdir(folder, { recursive: true })
-    const found = await readdir(folder, { recursive: true, withFileTypes: true })
-    for (const file of found) {
+    const found: (Entry & { readonly written: number })[] = []
+    for (const file of await readdir(folder, { recursive: true, withFileTypes: true })) {
       if (!file.isFile()) continue
       const path = join(file.parentPath, file.name)
       const name = parseName(path.slice(folder.length + 1))
-      if (name) chunks.#add({ ...name, bytes: (await stat(path)).size })
-      else await rm(path, { force: true })
+      if (name) {
+        const { size: bytes, mtimeMs: written } = await stat(path)
+        found.push({ ...name, bytes, written })
+      } else await rm(path, { force: true })
+    }
+    // When they were used last is not known any more.
+    for (const { key, index, bytes } of found.sort((a, b) => a.written - b.written)) {
+      chunks.#add({ key, index, bytes })
     }
     await chunks.#makeRoom()
     return chunks

@@ -31,6 +31,8 @@ export async function openFolderBlobStore(folder: string): Promise<BlobStore> {
 }
 
 class FolderBlobStore implements BlobStore {
+  readonly origin = this
+  readonly cache = null
   readonly #folder: string
   readonly #handles = new FileHandles()
   /** Files of `staged/` that this process has not committed or dropped yet. */

@@ -43,6 +43,8 @@ export async function openS3BlobStore(
 }
 
 class S3BlobStore implements BlobStore {
+  readonly origin = this
+  readonly cache = null
   readonly #bucket: Bucket
   /** Keys of uploads of this process that are neither completed nor dropped. */
   readonly #underWay = new Set<string>()

@@ -397,6 +397,8 @@ const ROUTES = [
   'GET /tokens',
   'DELETE /tokens/{id}',
   'POST /admin/sweep',
+  'POST /admin/scrub',
+  'GET /admin/backup',
   'GET /healthz',
   'GET /readyz',
   'GET /metrics',

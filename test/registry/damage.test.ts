@@ -1,32 +1,16 @@
 import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { BLOCK_BYTES, buildLayout } from '../../src/codec/index.ts'
+import { BLOCK_BYTES } from '../../src/codec/index.ts'
 import type { RegistryError } from '../../src/errors.ts'
 import type { Content, Model, Registry } from '../../src/registry/registry.ts'
 import { layoutOf } from '../codec/generated-ranges.ts'
-import { Random } from '../codec/generated-values.ts'
 import { openTestRegistry, part, publish } from './helper.ts'
+import { weights } from './weights.ts'
 
 const SIGNAL = new AbortController().signal
 const MODEL = 'model.safetensors'
 const CONFIG = Buffer.from('{"model_type": "made-up"}')
-
-/** A BF16 model of some blocks: weights that look like weights, from a seed. */
-function weights(seed: number, before?: Buffer): Buffer {
-  const random = new Random(seed)
-  const layout = buildLayout(
-    ['a', 'b', 'c', 'd'].map(name => ({ name, dtype: 'BF16' as const, shape: [64, 700] })),
-    null,
-  )
-  const file = Buffer.alloc(layout.size)
-  file.set(layout.header)
-  for (let at = layout.header.length; at < file.length; at += 2) {
-    const old = before?.readUInt16LE(at) ?? 0x3c00 + random.below(0x180)
-    file.writeUInt16LE(before ? old + random.below(9) - 4 : old, at)
-  }
-  return file
-}
 
 /** Everything that can be read of a model, with the bytes that it must give. */
 async function contentsOf(registry: Registry, { id }: Model): Promise<Map<string, Content>> {
@@ -219,5 +203,10 @@ t.test('a model is not published over a parent that has a bad block', async t =>
     const tuned = [part(MODEL, weights(9, weights(1)))]
     await t.rejects(publish(registry, tuned, { parent: base!.id, strategy }), { code: 'damaged' })
   }
+  t.match(
+    (await registry.find(base!.id)).damaged,
+    { file: MODEL },
+    'and that is known from then on',
+  )
   t.equal((await registry.list({ limit: 100 })).models.length, models.length)
 })

@@ -5,6 +5,7 @@ import root from 'tap'
 import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
 import { openRegistry } from '../../src/registry/open-registry.ts'
 import type { Content, Registry, UploadPart } from '../../src/registry/registry.ts'
+import type { BlobStore } from '../../src/storage/blob-store.ts'
 import { openFolderBlobStore } from '../../src/storage/folder-blob-store.ts'
 import { openPool } from '../../src/workers/pool.ts'
 
@@ -41,7 +42,11 @@ root.teardown(async () => (await sharedPool)?.close())
 
 /** A registry on a folder of the test's own, closed with it. */
 export async function openTestRegistry(t: Teardown, folder = t.testdir()) {
-  const blobs = await openFolderBlobStore(join(folder, 'store'))
+  return openRegistryOver(t, folder, await openFolderBlobStore(join(folder, 'store')))
+}
+
+/** A registry on a blob store, with its catalog in a folder; both are closed with the test. */
+export async function openRegistryOver(t: Teardown, folder: string, blobs: BlobStore) {
   const catalog = await openSqliteCatalog(join(folder, 'registry.sqlite'))
   sharedPool ??= openPool({ workers: 2 })
   const pool = await sharedPool

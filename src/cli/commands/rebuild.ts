@@ -11,7 +11,10 @@ in no blob: a new admin token is made by the next start. Ends with exit code 1 i
   options: {},
   positionals: [0, 0],
   run: async () => {
-    const { models, unadopted } = await (await import('../../main.ts')).rebuild()
+    const registry = await import('../../main.ts')
+    const { models, unadopted } = await registry.rebuild().catch(error => {
+      throw error.code ? new CliError(error.code, error.message, { cause: error }) : error
+    })
     for (const { id, name, revision, kind } of models)
       await say(`${id} ${name}@${revision} ${kind}`)
     await say(`${models.length} models`)
