@@ -12,8 +12,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startServer } from '../test/server-process.ts'
-import { makeModel, makeTuned, parseSize } from './make-model.ts'
-import { download, inTurn, line, median, megabytes, peakOf, timeWdelta } from './measure.ts'
+import { parseSize } from './make-model.ts'
+import { download, inTurn, line, median, megabytes, peakOf } from './measure.ts'
+import {
+  DELTAS,
+  type Delta,
+  makeModels,
+  publishModels,
+  reconstructOf,
+  titleOf,
+} from './published.ts'
 
 const { values } = parseArgs({
   options: {
@@ -23,35 +31,28 @@ const { values } = parseArgs({
   },
 })
 /** Least part of a base's rate, by what is reconstructed. */
-const TARGETS = { int4: 1, sparse: 1, quantized: 1, light: 1, dense: 0.7 } as const
-type Name = keyof typeof TARGETS
+const TARGETS: Readonly<Record<Delta, number>> = {
+  int4: 1,
+  sparse: 1,
+  quantized: 1,
+  light: 1,
+  dense: 0.7,
+}
 
 const folder = mkdtempSync(join(values.folder ?? tmpdir(), 'wdelta-http-'))
 const at = (name: string) => join(folder, name)
 const missed: string[] = []
 
-await makeModel(at('base'), { size: parseSize(values.size), tensors: 40 })
-// What training moves weights by, against weights of 0.02: a full fine-tune, and a short one at a small learning rate.
-await makeTuned(at('dense'), at('base'), { sigma: 3e-4 })
-await makeTuned(at('light'), at('base'), { sigma: 1e-5, seed: 3 })
+await makeModels(folder, parseSize(values.size))
 const server = await startServer(at('data'))
 const files = spawn(process.execPath, [join(import.meta.dirname, 'static-server.ts'), at('base')])
 try {
   const [chunk] = await once(files.stdout, 'data')
-  const registry = ['--registry', server.url]
-  await timeWdelta('push', at('base'), 'bench/base', ...registry)
-  const names = Object.keys(TARGETS) as Name[]
-  for (const name of names) {
-    const lossless = name === 'light' || name === 'dense'
-    const how = lossless ? [] : ['--strategy', name]
-    const tuned = at(name === 'light' ? 'light' : 'dense')
-    await timeWdelta('push', tuned, `bench/${name}`, '--parent', 'bench/base', ...how, ...registry)
-  }
-  const models = `${server.url}/models/bench%2F`
+  await publishModels(server.url, folder)
   const urls = [
-    `${models}base/reconstruct`,
+    reconstructOf(server.url, 'base'),
     `${String(chunk).trim()}/model.safetensors`,
-    ...names.map(name => `${models}${name}/reconstruct`),
+    ...DELTAS.map(delta => reconstructOf(server.url, delta)),
   ]
   const results = await inTurn(
     Number(values.runs) + 1,
@@ -72,15 +73,15 @@ try {
     '',
     `${megabytes(plain!.cold)}/s`,
   )
-  for (const [i, name] of names.entries()) {
+  for (const [i, delta] of DELTAS.entries()) {
     const { warm, cold } = rates[i + 2]!
     const ratio = warm / base!.warm
-    if (ratio < TARGETS[name]) missed.push(`${name}: ${ratio.toFixed(2)}x`)
+    if (ratio < TARGETS[delta]) missed.push(`${titleOf(delta)}: ${ratio.toFixed(2)}x`)
     line(
-      name === 'light' || name === 'dense' ? `lossless, ${name}` : name,
+      titleOf(delta),
       `${megabytes(warm)}/s`,
       `${ratio.toFixed(2)}x`,
-      `>= ${TARGETS[name]}x`,
+      `>= ${TARGETS[delta]}x`,
       `${megabytes(cold)}/s`,
     )
   }

@@ -66,11 +66,11 @@ export interface Download {
   readonly firstByteSeconds: number
 }
 
-/** Downloads with curl to nowhere. `rate` is curl's --limit-rate. */
-export async function download(url: string, rate?: string): Promise<Download> {
+/** Downloads with curl to nowhere; `options` are more of curl's own. */
+export async function download(url: string, ...options: string[]): Promise<Download> {
   const format = '%{size_download} %{time_total} %{time_starttransfer}'
-  const limit = rate === undefined ? [] : ['--limit-rate', rate]
-  const { stdout } = await run('curl', ['-sSf', '-o', '/dev/null', '-w', format, ...limit, url])
+  const args = ['-sSf', '-o', '/dev/null', '-w', format, ...options, url]
+  const { stdout } = await run('curl', args)
   const [bytes, seconds, firstByteSeconds] = stdout.split(' ').map(Number)
   return { bytes: bytes!, seconds: seconds!, firstByteSeconds: firstByteSeconds! }
 }
