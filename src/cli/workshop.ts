@@ -21,13 +21,14 @@ export function openWorkshop(): Workshop {
   const pool = openPool({ workers })
   // A command may fail before it needs the threads.
   pool.catch(() => {})
+  const origin = { read: files.read, locate: (path: string) => path, fetch: files.read }
   const slots = new Slots(workers * SLOTS_PER_WORKER)
   return {
     files,
     executor: pool.then(opened => ({
       pool: opened,
-      read: files.read,
-      locate: path => path,
+      ...origin,
+      origin,
       sumsOf: () => null,
       ahead: new Slots(workers * SLOTS_PER_WORKER),
       chunks: new Chunks(),

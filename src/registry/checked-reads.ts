@@ -2,7 +2,7 @@ import type { Catalog } from '../catalog/catalog.ts'
 import { type BlockSums, badBlocks, coveringBlocks, type Span } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { BlockError } from '../workers/block-error.ts'
-import type { Executor } from '../workers/execute.ts'
+import { type Executor, withRetries } from '../workers/execute.ts'
 import { tools } from '../workers/tools.ts'
 import type { OpenedModels } from './opened-models.ts'
 
@@ -30,17 +30,14 @@ export async function readChecked(
 ): Promise<Uint8Array> {
   const { machine } = tools()
   const run = coveringBlocks(executor.sumsOf(blob)!, start, end)
-  for (let tries = 0; ; tries++) {
-    try {
-      const bytes = await executor.read({ blob, start: run.start, end: run.end }, signal)
-      for (const offset of badBlocks(piece => machine.checksum(piece), bytes, run)) {
-        throw new BlockError(blob, offset, 'checksum')
-      }
-      return bytes.subarray(start - run.start, end - run.start)
-    } catch (error) {
-      if (!(await executor.failed(error, tries))) throw error
+  const read = async (source: Executor) => {
+    const bytes = await source.read({ blob, start: run.start, end: run.end }, signal)
+    for (const offset of badBlocks(piece => machine.checksum(piece), bytes, run)) {
+      throw new BlockError(blob, offset, 'checksum')
     }
+    return bytes.subarray(start - run.start, end - run.start)
   }
+  return withRetries(executor, read, signal)
 }
 
 /**

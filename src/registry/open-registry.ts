@@ -1,10 +1,10 @@
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
-import { storedBytes } from '../codec/index.ts'
+import { type Span, storedBytes } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { Chunks } from '../workers/chunks.ts'
-import { type Executor, Slots } from '../workers/execute.ts'
+import { type Executor, type Origin, Slots } from '../workers/execute.ts'
 import type { Pool } from '../workers/pool.ts'
 import { adoptModels, claimStore } from './adopt.ts'
 import { backup } from './backup.ts'
@@ -60,11 +60,12 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   const { catalog, blobs, pool, scratch } = registryDeps
   const { sweepGraceMs: graceMs = SWEEP_GRACE_MS } = registryDeps
   const damages = await Damages.open(catalog, blobs)
-  // Of what is stored, not of copies that are nearer: scrub looks at that.
+  // Of what is stored, not of copies of it: scrub looks at that.
+  const stored = originOf(blobs.origin, key => key)
   const direct: Executor = {
     pool,
-    read: readFrom(blobs.origin, key => key),
-    locate: blob => blobs.locate(blob),
+    ...stored,
+    origin: stored,
     sumsOf: () => null,
     failed: async () => false,
     slots: new Slots(pool.size * SLOTS_PER_WORKER),
@@ -73,8 +74,8 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   }
   const executor: Executor = {
     ...direct,
-    read: readFrom(blobs, key => damages.standIn(key)),
-    locate: blob => direct.locate(damages.standIn(blob)),
+    ...originOf(blobs, key => damages.standIn(key)),
+    origin: originOf(blobs.origin, key => damages.standIn(key)),
     failed: (error, tries) => damages.failed(error, tries),
   }
   const pins = new Pins()
@@ -193,17 +194,20 @@ async function removeModel(
   )
 }
 
-/** Reads the blob that `resolve` names. One that lacks bytes is a bad one, like one that has others. */
-function readFrom(blobs: BlobStore, resolve: (key: string) => string): Executor['read'] {
-  return async ({ blob, start, end }, signal) => {
-    try {
-      return await blobs.read(resolve(blob), { start, end }, signal)
-    } catch (error) {
+/** The bytes of the blobs that `resolve` names. A blob that lacks some is a bad one, like one that has others. */
+function originOf(blobs: BlobStore, resolve: (key: string) => string): Origin {
+  const bad =
+    ({ blob, start }: Span) =>
+    (error: unknown) => {
       const { code } = error as RegistryError
       if (code === 'blob-missing') throw new BlockError(blob, start, 'missing', { cause: error })
       if (code === 'blob-short') throw new BlockError(blob, start, 'short', { cause: error })
       throw error
     }
+  return {
+    read: (span, signal) => blobs.read(resolve(span.blob), span, signal).catch(bad(span)),
+    locate: blob => blobs.locate(resolve(blob)),
+    fetch: (span, signal) => blobs.fetch(resolve(span.blob), span, signal).catch(bad(span)),
   }
 }
 

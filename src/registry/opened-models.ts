@@ -9,7 +9,7 @@ import {
   type Recipes,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import type { Executor } from '../workers/execute.ts'
+import { type Executor, withRetries } from '../workers/execute.ts'
 import { readChecked, withSums } from './checked-reads.ts'
 import { type Manifest, openManifest, storedShards, sumsByKey } from './manifest.ts'
 
@@ -83,17 +83,13 @@ export class OpenedModels {
 
   async #manifest({ manifest: key }: ModelRecord): Promise<Manifest> {
     const { size } = await this.#catalog.blob(key)
-    for (let tries = 0; ; tries++) {
-      try {
-        const bytes = await this.#executor.read({ blob: key, start: 0, end: size }, undefined)
-        return await openManifest(key, bytes, blobs => {
-          const checked = withSums(this.#executor, sumsByKey(blobs))
-          return (blob, start, end) => readChecked(checked, { blob, start, end })
-        })
-      } catch (error) {
-        if (!(await this.#executor.failed(error, tries))) throw error
-      }
-    }
+    return withRetries(this.#executor, async source => {
+      const bytes = await source.read({ blob: key, start: 0, end: size }, undefined)
+      return openManifest(key, bytes, blobs => {
+        const checked = withSums(source, sumsByKey(blobs))
+        return (blob, start, end) => readChecked(checked, { blob, start, end })
+      })
+    })
   }
 
   async #parentOf({ id, parent }: ModelRecord): Promise<OpenedModel> {

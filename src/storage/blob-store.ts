@@ -19,6 +19,12 @@ export interface BlobInfo {
   readonly modified: Date
 }
 
+/** A file of this machine that has the bytes of a blob from `start` on. */
+export interface LocalFile {
+  readonly path: string
+  readonly start: number
+}
+
 /** How the copies do that are nearer than the store itself. */
 export interface CacheFigures {
   readonly hits: number
@@ -45,8 +51,14 @@ export interface BlobStore {
    * Rejects with `blob-short` if the blob ends before `range.end`.
    */
   read(key: string, range: ByteRange, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>>
-  /** The path of a blob in a file that other threads may read, or null for a store that is not on this machine. */
+  /** The path of a blob that is a file of this machine, which other threads may read; null for one that must be fetched. */
   locate(key: string): string | null
+  /** As `read`, for another thread to use: in a buffer, or in files of this machine, in order, that it may read. They may go at any time. */
+  fetch(
+    key: string,
+    range: ByteRange,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array<ArrayBuffer> | LocalFile[]>
   /** Forgets the copies of the bytes around `offset` that are nearer than the store itself: they were found to be wrong. */
   evict(key: string, offset: number): Promise<void>
   /** Bytes of a blob. */

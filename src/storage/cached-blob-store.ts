@@ -1,21 +1,30 @@
-import type { BlobInfo, BlobStore, ByteRange, CacheFigures, Staged } from './blob-store.ts'
+import type {
+  BlobInfo,
+  BlobStore,
+  ByteRange,
+  CacheFigures,
+  LocalFile,
+  Staged,
+} from './blob-store.ts'
 import { type ChunkName, DiskChunks } from './disk-chunks.ts'
 
-/** What is fetched at once: long enough for the time to the first byte not to count. */
+/** What is kept at once, as one file. */
 export const CHUNK_BYTES = 2 * 1024 * 1024
-/** Chunks that stay in memory for a moment: neighbouring reads meet in one, and disks are slower than that. */
-const IN_MEMORY = 24
+/** Neighbouring chunks that one request fetches: it costs as much for one as for a few. */
+const RUN = 4
 /** Chunks that are fetched before they are asked for, where a blob is read from one end to the other. */
-const AHEAD = 6
+const AHEAD = 12
+/** Requests under way for what nobody has asked for yet, over all readers. */
+const RUNS_AHEAD = 8
+/** Chunks whose reading is remembered: who asks for the one after goes through the blob. */
+const RECENT = 1000
 /** Blobs whose sizes are remembered. */
 const SIZES = 10_000
-/** Chunks that wait to be written: where the disk is slower than what they come from, some are not kept. */
-const WRITES = 8
 
 /**
- * A store that is far away, with what was read of it last in a folder of this machine, up to `mostBytes`. Reads come from there where they
- * can, in whole chunks from afar where they cannot, and ahead of a reader that goes through a blob. Bytes are not checked here: who finds them
- * wrong says so by `evict`.
+ * A store that is far away, with what was read of it last in a folder of this machine, up to `mostBytes`. Reads come from there, in whole
+ * chunks that are fetched where they are not there yet, and ahead of a reader that goes through a blob. Bytes are not checked here: who
+ * finds them wrong says so by `evict`. A folder that takes no bytes is done without.
  */
 export async function openCachedBlobStore(
   store: BlobStore,
@@ -28,11 +37,12 @@ export async function openCachedBlobStore(
 class ChunkCache implements BlobStore {
   readonly origin: BlobStore
   readonly #disk: DiskChunks
-  /** Chunks that are fetched, or were a moment ago, in the order of their last use. */
-  readonly #memory = new Map<string, Promise<Uint8Array>>()
+  /** By chunk: resolves when it is in the folder, or when that did not take it; rejects with what the store does. */
+  readonly #fetching = new Map<string, Promise<void>>()
+  readonly #recent = new Set<string>()
   readonly #sizes = new Map<string, Promise<number>>()
-  readonly #writes = new Map<string, Promise<void>>()
   readonly #closed = new AbortController()
+  #runsAhead = 0
   #hits = 0
   #misses = 0
   #corrupt = 0
@@ -53,27 +63,38 @@ class ChunkCache implements BlobStore {
 
   async read(
     key: string,
-    { start, end }: ByteRange,
+    range: ByteRange,
     signal?: AbortSignal,
   ): Promise<Uint8Array<ArrayBuffer>> {
-    const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(end)
-    const size = isRange && start >= 0 && start < end ? await this.size(key) : null
-    // What is no range of the blob is the store's to refuse.
-    if (size === null || end > size) return this.origin.read(key, { start, end }, signal)
-    const bytes = new Uint8Array(Buffer.allocUnsafeSlow(end - start).buffer)
-    const first = Math.floor(start / CHUNK_BYTES)
-    const last = Math.floor((end - 1) / CHUNK_BYTES)
-    const isGoingOn = this.#memory.has(idOf({ key, index: first === 0 ? 0 : first - 1 }))
-    const parts = Array.from({ length: last - first + 1 }, (_, i) =>
-      this.#copy({ key, index: first + i }, size, start, bytes),
-    )
-    if (isGoingOn || first === 0) this.#fetchAhead(key, last + 1, size)
-    await withSignal(Promise.all(parts), signal)
-    return bytes
+    const chunks = await this.#bring(key, range, signal)
+    if (chunks) {
+      const bytes = new Uint8Array(Buffer.allocUnsafeSlow(range.end - range.start).buffer)
+      const reads = chunks.map(({ index }) => {
+        const begin = index * CHUNK_BYTES
+        const from = Math.max(range.start, begin)
+        const into = bytes.subarray(from - range.start, begin + CHUNK_BYTES - range.start)
+        return this.#disk.read({ key, index }, from - begin, into)
+      })
+      if ((await Promise.all(reads)).every(Boolean)) return bytes
+    }
+    return this.origin.read(key, range, signal)
   }
 
-  locate(key: string): string | null {
-    return this.origin.locate(key)
+  async fetch(
+    key: string,
+    range: ByteRange,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array<ArrayBuffer> | LocalFile[]> {
+    const files: LocalFile[] = []
+    for (const name of (await this.#bring(key, range, signal)) ?? []) {
+      const path = this.#disk.path(name)
+      if (path !== null) files.push({ path, start: name.index * CHUNK_BYTES })
+    }
+    return files.length > 0 ? files : this.origin.read(key, range, signal)
+  }
+
+  locate(): null {
+    return null
   }
 
   /** Blobs never change, and so do their sizes. */
@@ -95,11 +116,9 @@ class ChunkCache implements BlobStore {
     await this.origin.delete(keys)
     for (const key of keys) {
       this.#sizes.delete(key)
-      for (const id of [...this.#memory.keys()]) {
-        if (id.startsWith(`${key}/`)) this.#memory.delete(id)
-      }
-      // What is written now would come back.
-      for (const [id, write] of this.#writes) if (id.startsWith(`${key}/`)) await write
+      // What is fetched now would come back.
+      const under = [...this.#fetching].filter(([id]) => id.startsWith(`${key}/`))
+      await Promise.allSettled(under.map(([, fetched]) => fetched))
       await this.#disk.dropBlob(key)
     }
   }
@@ -107,11 +126,8 @@ class ChunkCache implements BlobStore {
   async evict(key: string, offset: number): Promise<void> {
     const name = { key, index: Math.floor(offset / CHUNK_BYTES) }
     this.#sizes.delete(key)
-    const wasHeld = this.#memory.delete(idOf(name))
-    // What is written now would come back.
-    await this.#writes.get(idOf(name))
-    if ((await this.#disk.drop(name)) || wasHeld) this.#corrupt++
-    await this.origin.evict(key, offset)
+    await this.#fetching.get(idOf(name))?.catch(() => {})
+    if (await this.#disk.drop(name)) this.#corrupt++
   }
 
   sweepStaged(before: Date, dryRun: boolean): Promise<BlobInfo[]> {
@@ -120,71 +136,101 @@ class ChunkCache implements BlobStore {
 
   async close(): Promise<void> {
     this.#closed.abort(new DOMException('The store was closed', 'AbortError'))
-    await Promise.allSettled(this.#memory.values())
-    await Promise.all(this.#writes.values())
+    await Promise.allSettled(this.#fetching.values())
     await this.origin.close()
   }
 
-  /** Copies what `into`, which begins at byte `start` of the blob, has of a chunk. */
-  async #copy(name: ChunkName, size: number, start: number, into: Uint8Array): Promise<void> {
-    const begin = name.index * CHUNK_BYTES
-    const from = Math.max(start, begin)
-    const to = Math.min(start + into.length, begin + CHUNK_BYTES)
-    const target = into.subarray(from - start, to - start)
-    const isHeld = this.#memory.has(idOf(name))
-    if (!isHeld && (await this.#disk.read(name, from - begin, target))) {
-      this.#hits++
-      return
-    }
-    // Looked for once more: meanwhile another reader may have begun to fetch it.
-    const held = this.#memory.get(idOf(name))
-    if (held) this.#hits++
-    else this.#misses++
-    const chunk = await (held ?? this.#fetch(name, size))
-    target.set(chunk.subarray(from - begin, to - begin))
+  /** Brings the chunks of a range into the folder. Null where they are not there then, or the range is none that the blob has. */
+  async #bring(
+    key: string,
+    { start, end }: ByteRange,
+    signal: AbortSignal | undefined,
+  ): Promise<ChunkName[] | null> {
+    signal?.throwIfAborted()
+    const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(end)
+    if (!isRange || start < 0 || start >= end || !this.#disk.isTaking) return null
+    const size = await this.size(key)
+    // What is no range of the blob is the store's to refuse.
+    if (end > size) return null
+    const first = Math.floor(start / CHUNK_BYTES)
+    const last = Math.floor((end - 1) / CHUNK_BYTES)
+    const chunks = Array.from({ length: last - first + 1 }, (_, i) => ({ key, index: first + i }))
+    const missing = chunks.filter(name => !this.#disk.touch(name))
+    this.#hits += chunks.length - missing.length
+    this.#misses += missing.length
+    const waited = this.#fetch(missing, size)
+    if (this.#isGoingThrough(key, first, last)) this.#fetchAhead(key, last + 1, size)
+    if (missing.length === 0) return chunks
+    await withSignal(Promise.all(waited), signal)
+    return chunks.every(name => this.#disk.has(name)) ? chunks : null
   }
 
-  /** Begins to fetch chunks from `first` on that a reader who goes through the blob will ask for. */
-  #fetchAhead(key: string, first: number, size: number): void {
-    const end = Math.min(first + AHEAD, Math.ceil(size / CHUNK_BYTES))
-    for (let index = first; index < end; index++) {
+  /** What to wait for until chunks of one blob, in order, are there: they are fetched unless they are already. */
+  #fetch(names: readonly ChunkName[], size: number): Promise<void>[] {
+    let run: ChunkName[] = []
+    for (const name of names) {
+      if (this.#fetching.has(idOf(name))) continue
+      if (run.length === RUN || (run.length > 0 && run.at(-1)!.index + 1 !== name.index)) {
+        void this.#fetchRun(run, size)
+        run = []
+      }
+      run.push(name)
+    }
+    if (run.length > 0) void this.#fetchRun(run, size)
+    return names.map(name => this.#fetching.get(idOf(name))!)
+  }
+
+  /** Fetches neighbouring chunks. Not bound to the request that asks first: others may wait for them, and soon will. */
+  #fetchRun(names: readonly ChunkName[], size: number): Promise<void> {
+    const [{ key, index }] = names as [ChunkName]
+    const start = index * CHUNK_BYTES
+    const end = Math.min(start + names.length * CHUNK_BYTES, size)
+    const fetched = this.origin.read(key, { start, end }, this.#closed.signal).then(async bytes => {
+      const pieces = names.map((name, i) => {
+        return this.#disk.write(name, bytes.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES))
+      })
+      await Promise.all(pieces)
+    })
+    for (const name of names) this.#fetching.set(idOf(name), fetched)
+    const done = () => {
+      for (const name of names) this.#fetching.delete(idOf(name))
+    }
+    fetched.then(done, done)
+    return fetched
+  }
+
+  /** Begins to fetch the next run that a reader who goes through the blob will ask for, if enough of it is missing to be worth a request. */
+  #fetchAhead(key: string, next: number, size: number): void {
+    const end = Math.min(next + AHEAD, Math.ceil(size / CHUNK_BYTES))
+    const isMissing = (index: number) => {
       const name = { key, index }
-      if (this.#memory.has(idOf(name)) || this.#disk.has(name)) continue
-      // It is told where it is asked for.
-      this.#fetch(name, size).catch(() => {})
+      return !this.#disk.has(name) && !this.#fetching.has(idOf(name))
+    }
+    for (let index = next; index < end && this.#runsAhead < RUNS_AHEAD; index++) {
+      if (!isMissing(index)) continue
+      const run: ChunkName[] = []
+      while (run.length < RUN && index < end && isMissing(index)) run.push({ key, index: index++ })
+      const isCutShort = run.length < RUN && index === end && index * CHUNK_BYTES < size
+      if (isCutShort) return
+      this.#runsAhead++
+      const done = () => void this.#runsAhead--
+      // A failure is told where the chunk is asked for.
+      this.#fetchRun(run, size).then(done, done)
     }
   }
 
-  /** Not bound to the request that asks first: others may wait for the same chunk, and soon will. */
-  #fetch(name: ChunkName, size: number): Promise<Uint8Array> {
-    const id = idOf(name)
-    const start = name.index * CHUNK_BYTES
-    const end = Math.min(start + CHUNK_BYTES, size)
-    const chunk = this.origin.read(name.key, { start, end }, this.#closed.signal)
-    this.#hold(id, chunk)
-    chunk.then(
-      bytes => {
-        // Not if it was forgotten meanwhile: the blob may be gone.
-        if (this.#memory.get(id) === chunk) this.#keep(name, bytes)
-      },
-      () => this.#memory.delete(id),
-    )
-    return chunk
-  }
-
-  #hold(id: string, chunk: Promise<Uint8Array>): void {
-    this.#memory.set(id, chunk)
-    for (const oldest of this.#memory.keys()) {
-      if (this.#memory.size <= IN_MEMORY) return
-      this.#memory.delete(oldest)
+  /** Takes note of a read of chunks; true if it goes on where another one was. */
+  #isGoingThrough(key: string, first: number, last: number): boolean {
+    const goesOn =
+      first === 0 ||
+      this.#recent.has(idOf({ key, index: first })) ||
+      this.#recent.has(idOf({ key, index: first - 1 }))
+    for (let index = first; index <= last; index++) this.#recent.add(idOf({ key, index }))
+    for (const oldest of this.#recent) {
+      if (this.#recent.size <= RECENT) break
+      this.#recent.delete(oldest)
     }
-  }
-
-  #keep(name: ChunkName, bytes: Uint8Array): void {
-    if (this.#writes.size >= WRITES) return
-    const write = this.#disk.write(name, bytes)
-    this.#writes.set(idOf(name), write)
-    void write.then(() => this.#writes.delete(idOf(name)))
+    return goesOn
   }
 }
 
@@ -195,11 +241,11 @@ function idOf({ key, index }: ChunkName): string {
 /** What `work` gives, unless the signal aborts first; the work itself goes on. */
 async function withSignal<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return work
-  signal.throwIfAborted()
   const { promise, reject } = Promise.withResolvers<never>()
   const abort = () => reject(signal.reason)
   signal.addEventListener('abort', abort, { once: true })
   try {
+    signal.throwIfAborted()
     return await Promise.race([work, promise])
   } finally {
     signal.removeEventListener('abort', abort)

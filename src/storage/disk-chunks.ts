@@ -9,10 +9,13 @@ export interface ChunkName {
 }
 
 interface Entry extends ChunkName {
+  readonly path: string
   readonly bytes: number
 }
 
 const TEMPORARY = '.new-'
+/** How long a folder is left alone that would not take a chunk. */
+const REFUSED_MS = 60_000
 
 /**
  * Chunks of blobs in a folder, up to so many bytes in all: what was used longest ago makes room. Nothing in it is synced or trusted: it
@@ -24,6 +27,7 @@ export class DiskChunks {
   /** In the order of their last use. */
   readonly #entries = new Map<string, Entry>()
   #bytes = 0
+  #refusedUntil = 0
 
   private constructor(folder: string, mostBytes: number) {
     this.#folder = folder
@@ -41,12 +45,13 @@ export class DiskChunks {
       const name = parseName(path.slice(folder.length + 1))
       if (name) {
         const { size: bytes, mtimeMs: written } = await stat(path)
-        found.push({ ...name, bytes, written })
+        found.push({ ...name, path, bytes, written })
       } else await rm(path, { force: true })
     }
     // When they were used last is not known any more.
-    for (const { key, index, bytes } of found.sort((a, b) => a.written - b.written)) {
-      chunks.#add({ key, index, bytes })
+    for (const { written: _, ...entry } of found.sort((a, b) => a.written - b.written)) {
+      await chunks.drop(entry)
+      chunks.#add(entry)
     }
     await chunks.#makeRoom()
     return chunks
@@ -56,19 +61,36 @@ export class DiskChunks {
     return this.#bytes
   }
 
+  /** False for a while after the folder would not take a chunk, and for good where the limit is less than one. */
+  get isTaking(): boolean {
+    return performance.now() >= this.#refusedUntil
+  }
+
   has(name: ChunkName): boolean {
     return this.#entries.has(idOf(name))
   }
 
-  /** Fills `into` from byte `start` of a chunk on. False if it does not have those bytes (any more). */
-  async read(name: ChunkName, start: number, into: Uint8Array): Promise<boolean> {
+  /** As {@link has}, and what is there counts as used now. */
+  touch(name: ChunkName): boolean {
     const id = idOf(name)
     const entry = this.#entries.get(id)
     if (!entry) return false
     this.#entries.delete(id)
     this.#entries.set(id, entry)
+    return true
+  }
+
+  /** The file of a chunk; null if it is not there. A file has the same bytes for as long as it has its name. */
+  path(name: ChunkName): string | null {
+    return this.#entries.get(idOf(name))?.path ?? null
+  }
+
+  /** Fills `into` from byte `start` of a chunk on. False if it does not have those bytes (any more). */
+  async read(name: ChunkName, start: number, into: Uint8Array): Promise<boolean> {
+    const path = this.path(name)
+    if (path === null) return false
     try {
-      await using file = await open(this.#path(id), 'r')
+      await using file = await open(path, 'r')
       for (let at = 0; at < into.length; ) {
         const { bytesRead } = await file.read(into, at, into.length - at, start + at)
         if (bytesRead === 0) throw new Error('the chunk ends too early')
@@ -83,18 +105,23 @@ export class DiskChunks {
 
   /** Keeps a chunk, if there is room for it on the disk. */
   async write(name: ChunkName, bytes: Uint8Array): Promise<void> {
-    const id = idOf(name)
-    if (this.#entries.has(id) || bytes.length > this.#most) return
-    const path = this.#path(id)
-    const temporary = join(dirname(path), TEMPORARY + randomBytes(8).toString('hex'))
+    if (this.has(name)) return
+    if (bytes.length > this.#most) {
+      this.#refusedUntil = Number.POSITIVE_INFINITY
+      return
+    }
+    const serial = randomBytes(8).toString('hex')
+    const path = join(this.#folder, `${idOf(name)}.${serial}`)
+    const temporary = join(dirname(path), TEMPORARY + serial)
     try {
       await mkdir(dirname(path), { recursive: true })
       await writeFile(temporary, bytes)
       await rename(temporary, path)
-      this.#add({ ...name, bytes: bytes.length })
+      this.#add({ ...name, path, bytes: bytes.length })
       await this.#makeRoom()
     } catch {
-      // A disk that is full, say: then it is not kept.
+      // A disk that is full, say.
+      this.#refusedUntil = performance.now() + REFUSED_MS
       await rm(temporary, { force: true }).catch(() => {})
     }
   }
@@ -106,20 +133,19 @@ export class DiskChunks {
     if (!entry) return false
     this.#entries.delete(id)
     this.#bytes -= entry.bytes
-    await rm(this.#path(id), { force: true }).catch(() => {})
+    await rm(entry.path, { force: true }).catch(() => {})
     return true
   }
 
   /** Forgets all chunks of a blob. */
   async dropBlob(key: string): Promise<void> {
     for (const entry of [...this.#entries.values()]) if (entry.key === key) await this.drop(entry)
-    await rm(this.#path(key), { recursive: true, force: true }).catch(() => {})
+    await rm(join(this.#folder, key), { recursive: true, force: true }).catch(() => {})
   }
 
   #add(entry: Entry): void {
-    const id = idOf(entry)
-    this.#bytes += entry.bytes - (this.#entries.get(id)?.bytes ?? 0)
-    this.#entries.set(id, entry)
+    this.#bytes += entry.bytes
+    this.#entries.set(idOf(entry), entry)
   }
 
   async #makeRoom(): Promise<void> {
@@ -128,10 +154,6 @@ export class DiskChunks {
       await this.drop(oldest)
     }
   }
-
-  #path(id: string): string {
-    return join(this.#folder, id)
-  }
 }
 
 function idOf({ key, index }: ChunkName): string {
@@ -139,6 +161,6 @@ function idOf({ key, index }: ChunkName): string {
 }
 
 function parseName(path: string): ChunkName | null {
-  const match = /^(.+)\/(\d{1,9})$/.exec(path)
+  const match = /^(.+)\/(\d{1,9})\.[0-9a-f]{16}$/.exec(path)
   return match && { key: match[1]!, index: Number(match[2]) }
 }

@@ -95,6 +95,10 @@ class FolderBlobStore implements BlobStore {
     }
   }
 
+  fetch(key: string, range: ByteRange, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
+    return this.read(key, range, signal)
+  }
+
   locate(key: string): string {
     return this.#path(key)
   }

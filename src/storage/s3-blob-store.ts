@@ -89,6 +89,10 @@ class S3BlobStore implements BlobStore {
     return readRange(this.#bucket, key, range, signal)
   }
 
+  fetch(key: string, range: ByteRange, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
+    return this.read(key, range, signal)
+  }
+
   locate(): null {
     return null
   }

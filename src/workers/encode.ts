@@ -25,7 +25,7 @@ import {
   storedBytes,
 } from '../codec/index.ts'
 import { type Executor, execute, gatherTuned, mapOrdered } from './execute.ts'
-import type { TunedFrame } from './tasks.ts'
+import type { TaskBuffer, TunedFrame } from './tasks.ts'
 
 /** One tensor of a fine-tune and of its parent; they have the same shape. */
 export interface TunedPair {
@@ -213,7 +213,7 @@ async function encodeInOneTask(
   if (planned.arrays.every(({ bytes }) => bytes === 0)) return new Uint8Array(0)
   using _slot = await executor.slots.take(signal)
   const frames: TunedFrame[] = []
-  let buffers: Uint8Array[] = []
+  let buffers: TaskBuffer[] = []
   for (const run of runsOf(planned.entry.count, FLOAT_GRID)) {
     const gathered = await gatherRun(job, run, executor, signal)
     frames.push(gathered.tuned)
@@ -264,7 +264,7 @@ async function gatherRun(
   { first, count }: Run,
   executor: Executor,
   signal: AbortSignal | undefined,
-): Promise<{ tuned: TunedFrame; buffers: Uint8Array[] }> {
+): Promise<{ tuned: TunedFrame; buffers: TaskBuffer[] }> {
   const planned = planFrame(parent, 'F32', first, count)
   return gatherTuned(executor, { planned, tuned: tuned.source, signal })
 }

@@ -11,16 +11,22 @@ import {
 } from '../codec/index.ts'
 import type { Chunks } from './chunks.ts'
 import type { Pool } from './pool.ts'
-import type { FrameParts, Part, Piece, TunedFrame } from './tasks.ts'
+import type { FrameParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
 
-/** Reads exactly the bytes of a span, into a buffer of their own. */
-export type ReadSpan = (span: Span, signal: AbortSignal | undefined) => Promise<Uint8Array>
-
-export interface Executor {
-  readonly pool: Pool
-  readonly read: ReadSpan
-  /** The path of a blob that is a local file: the workers then read it themselves. Null for one that only `read` reaches. */
+/** Where the bytes of blobs come from. */
+export interface Origin {
+  /** Reads exactly the bytes of a span, into a buffer of their own. */
+  readonly read: (span: Span, signal: AbortSignal | undefined) => Promise<Uint8Array>
+  /** The path of a blob that is a local file: the workers then read it themselves. Null for one that must be fetched. */
   readonly locate: (blob: string) => string | null
+  /** Brings the bytes of a span to where a worker has them. */
+  readonly fetch: (span: Span, signal: AbortSignal | undefined) => Promise<TaskBuffer>
+}
+
+export interface Executor extends Origin {
+  readonly pool: Pool
+  /** Where they come from in the end, without copies that are nearer: a read that failed is tried again with them. */
+  readonly origin: Origin
   /** What the bytes of a blob are checked against; null where nothing is known of it, as of a file that a user names. */
   readonly sumsOf: (blob: string) => BlockSums | null
   /**
@@ -127,12 +133,25 @@ async function produce(
     into.set(only!.bytes)
     return into
   }
+  await withRetries(executor, source => decode(batch, into, source, signal), signal)
+  return into
+}
+
+/**
+ * Does what reads blobs, and does it again where the executor says that this may go better: from the origin, or from another copy of
+ * what was bad. Rejects with what the last try does.
+ */
+export async function withRetries<T>(
+  executor: Executor,
+  work: (executor: Executor) => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  const again = { ...executor, ...executor.origin }
   for (let tries = 0; ; tries++) {
     try {
-      await decode(batch, into, executor, signal)
-      return into
+      return await work(tries === 0 ? executor : again)
     } catch (error) {
-      if (signal.aborted || !(await executor.failed(error, tries))) throw error
+      if (signal?.aborted || !(await executor.failed(error, tries))) throw error
     }
   }
 }
@@ -200,7 +219,7 @@ async function gather(
   segments: readonly Segment[],
   executor: Executor,
   signal: AbortSignal | undefined,
-): Promise<{ pieces: Piece[]; buffers: Uint8Array[] }> {
+): Promise<{ pieces: Piece[]; buffers: TaskBuffer[] }> {
   const sources = new Sources(executor, signal)
   const pieces = sources.pieces(segments)
   return { pieces, buffers: await sources.buffers() }
@@ -218,7 +237,7 @@ export async function gatherTuned(
     tuned: StoredBytes
     signal: AbortSignal | undefined
   },
-): Promise<{ tuned: TunedFrame; buffers: Uint8Array[] }> {
+): Promise<{ tuned: TunedFrame; buffers: TaskBuffer[] }> {
   const { span, dtype: tunedDtype } = tuned
   const { frame } = planned
   const item = itemBytes(tunedDtype)
@@ -233,7 +252,7 @@ export async function gatherTuned(
 export class Sources {
   readonly #executor: Executor
   readonly #signal: AbortSignal | undefined
-  readonly #reads: Promise<Uint8Array>[] = []
+  readonly #reads: Promise<TaskBuffer>[] = []
 
   constructor(executor: Executor, signal: AbortSignal | undefined) {
     this.#executor = executor
@@ -287,13 +306,13 @@ export class Sources {
     const read =
       run.start === run.end
         ? Promise.resolve(new Uint8Array(0))
-        : this.#executor.read({ blob, start: run.start, end: run.end }, this.#signal)
+        : this.#executor.fetch({ blob, start: run.start, end: run.end }, this.#signal)
     read.catch(() => {})
     return { buffer: this.#reads.push(read) - 1, from: run.start, start, end, check }
   }
 
   /** The buffers that go with the task. */
-  buffers(): Promise<Uint8Array[]> {
+  buffers(): Promise<TaskBuffer[]> {
     return Promise.all(this.#reads)
   }
 }

@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { badBlocks } from '../codec/index.ts'
 import { BlockError } from './block-error.ts'
-import type { BadBlock, BlockFault, Check, FileRun } from './tasks.ts'
+import type { BadBlock, BlockFault, Check, LocalFile } from './tasks.ts'
 
 /** A file that a worker could not read or write. `code` is the system's, or `short` where it ended too early. */
 export class FileError extends Error {
@@ -20,6 +20,13 @@ export class FileError extends Error {
 export interface ReadingMachine {
   readonly arena: Uint8Array
   checksum(bytes: Uint8Array): bigint
+}
+
+/** Bytes `[start, end)` of a blob, and what they are checked against. */
+interface CheckedRun {
+  readonly start: number
+  readonly end: number
+  readonly check: Check | null
 }
 
 /** Taken bytes begin at multiples of this. */
@@ -52,11 +59,17 @@ export class FileRuns {
   }
 
   /** The bytes of a run, checked, valid until they are released. @throws BlockError, FileError where nothing is known of the file */
-  read({ path, start, end, check }: FileRun): Uint8Array {
-    if (!check) return this.#read(path, start, end)
-    const bytes = this.#readBlocks(path, check)
-    this.verify(bytes, check)
-    return bytes.subarray(start - check.start, end - check.start)
+  read(files: readonly LocalFile[], { start, end, check }: CheckedRun): Uint8Array {
+    if (!check) return this.#read(files, start, end)
+    try {
+      const bytes = this.#readBlocks(files, check)
+      this.verify(bytes, check)
+      return bytes.subarray(start - check.start, end - check.start)
+    } catch (error) {
+      // There may be another file of that name by now, with better bytes.
+      for (const { path } of files) this.#close(path)
+      throw error
+    }
   }
 
   /** @throws BlockError for the first block of `bytes` that has another checksum */
@@ -72,10 +85,10 @@ export class FileRuns {
     return Array.from(found, offset => ({ blob, offset, why: 'checksum' }))
   }
 
-  /** The bad blocks of a run that has a check. @throws FileError for a fault of the machine */
-  badBlocks({ path, check }: FileRun): BadBlock[] {
+  /** The bad blocks of the blocks of a check. @throws FileError for a fault of the machine */
+  badBlocks(files: readonly LocalFile[], check: Check): BadBlock[] {
     try {
-      return this.badBlocksOf(this.#readBlocks(path, check!), check!)
+      return this.badBlocksOf(this.#readBlocks(files, check), check)
     } catch (error) {
       if (!(error instanceof BlockError)) throw error
       const { blob, offset, why } = error
@@ -104,9 +117,9 @@ export class FileRuns {
     return bytes
   }
 
-  #readBlocks(path: string, { blob, start, end }: Check): Uint8Array {
+  #readBlocks(files: readonly LocalFile[], { blob, start, end }: Check): Uint8Array {
     try {
-      return this.#read(path, start, end)
+      return this.#read(files, start, end)
     } catch (error) {
       const why = error instanceof FileError ? faultOf(error) : null
       if (why === null) throw error
@@ -114,18 +127,20 @@ export class FileRuns {
     }
   }
 
-  #read(path: string, start: number, end: number): Uint8Array {
+  #read(files: readonly LocalFile[], start: number, end: number): Uint8Array {
     const bytes = this.take(end - start)
-    let at = 0
-    while (at < bytes.length) {
-      const read = this.#try(path, 'r', fd =>
-        readSync(fd, bytes, at, bytes.length - at, start + at),
-      )
-      if (read === 0) {
-        const came = `it ends at ${start + at}`
-        throw new FileError(path, 'short', `${path}: expected ${end} bytes, ${came}`)
+    let at = start
+    for (const [i, { path, start: from }] of files.entries()) {
+      const until = Math.min(end, files[i + 1]?.start ?? end)
+      while (at < until) {
+        const into = at - start
+        const read = this.#try(path, 'r', fd => readSync(fd, bytes, into, until - at, at - from))
+        if (read === 0) {
+          const came = `it ends at ${at - from}`
+          throw new FileError(path, 'short', `${path}: expected ${until - from} bytes, ${came}`)
+        }
+        at += read
       }
-      at += read
     }
     return bytes
   }
@@ -148,12 +163,13 @@ export class FileRuns {
     }
     const fd = openSync(path, flags)
     this.#open.set(path, fd)
-    if (this.#open.size > KEPT) this.#closeOldest()
+    if (this.#open.size > KEPT) this.#close(this.#open.keys().next().value!)
     return fd
   }
 
-  #closeOldest(): void {
-    const [path, fd] = this.#open.entries().next().value!
+  #close(path: string): void {
+    const fd = this.#open.get(path)
+    if (fd === undefined) return
     this.#open.delete(path)
     closeSync(fd)
   }

@@ -21,12 +21,13 @@ import type {
   LosslessTask,
   Part,
   Piece,
+  TaskBuffer,
   TunedFrame,
   VerifyTask,
 } from './tasks.ts'
 
 type LosslessPiece = Extract<Piece, { kind: 'lossless' }>
-type Buffers = readonly Uint8Array[]
+type Buffers = readonly TaskBuffer[]
 
 /** Turns pieces into bytes, and frames into records. What it reads and makes stands in the arena of `files`. */
 export class FrameBench {
@@ -80,9 +81,10 @@ export class FrameBench {
   verify({ parts }: VerifyTask, buffers: Buffers): BadBlock[] {
     return parts.flatMap(part => {
       this.#files.release()
-      return 'path' in part
-        ? this.#files.badBlocks(part)
-        : this.#files.badBlocksOf(buffers[part.buffer]!, part.check!)
+      const where = locate(part, buffers)
+      return where instanceof Uint8Array
+        ? this.#files.badBlocksOf(where, part.check!)
+        : this.#files.badBlocks(where, part.check!)
     })
   }
 
@@ -207,18 +209,22 @@ export class FrameBench {
   }
 
   #resolve(part: Part, buffers: Buffers): Uint8Array {
-    if ('path' in part) return this.#files.read(part)
-    const { from, start, end, check } = part
-    let bytes = buffers[part.buffer]!
-    if (check) {
-      // Where the kernels have it: its checksums are taken there, and what works on it next need not copy it again.
-      const taken = this.#files.take(bytes.length)
-      taken.set(bytes)
-      bytes = taken
-      this.#files.verify(bytes, check)
-    }
-    return bytes.subarray(start - from, end - from)
+    const where = locate(part, buffers)
+    if (!(where instanceof Uint8Array)) return this.#files.read(where, part)
+    const { start, end, check } = part
+    const from = 'from' in part ? part.from : 0
+    if (!check) return where.subarray(start - from, end - from)
+    // Where the kernels have it: its checksums are taken there, and what works on it next need not copy it again.
+    const taken = this.#files.take(where.length)
+    taken.set(where)
+    this.#files.verify(taken, check)
+    return taken.subarray(start - from, end - from)
   }
+}
+
+/** The bytes that a part is of, or the files that have them. */
+function locate(part: Part, buffers: Buffers): TaskBuffer {
+  return 'path' in part ? [{ path: part.path, start: 0 }] : buffers[part.buffer]!
 }
 
 function pieceBytes(piece: Piece): number {

@@ -2,12 +2,20 @@ import { Worker } from 'node:worker_threads'
 import { CodecError } from '../codec/index.ts'
 import { BlockError } from './block-error.ts'
 import { FileError } from './file-runs.ts'
-import type { Piece, ReplyMessage, Results, Task, TaskFailure, TaskMessage } from './tasks.ts'
+import type {
+  Piece,
+  ReplyMessage,
+  Results,
+  Task,
+  TaskBuffer,
+  TaskFailure,
+  TaskMessage,
+} from './tasks.ts'
 
 /** A SHA-256 over pieces in the order they are given, produced and hashed in one worker. */
 export interface HashSession {
   /** Takes ownership of the buffers that the pieces name. Calls are done in order, awaited or not. */
-  update(pieces: readonly Piece[], buffers: readonly Uint8Array[]): Promise<void>
+  update(pieces: readonly Piece[], buffers: readonly TaskBuffer[]): Promise<void>
   /** Hex digest; ends the session. */
   digest(): Promise<string>
   /** Ends a session that will not be digested. */
@@ -26,7 +34,7 @@ export interface Pool extends AsyncDisposable {
    */
   run<K extends Task['kind']>(
     task: Extract<Task, { kind: K }>,
-    buffers: readonly Uint8Array[],
+    buffers: readonly TaskBuffer[],
     signal?: AbortSignal,
   ): Promise<Results[K]>
   openHash(): HashSession
@@ -35,7 +43,7 @@ export interface Pool extends AsyncDisposable {
 
 interface Pending {
   readonly task: Task
-  readonly buffers: readonly Uint8Array[]
+  readonly buffers: readonly TaskBuffer[]
   /** A task that belongs to one worker; null for any. */
   readonly pin: Slot | null
   readonly resolve: (value: never) => void
@@ -90,7 +98,7 @@ class ThreadPool implements Pool {
 
   run<K extends Task['kind']>(
     task: Extract<Task, { kind: K }>,
-    buffers: readonly Uint8Array[],
+    buffers: readonly TaskBuffer[],
     signal?: AbortSignal,
   ): Promise<Results[K]> {
     return this.#submit(task, buffers, signal, null)
@@ -102,7 +110,7 @@ class ThreadPool implements Pool {
     const worker = pin.worker
     const send = async (
       pieces: readonly Piece[],
-      buffers: readonly Uint8Array[],
+      buffers: readonly TaskBuffer[],
       digest = false,
     ) => {
       // A session's state dies with its worker: a replacement would hash the rest only.
@@ -131,7 +139,7 @@ class ThreadPool implements Pool {
 
   #submit<K extends Task['kind']>(
     task: Task,
-    buffers: readonly Uint8Array[],
+    buffers: readonly TaskBuffer[],
     signal: AbortSignal | undefined,
     pin: Slot | null,
   ): Promise<Results[K]> {
@@ -213,9 +221,11 @@ class ThreadPool implements Pool {
 }
 
 /** The buffers that may be handed over: whole ones. A view of part of a buffer is cloned instead. */
-function transferable(buffers: readonly Uint8Array[]): ArrayBuffer[] {
+function transferable(buffers: readonly TaskBuffer[]): ArrayBuffer[] {
   const whole = new Set<ArrayBuffer>()
-  for (const { buffer, byteLength } of buffers) {
+  for (const each of buffers) {
+    if (!(each instanceof Uint8Array)) continue
+    const { buffer, byteLength } = each
     if (buffer instanceof ArrayBuffer && byteLength > 0 && byteLength === buffer.byteLength) {
       whole.add(buffer)
     }

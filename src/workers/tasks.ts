@@ -26,13 +26,22 @@ export interface FileRun {
   readonly check: Check | null
 }
 
-/** Bytes `[start, end)` of the blob that a buffer of the task's list was read from; the buffer begins at byte `from` of it. */
+/** A file of this machine that has the bytes of a blob from `start` on. */
+export interface LocalFile {
+  readonly path: string
+  readonly start: number
+}
+
+/** What comes with a task: bytes that are handed over with it, or the files, in order, that the worker reads them from. */
+export type TaskBuffer = Uint8Array | readonly LocalFile[]
+
+/** Bytes `[start, end)` of the blob that a buffer of the task's list has a part of; bytes begin at byte `from` of it. */
 export interface BufferRun {
   readonly buffer: number
   readonly from: number
   readonly start: number
   readonly end: number
-  /** Of the whole buffer. */
+  /** Of all that the buffer has. */
   readonly check: Check | null
 }
 
@@ -206,7 +215,7 @@ export interface Results {
 export interface TaskMessage {
   readonly id: number
   readonly task: Task
-  readonly buffers: readonly Uint8Array[]
+  readonly buffers: readonly TaskBuffer[]
 }
 
 /** Why a block cannot be used: other bytes, too few of them, no blob at all, or a disk that cannot read it. */

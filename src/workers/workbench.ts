@@ -20,6 +20,7 @@ import type {
   HashTask,
   Results,
   Task,
+  TaskBuffer,
   TaskFailure,
   TunedFrame,
   WriteTask,
@@ -48,7 +49,7 @@ export class Workbench {
   }
 
   /** Performs one task. @throws CodecError for bytes that do not decode or encode, FileError for a file. */
-  perform(task: Task, buffers: readonly Uint8Array[]): Done<Task['kind']> {
+  perform(task: Task, buffers: readonly TaskBuffer[]): Done<Task['kind']> {
     if (task.kind !== 'encode-whole' && this.#delta.length > 0) this.#dropDelta()
     switch (task.kind) {
       case 'decode':
@@ -81,7 +82,7 @@ export class Workbench {
     }
   }
 
-  #decode({ pieces, into }: DecodeTask, buffers: readonly Uint8Array[]): void {
+  #decode({ pieces, into }: DecodeTask, buffers: readonly TaskBuffer[]): void {
     let at = 0
     for (const bytes of this.#frames.produce(pieces, buffers)) {
       into.set(bytes, at)
@@ -89,7 +90,7 @@ export class Workbench {
     }
   }
 
-  #write({ pieces, path, position }: WriteTask, buffers: readonly Uint8Array[]): void {
+  #write({ pieces, path, position }: WriteTask, buffers: readonly TaskBuffer[]): void {
     let at = position
     for (const bytes of this.#frames.produce(pieces, buffers)) {
       this.#files.write(path, at, bytes)
@@ -99,7 +100,7 @@ export class Workbench {
 
   #encodeWhole(
     { frames, tensor }: EncodeWholeTask,
-    buffers: readonly Uint8Array[],
+    buffers: readonly TaskBuffer[],
   ): Uint8Array<ArrayBuffer> {
     const { count } = tensor.entry
     if (this.#delta.length < count) this.#delta = new Float32Array(count)
@@ -121,13 +122,13 @@ export class Workbench {
     this.#delta = new Float32Array(0)
   }
 
-  #loadDelta(tuned: TunedFrame, buffers: readonly Uint8Array[]): void {
+  #loadDelta(tuned: TunedFrame, buffers: readonly TaskBuffer[]): void {
     this.#files.release()
     const { frame, parts, bytes } = this.#frames.tunedFrame(tuned, buffers)
     loadDelta(this.#machine, frame, parts, tuned.tunedDtype, bytes)
   }
 
-  #compare(task: CompareTask, buffers: readonly Uint8Array[]): Comparison {
+  #compare(task: CompareTask, buffers: readonly TaskBuffer[]): Comparison {
     const { parentSteps, tunedDtype, stored } = task
     this.#files.release()
     const { frame, parts, bytes } = this.#frames.tunedFrame(task, buffers)
@@ -138,7 +139,7 @@ export class Workbench {
     return { squaredError, maxAbs, squaredDelta: this.#machine.sumOfSquares() }
   }
 
-  #digests({ tensors }: DigestsTask, buffers: readonly Uint8Array[]): Uint8Array[] {
+  #digests({ tensors }: DigestsTask, buffers: readonly TaskBuffer[]): Uint8Array[] {
     return tensors.map(pieces => {
       const hash = createHash('sha256')
       for (const bytes of this.#frames.produce(pieces, buffers)) hash.update(bytes)
@@ -146,7 +147,7 @@ export class Workbench {
     })
   }
 
-  #hash({ session, pieces, digest }: HashTask, buffers: readonly Uint8Array[]): string {
+  #hash({ session, pieces, digest }: HashTask, buffers: readonly TaskBuffer[]): string {
     const hash = this.#hashes.get(session) ?? createHash('sha256')
     this.#hashes.set(session, hash)
     for (const bytes of this.#frames.produce(pieces, buffers)) hash.update(bytes)

@@ -1,5 +1,4 @@
 import {
-  existsSync,
   globSync,
   mkdtempSync,
   readdirSync,
@@ -14,14 +13,14 @@ import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { newBlobKey } from '../../src/storage/blob-key.ts'
-import type { BlobStore } from '../../src/storage/blob-store.ts'
+import type { BlobStore, ByteRange } from '../../src/storage/blob-store.ts'
 import { CHUNK_BYTES, openCachedBlobStore } from '../../src/storage/cached-blob-store.ts'
 import { blobStoreContract } from './blob-store-contract.ts'
 import { openStoreAfar } from './store-afar.ts'
 
 const PLENTY = 2 ** 30
 /** Chunks that a cache may ask for beyond what its readers want. */
-const AHEAD = 6
+const AHEAD = 12
 
 blobStoreContract(t, async test => {
   // `testdir` would be removed before the store is closed, and a cache may be writing until then.
@@ -49,6 +48,14 @@ async function put(store: BlobStore, bytes: Uint8Array): Promise<string> {
   })()
   await (await store.stage(key, body)).commit()
   return key
+}
+
+/** The chunks that were fetched, in the order in which they were asked for. */
+function chunksOf({ reads }: { reads: readonly ByteRange[] }): number[] {
+  return reads.flatMap(({ start, end }) => {
+    const first = start / CHUNK_BYTES
+    return Array.from({ length: Math.ceil((end - start) / CHUNK_BYTES) }, (_, i) => first + i)
+  })
 }
 
 async function scene(t: Test, { chunks = 3, most = PLENTY } = {}) {
@@ -79,14 +86,15 @@ async function readThrough(t: Test, store: BlobStore, key: string, bytes: Buffer
 t.test('what was read once is read from the disk, also by the next process', async t => {
   const { afar, open, store, bytes, key, files } = await scene(t)
   await readThrough(t, store, key, bytes)
-  t.equal(afar.reads.length, 3, 'each chunk was fetched once')
+  t.strictSame(chunksOf(afar).sort(), [0, 1, 2], 'each chunk was fetched once')
   t.equal(store.cache!.misses + store.cache!.hits >= 7, true)
   await store.close()
   t.equal(files().length, 3)
   const next = await open()
   t.equal(next.cache!.bytes, bytes.length)
+  const before = afar.reads.length
   await readThrough(t, next, key, bytes)
-  t.equal(afar.reads.length, 3)
+  t.equal(afar.reads.length, before)
   t.match(next.cache!, { misses: 0, corrupt: 0 })
   await next.close()
 })
@@ -104,19 +112,22 @@ t.test('readers of one chunk at once fetch it once', async t => {
 })
 
 t.test('a reader that goes through a blob is fetched for in advance, within bounds', async t => {
-  const { afar, store, bytes, key } = await scene(t, { chunks: 12 })
-  const { promise: fetched, resolve } = Promise.withResolvers<void>()
-  afar.onRead = () => {
-    if (afar.reads.length === 1 + AHEAD) resolve()
+  const { afar, store, bytes, key } = await scene(t, { chunks: 40 })
+  let reached = 0
+  let requests = 0
+  afar.onRead = ({ end }) => {
+    requests++
+    t.ok(end <= reached + (1 + AHEAD) * CHUNK_BYTES, `${end} when ${reached} was reached`)
   }
-  await store.read(key, { start: 0, end: 1000 })
-  await fetched
+  for (; reached < bytes.length; reached += CHUNK_BYTES) {
+    await store.read(key, { start: reached, end: Math.min(reached + 10, bytes.length) })
+  }
   t.strictSame(
-    afar.reads.map(({ start }) => start / CHUNK_BYTES).sort((a, b) => a - b),
-    [0, 1, 2, 3, 4, 5, 6],
+    chunksOf(afar).sort((x, y) => x - y),
+    Array.from({ length: 40 }, (_, i) => i),
+    'nothing is fetched twice',
   )
-  await readThrough(t, store, key, bytes)
-  t.equal(afar.reads.length, 12, 'and nothing is fetched twice')
+  t.ok(requests < 20, 'several chunks at once')
   await store.close()
 })
 
@@ -143,11 +154,10 @@ t.test('what was used longest ago makes room', async t => {
   const { store, key, cacheFolder } = await scene(t, { chunks: 20, most: 4 * CHUNK_BYTES })
   const onDisk = () =>
     readdirSync(join(cacheFolder, key))
-      .map(Number)
+      .map(name => Number.parseInt(name, 10))
       .sort((a, b) => a - b)
   for (const chunk of [1, 3, 5, 7, 9]) {
     await store.read(key, { start: chunk * CHUNK_BYTES, end: chunk * CHUNK_BYTES + 1 })
-    while (!existsSync(join(cacheFolder, key, String(chunk)))) await setImmediate()
   }
   while (onDisk().length > 4) await setImmediate()
   t.strictSame(onDisk(), [3, 5, 7, 9])
@@ -184,9 +194,10 @@ t.test('wrong bytes of a chunk are evicted by who finds them', async t => {
   t.equal(wrong, bytes[at]! ^ 1)
   await next.evict(key, at)
   t.equal(next.cache!.corrupt, 1)
+  const before = afar.reads.length
   const [right] = await next.read(key, { start: at, end: at + 1 })
   t.equal(right, bytes[at])
-  t.equal(afar.reads.length, 4)
+  t.equal(afar.reads.length, before + 1)
   await next.close()
   t.equal(
     Buffer.compare(readFileSync(files()[1]!), bytes.subarray(CHUNK_BYTES, 2 * CHUNK_BYTES)),
@@ -201,9 +212,12 @@ t.test('a chunk that is short, or gone, is fetched again', async t => {
   truncateSync(files()[0]!, 1000)
   const next = await open()
   rmSync(files()[1]!)
+  const before = afar.reads.length
   await readThrough(t, next, key, bytes)
-  t.equal(afar.reads.length, 5)
-  t.equal(next.cache!.misses, 2)
+  t.ok(afar.reads.length > before)
+  await readThrough(t, next, key, bytes)
+  await next.close()
+  t.equal(next.cache!.bytes, bytes.length, 'and is there again')
   await next.close()
 })
 

@@ -26,6 +26,7 @@ export async function openStoreAfar(folder: string): Promise<StoreAfar> {
       await afar.onRead(range)
       return store.read(key, range, signal)
     },
+    fetch: (key, range, signal) => afar.read(key, range, signal),
     locate: () => null,
     evict: (key, offset) => store.evict(key, offset),
     size: key => store.size(key),

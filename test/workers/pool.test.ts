@@ -86,16 +86,18 @@ t.test('an abort takes a waiting task out of the queue', async t => {
 t.test('a hash lives in one worker, and many may be open at once', async t => {
   await using pool = await openPool({ workers: 2 })
   const blob = Buffer.from(Array.from({ length: 5000 }, (_, i) => i % 251))
+  const read = async ({ start, end }: { start: number; end: number }) =>
+    new Uint8Array(blob.subarray(start, end))
+  const origin = { read, locate: () => null, fetch: read }
   const executor = {
     pool,
+    ...origin,
+    origin,
     slots: new Slots(4),
-    locate: () => null,
     sumsOf: () => null,
     failed: async () => false,
     ahead: new Slots(4),
     chunks: new Chunks(),
-    read: async ({ start, end }: { start: number; end: number }) =>
-      new Uint8Array(blob.subarray(start, end)),
   }
   const segments = Array.from({ length: 5 }, (_, i) => ({
     kind: 'copy' as const,
@@ -105,7 +107,7 @@ t.test('a hash lives in one worker, and many may be open at once', async t => {
   const digests = await Promise.all([1, 2, 3].map(() => digest(segments, executor)))
   t.strictSame(digests, [hex, hex, hex])
   t.equal(await digest([], executor), createHash('sha256').digest('hex'))
-  const cut = { ...executor, read: () => Promise.reject(new Error('cut')) }
+  const cut = { ...executor, fetch: () => Promise.reject(new Error('cut')) }
   await t.rejects(digest(segments, cut), { message: 'cut' })
 })
 
