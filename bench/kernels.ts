@@ -1,10 +1,10 @@
 /** Prints GB/s of each kernel, SIMD beside plain, in one run: `node bench/kernels.ts [milliseconds per figure]`. */
 import { readFileSync } from 'node:fs'
-import type { Frame, FrameStep } from '../src/codec/frame.ts'
-import { decodeFrame } from '../src/codec/frame.ts'
+import { decodeFrame, type Frame, type FrameStep } from '../src/codec/frame.ts'
 import type { FrameMachine } from '../src/codec/kernels/machine.ts'
 import { PlainMachine } from '../src/codec/kernels/plain.ts'
 import { openKernels } from '../src/codec/kernels/simd.ts'
+import { FRAME_BYTES } from '../src/codec/limits.ts'
 
 const COUNT = 1024 * 1024
 const milliseconds = Number(process.argv[2] ?? 300)
@@ -115,7 +115,10 @@ const frames: [string, Frame][] = [
     frame(int4(0.01), { op: 'round', dtype: 'BF16' }, int4(0.01)),
   ],
 ]
-for (const [name, each] of frames) report(name, 2, machine => decodeFrame(machine, each, parts))
+const into = new Uint8Array(FRAME_BYTES)
+for (const [name, each] of frames) {
+  report(name, 2, machine => decodeFrame(machine, each, parts, into))
+}
 report('load bf16', 2, machine => machine.load('BF16', bytes(base), COUNT))
 report('load f16', 2, machine => machine.load('F16', bytes(half), COUNT))
 report('load f32', 4, machine => machine.load('F32', bytes(delta), COUNT))

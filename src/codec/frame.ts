@@ -1,4 +1,4 @@
-import type { Dtype, FloatDtype } from './dtypes.ts'
+import { type Dtype, type FloatDtype, itemBytes } from './dtypes.ts'
 import type { FrameMachine } from './kernels/machine.ts'
 
 /** Bytes `[start, end)` of a blob; `blob` is whatever the reader of the plan knows it by (a key, a path). */
@@ -58,19 +58,91 @@ export interface Frame {
   readonly store: FloatDtype
 }
 
+/** Elements that go through all steps before the next ones do: 256 KiB of float32, which stay in a processor's own cache. */
+const BLOCK_ELEMENTS = 65_536
+
 /**
- * The bytes of a frame, little-endian in `frame.store`, as a view that stays valid until the machine's next use.
+ * Decodes a frame into `into`, which has room for its `count` elements in `frame.store`, little-endian.
  * `parts[0]` holds the base's `count` elements; the other parts are those that the steps name.
  * Arithmetic is float32 throughout and is cast once at each `round` and at the end (round to nearest even).
  * Source: deltatensors 0.2.0 `compress.py`, `compress_int4.py`, `io.py` (`load_delta_chain`).
+ * @throws CodecError `part-length`, `index-order` for parts that do not belong to the frame
  */
 export function decodeFrame(
   machine: FrameMachine,
   frame: Frame,
   parts: readonly Uint8Array[],
-): Uint8Array {
-  applySteps(machine, frame, parts)
-  return machine.store(frame.store)
+  into: Uint8Array,
+): void {
+  let at = 0
+  for (const block of blocksOf(frame, parts)) {
+    applySteps(machine, block.frame, block.parts)
+    const bytes = machine.store(frame.store)
+    into.set(bytes, at)
+    at += bytes.length
+  }
+}
+
+interface Block {
+  readonly frame: Frame
+  readonly parts: readonly Uint8Array[]
+}
+
+/** A frame as smaller ones. Lists of indices are cut by what they say: each block finds out whether its part of them is true. */
+function* blocksOf(frame: Frame, parts: readonly Uint8Array[]): Generator<Block> {
+  if (frame.count <= BLOCK_ELEMENTS) {
+    yield { frame, parts }
+    return
+  }
+  const item = itemBytes(frame.load)
+  /** Entries of each list of indices that belong to blocks before, by its place in `parts`. */
+  const listed: number[] = []
+  for (let from = 0; from < frame.count; from += BLOCK_ELEMENTS) {
+    const to = Math.min(from + BLOCK_ELEMENTS, frame.count)
+    const cut = [...parts]
+    cut[0] = parts[0]!.subarray(from * item, to * item)
+    /** Cuts a list and its values of `width` bytes; gives what stands in it before. */
+    const cutList = (indices: number, values: number, width: number): number => {
+      const list = parts[indices]!
+      const before = listed[indices] ?? 0
+      const isLast = to === frame.count
+      const end = isLast ? list.length / 8 : lowerBound(list, before, frame.first + to)
+      listed[indices] = end
+      cut[indices] = list.subarray(before * 8, end * 8)
+      cut[values] = parts[values]!.subarray(before * width, end * width)
+      return before
+    }
+    const steps = frame.steps.map((step): FrameStep => {
+      if (step.op === 'int4') {
+        const codes = step.nibble + from - cutList(step.indices, step.values, 2)
+        cut[step.packed] = parts[step.packed]!.subarray(codes >> 1)
+        return { ...step, nibble: codes & 1 ? 1 : 0 }
+      }
+      if (step.op === 'quantized') {
+        const [bit, column] = [step.bit + from, step.column + from]
+        cut[step.signs] = parts[step.signs]!.subarray(bit >> 3)
+        cut[step.scales] = parts[step.scales]!.subarray(Math.floor(column / step.columns) * 2)
+        return { ...step, bit: bit & 7, column: column % step.columns }
+      }
+      if (step.op === 'sparse') cutList(step.indices, step.values, 4)
+      return step
+    })
+    const part = { ...frame, first: frame.first + from, count: to - from, steps }
+    yield { frame: part, parts: cut }
+  }
+}
+
+/** The first entry from `from` on, in a list of ascending int64, that is not less than `index`. */
+function lowerBound(list: Uint8Array, from: number, index: number): number {
+  const view = new DataView(list.buffer, list.byteOffset, list.length)
+  let [low, high] = [from, Math.floor(list.length / 8)]
+  while (low < high) {
+    const middle = (low + high) >> 1
+    const found = view.getUint32(middle * 8, true) + view.getInt32(middle * 8 + 4, true) * 2 ** 32
+    if (found < index) low = middle + 1
+    else high = middle
+  }
+  return low
 }
 
 /** Leaves the float32 values of a frame in the machine's accumulator, without casting them: see {@link decodeFrame}. */

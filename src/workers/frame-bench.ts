@@ -111,7 +111,8 @@ export class FrameBench {
       case 'copy':
         return this.#resolve(piece.part, buffers)
       case 'frame': {
-        const bytes = decodeFrame(this.#machine, piece.frame, this.#parts(piece, buffers))
+        const bytes = this.#files.take(frameBytes(piece.frame))
+        decodeFrame(this.#machine, piece.frame, this.#parts(piece, buffers), bytes)
         return bytes.subarray(piece.slice.start, piece.slice.end)
       }
       case 'lossless': {
@@ -149,11 +150,11 @@ export class FrameBench {
     }
     const mark = this.#files.mark()
     if (prediction.dtype === dtype) {
-      this.#join(prediction.source, frame, buffers)
+      this.join(prediction.source, frame, buffers)
       frame.fill(0, prediction.size)
     } else {
       const source = this.#files.take(prediction.size)
-      this.#join(prediction.source, source, buffers)
+      this.join(prediction.source, source, buffers)
       frame.fill(0, this.#cast(prediction.dtype, source, dtype, frame))
     }
     this.#files.release(mark)
@@ -178,19 +179,20 @@ export class FrameBench {
   }
 
   /** The bytes of all pieces, one after the other, into `into`. */
-  #join(pieces: readonly Piece[], into: Uint8Array, buffers: Buffers): void {
+  join(pieces: readonly Piece[], into: Uint8Array, buffers: Buffers): void {
+    const isArena = into.buffer === this.#machine.arena.buffer
     let at = 0
     for (const piece of pieces) {
       const mark = this.#files.mark()
-      if (piece.kind === 'lossless' && piece.slice.end - piece.slice.start === piece.size) {
-        const frame = into.subarray(at, at + piece.size)
-        this.#restore(piece, frame, buffers)
-        at += piece.size
-      } else {
-        const bytes = this.#view(piece, buffers)
-        into.set(bytes, at)
-        at += bytes.length
-      }
+      const size = pieceBytes(piece)
+      const target = into.subarray(at, at + size)
+      // Made where it is wanted, and not elsewhere first; a lossless frame is made in the kernels' memory at any rate.
+      if (piece.kind === 'frame' && size === frameBytes(piece.frame)) {
+        decodeFrame(this.#machine, piece.frame, this.#parts(piece, buffers), target)
+      } else if (piece.kind === 'lossless' && size === piece.size && isArena) {
+        this.#restore(piece, target, buffers)
+      } else target.set(this.#view(piece, buffers))
+      at += size
       this.#files.release(mark)
     }
   }
@@ -204,7 +206,7 @@ export class FrameBench {
     const [only] = source
     if (source.length === 1 && only!.kind === 'copy') return this.#view(only!, buffers)
     const bytes = this.#files.take(source.reduce((sum, piece) => sum + pieceBytes(piece), 0))
-    this.#join(source, bytes, buffers)
+    this.join(source, bytes, buffers)
     return bytes
   }
 
@@ -225,6 +227,10 @@ export class FrameBench {
 /** The bytes that a part is of, or the files that have them. */
 function locate(part: Part, buffers: Buffers): TaskBuffer {
   return 'path' in part ? [{ path: part.path, start: 0 }] : buffers[part.buffer]!
+}
+
+function frameBytes({ count, store }: Frame): number {
+  return count * itemBytes(store)
 }
 
 function pieceBytes(piece: Piece): number {

@@ -83,11 +83,8 @@ export class Workbench {
   }
 
   #decode({ pieces, into }: DecodeTask, buffers: readonly TaskBuffer[]): void {
-    let at = 0
-    for (const bytes of this.#frames.produce(pieces, buffers)) {
-      into.set(bytes, at)
-      at += bytes.length
-    }
+    this.#files.release()
+    this.#frames.join(pieces, into, buffers)
   }
 
   #write({ pieces, path, position }: WriteTask, buffers: readonly TaskBuffer[]): void {
