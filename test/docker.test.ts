@@ -56,7 +56,7 @@ t.test('compose.s3.yaml runs one hardened node over a bucket', async t => {
     },
   })
   const ignored = readFileSync(join(root, '.gitignore'), 'utf8').split('\n')
-  t.ok(ignored.includes('docker/secrets/'))
+  t.ok(ignored.includes('/docker/secrets/'))
   for (const name of [...registry.secrets, ...s3.secrets]) {
     t.equal(secrets[name].file, `secrets/${name}`)
   }
