@@ -5,7 +5,9 @@
 #   image.json     its configuration, as buildah tells it
 #   debian/        the stand-in for node:24-bookworm-slim that it was built on
 # Debian's files are Debian's own, Node and npm those of the npm registry. Nothing is kept anywhere else.
+# What it has to tell goes to stderr.
 set -eu
+exec >&2
 dir=$(realpath -m "$1")
 if [ "${2:-}" != inside ]; then
   mkdir "$dir"
