@@ -3,6 +3,7 @@ import {
   DeleteObjectCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
+  type ListMultipartUploadsCommandOutput,
   ListObjectsV2Command,
   ListPartsCommand,
 } from '@aws-sdk/client-s3'
@@ -11,8 +12,15 @@ import { checkBlobKey, isBlobKey } from './blob-key.ts'
 import type { BlobInfo, BlobStore, ByteRange, Staged } from './blob-store.ts'
 import { Bucket } from './s3-bucket.ts'
 import type { S3Options } from './s3-client.ts'
-import { isMissing, isNotImplemented, translateS3Error } from './s3-errors.ts'
-import { probeBucket } from './s3-probe.ts'
+import {
+  isMissing,
+  isNotFound,
+  isNotImplemented,
+  isUploadGone,
+  lacking,
+  translateS3Error,
+} from './s3-errors.ts'
+import { isProbe, probeBucket } from './s3-probe.ts'
 import { readRange } from './s3-read.ts'
 import { Upload } from './s3-upload.ts'
 
@@ -104,8 +112,7 @@ class S3BlobStore implements BlobStore {
     try {
       return await this.#head(key)
     } catch (error) {
-      if (!isMissing(error)) throw translateS3Error(error, key)
-      throw new RegistryError('blob-missing', `${key} is not in the store`, { cause: error })
+      throw isNotFound(error) ? await this.#whyNotFound(key) : translateS3Error(error, key)
     }
   }
 
@@ -115,18 +122,27 @@ class S3BlobStore implements BlobStore {
     let ContinuationToken: string | undefined
     do {
       const page = { Bucket, Prefix, ...(ContinuationToken !== undefined && { ContinuationToken }) }
-      const { Contents = [], NextContinuationToken } = await this.#stored(prefix, () =>
+      const {
+        Contents = [],
+        IsTruncated,
+        NextContinuationToken: next,
+      } = await this.#stored(prefix, () =>
         this.#bucket.ask({}, (client, limits) =>
           client.send(new ListObjectsV2Command(page), limits),
         ),
       )
+      // A rebuild loses what a list leaves out: one that says neither that it is whole nor how it goes on is none.
+      if (IsTruncated === undefined) throw lacking(`list of ${prefix}`, 'IsTruncated')
+      if (IsTruncated && (!next || next === ContinuationToken)) {
+        throw lacking(`list of ${prefix}`, 'NextContinuationToken that leads on')
+      }
       for (const { Key = '', Size: size = 0, LastModified } of Contents) {
         const key = this.#bucket.keyOf(Key)
         // Without a time it counts as new: nothing is swept that may be.
         if (key !== null && isBlobKey(key))
           yield { key, size, modified: LastModified ?? new Date() }
       }
-      ContinuationToken = NextContinuationToken
+      ContinuationToken = IsTruncated ? next : undefined
     } while (ContinuationToken !== undefined)
   }
 
@@ -143,12 +159,17 @@ class S3BlobStore implements BlobStore {
     const swept: BlobInfo[] = []
     for await (const { Key, UploadId, Initiated } of this.#listUploads()) {
       const key = this.#bucket.keyOf(Key)
-      if (key === null || !isBlobKey(key) || this.#underWay.has(key)) continue
+      if (key === null || !(isBlobKey(key) || isProbe(key)) || this.#underWay.has(key)) continue
       if (Initiated >= before) continue
       const target = { Bucket: this.#bucket.name, Key, UploadId }
-      const size = await this.#stored(key, () => this.#partsSize(target))
-      if (!dryRun) await this.#stored(key, () => this.#abortUpload(target))
-      swept.push({ key, size, modified: Initiated })
+      try {
+        const size = await this.#partsSize(target)
+        if (!dryRun) await this.#abortUpload(target)
+        swept.push({ key, size, modified: Initiated })
+      } catch (error) {
+        // It may have ended since it was listed.
+        if (!isUploadGone(error)) throw translateS3Error(error, key)
+      }
     }
     return swept
   }
@@ -192,7 +213,18 @@ class S3BlobStore implements BlobStore {
     const { ContentLength } = await this.#bucket.ask({}, (client, limits) =>
       client.send(command, limits),
     )
-    return ContentLength ?? 0
+    if (ContentLength === undefined) throw lacking(key, 'Content-Length')
+    return ContentLength
+  }
+
+  /** What a GET says of a blob that a HEAD does not find: that has no body to tell a missing blob from a bucket that is gone, or a lost route. */
+  async #whyNotFound(key: string): Promise<RegistryError> {
+    try {
+      await readRange(this.#bucket, key, { start: 0, end: 1 })
+    } catch (error) {
+      if ((error as RegistryError).code !== 'blob-short') return error as RegistryError
+    }
+    return new RegistryError('storage-unavailable', `${key} is there for a GET, not for a HEAD`)
   }
 
   async #delete(key: string): Promise<void> {
@@ -207,10 +239,10 @@ class S3BlobStore implements BlobStore {
   /** Every upload that is under way in the bucket. Some servers find none for a prefix that is a folder: all are listed. */
   async *#listUploads(): AsyncGenerator<{ Key: string; UploadId: string; Initiated: Date }> {
     const Bucket = this.#bucket.name
-    let marker: { KeyMarker?: string; UploadIdMarker?: string } | null = {}
+    let marker: { KeyMarker?: string | undefined; UploadIdMarker?: string | undefined } | null = {}
     while (marker) {
       const page: { Bucket: string } = { Bucket, ...marker }
-      const listed = await this.#stored('uploads', () =>
+      const listed: ListMultipartUploadsCommandOutput | null = await this.#stored('uploads', () =>
         this.#bucket.ask({}, (client, limits) =>
           client.send(new ListMultipartUploadsCommand(page), limits),
         ),
@@ -222,14 +254,10 @@ class S3BlobStore implements BlobStore {
       for (const { Key = '', UploadId = '', Initiated = new Date() } of listed.Uploads ?? []) {
         yield { Key, UploadId, Initiated }
       }
-      const { IsTruncated, NextKeyMarker, NextUploadIdMarker } = listed
-      marker =
-        IsTruncated && NextKeyMarker !== undefined
-          ? {
-              KeyMarker: NextKeyMarker,
-              ...(NextUploadIdMarker !== undefined && { UploadIdMarker: NextUploadIdMarker }),
-            }
-          : null
+      const { IsTruncated, NextKeyMarker: KeyMarker, NextUploadIdMarker: UploadIdMarker } = listed
+      const isStep: boolean =
+        KeyMarker !== marker.KeyMarker || UploadIdMarker !== marker.UploadIdMarker
+      marker = IsTruncated && isStep ? { KeyMarker, UploadIdMarker } : null
     }
   }
 
@@ -246,7 +274,7 @@ class S3BlobStore implements BlobStore {
         client.send(new ListPartsCommand(page), limits),
       )
       for (const { Size = 0 } of Parts) size += Size
-      marker = IsTruncated ? NextPartNumberMarker : undefined
+      marker = IsTruncated && NextPartNumberMarker !== marker ? NextPartNumberMarker : undefined
     } while (marker !== undefined)
     return size
   }

@@ -1,13 +1,13 @@
 import type { S3Client } from '@aws-sdk/client-s3'
 import { openS3Client, S3_TIMEOUTS, type S3Options, type S3Timeouts } from './s3-client.ts'
 
-/** How long an operation that moves bytes may take, beside what any may: with a part of 16 MiB, 0.3 MB/s. */
-const LONG_TIMES = 10
+/** How many times as long as any other an operation that moves bytes may take: with a part of 16 MiB, 0.3 MB/s. */
+const BYTES_TIMES = 10
 
 export interface AskOptions {
   readonly signal?: AbortSignal | undefined
-  /** True for what moves many bytes, or makes the server do so. */
-  readonly isLong?: boolean
+  /** What may take long: to move many bytes, or the work of the server, which says nothing meanwhile. */
+  readonly long?: 'bytes' | 'work'
 }
 
 /** What the SDK takes beside a command. */
@@ -20,15 +20,19 @@ interface CallLimits {
 /** One bucket, the keys in it, and a limit in time to everything that is asked of it. */
 export class Bucket {
   readonly #client: S3Client
+  /** For the server's work: that no byte comes means nothing then. */
+  readonly #patient: S3Client
   readonly #name: string
   readonly #prefix: string
   readonly timeouts: S3Timeouts
 
   constructor(options: S3Options) {
+    this.timeouts = { ...S3_TIMEOUTS, ...options.timeouts }
     this.#client = openS3Client(options)
+    const idleMs = this.timeouts.workMs
+    this.#patient = openS3Client({ ...options, timeouts: { ...this.timeouts, idleMs } })
     this.#name = options.bucket
     this.#prefix = options.prefix
-    this.timeouts = { ...S3_TIMEOUTS, ...options.timeouts }
   }
 
   get name(): string {
@@ -52,22 +56,30 @@ export class Bucket {
 
   /** Asks the server, again where that may help. Rejects with what the SDK does, or with `signal.reason`. */
   async ask<T>(
-    { signal, isLong = false }: AskOptions,
+    { signal, long }: AskOptions,
     call: (client: S3Client, limits: CallLimits) => Promise<T>,
   ): Promise<T> {
-    const { answerMs, totalMs } = this.timeouts
-    const times = isLong ? LONG_TIMES : 1
-    const deadline = AbortSignal.timeout(totalMs * times)
+    const client = long === 'work' ? this.#patient : this.#client
+    const { requestTimeout, limitMs } = this.#limits(long)
+    const deadline = AbortSignal.timeout(limitMs)
     const abortSignal = signal ? AbortSignal.any([signal, deadline]) : deadline
     try {
-      return await call(this.#client, { abortSignal, requestTimeout: answerMs * times })
+      return await call(client, { abortSignal, requestTimeout })
     } catch (error) {
       signal?.throwIfAborted()
       throw error
     }
   }
 
+  #limits(long: AskOptions['long']): { requestTimeout: number; limitMs: number } {
+    const { answerMs, totalMs, workMs } = this.timeouts
+    if (long === 'work') return { requestTimeout: workMs, limitMs: workMs + totalMs }
+    const times = long === 'bytes' ? BYTES_TIMES : 1
+    return { requestTimeout: answerMs * times, limitMs: totalMs * times }
+  }
+
   close(): void {
     this.#client.destroy()
+    this.#patient.destroy()
   }
 }

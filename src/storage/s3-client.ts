@@ -26,6 +26,8 @@ export interface S3Timeouts {
   readonly idleMs: number
   /** For an operation with all its attempts, but for the time that its bytes may take. */
   readonly totalMs: number
+  /** For the completion of an upload, beside that: some servers copy all of it, and say nothing before they are done. */
+  readonly workMs: number
 }
 
 export const S3_TIMEOUTS: S3Timeouts = {
@@ -33,6 +35,7 @@ export const S3_TIMEOUTS: S3Timeouts = {
   answerMs: 30_000,
   idleMs: 20_000,
   totalMs: 90_000,
+  workMs: 300_000,
 }
 
 /** Attempts of a request, with pauses between them that the SDK chooses. */

@@ -7,8 +7,6 @@ interface S3Error {
   readonly $metadata?: { readonly httpStatusCode?: number }
 }
 
-/** Codes that say that an object is not there. A HEAD has no body, and so no code: its 404 is `NotFound`. */
-const MISSING = new Set(['NoSuchKey', 'NotFound'])
 /** Codes of servers that have no room. */
 const FULL = new Set([
   'XMinioStorageFull',
@@ -20,9 +18,19 @@ const FULL = new Set([
 /** Codes that say that another try may go well, whatever their status. */
 const BUSY = new Set(['SlowDown', 'RequestTimeout', 'ServiceUnavailable', 'InternalError'])
 
-/** True if the server says that there is no such object. */
+/** True if the server says that there is no such object. Any 404 but this is of a bucket that is gone, or of something before the server. */
 export function isMissing(error: unknown): boolean {
-  return MISSING.has((error as S3Error).name)
+  return (error as S3Error).name === 'NoSuchKey'
+}
+
+/** True for the 404 of a HEAD, which has no body, and so no code: what is not there remains open. */
+export function isNotFound(error: unknown): boolean {
+  return (error as S3Error).name === 'NotFound'
+}
+
+/** True if the server says that there is no such multipart upload. */
+export function isUploadGone(error: unknown): boolean {
+  return (error as S3Error).name === 'NoSuchUpload'
 }
 
 /** True if the server says that a range lies beyond the end of the object. */
@@ -42,7 +50,8 @@ export function statusOf(error: unknown): number | null {
 
 /**
  * An error of a bucket as a RegistryError: `storage-full` by a closed set of codes, `storage-unavailable` for what may go well later (no answer,
- * a cut or slow connection, 5xx), `storage-failed` for all others, with the cause kept. A RegistryError passes as it is.
+ * a cut or slow connection, 5xx, a success that cannot be understood), `storage-failed` for all others, with the cause kept. A RegistryError
+ * passes as it is.
  */
 export function translateS3Error(error: unknown, what: string): RegistryError {
   if (error instanceof RegistryError) return error
@@ -54,7 +63,14 @@ export function translateS3Error(error: unknown, what: string): RegistryError {
       cause: error,
     })
   }
-  const isLater = BUSY.has(name) || status === null || status >= 500 || status === 429
+  const isNoRefusal = status === null || status < 300
+  const isBusy = BUSY.has(name) || isNoRefusal || status >= 500 || status === 429
+  const isLater = isBusy && !isNotImplemented(error)
   const code = isLater ? 'storage-unavailable' : 'storage-failed'
   return new RegistryError(code, `${what}: ${said}`, { cause: error })
+}
+
+/** The error for a success that lacks what it must have: a proxy's page, say. */
+export function lacking(what: string, member: string): RegistryError {
+  return new RegistryError('storage-unavailable', `${what}: the answer has no ${member}`)
 }

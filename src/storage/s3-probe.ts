@@ -11,7 +11,7 @@ import {
 } from '@aws-sdk/client-s3'
 import { RegistryError } from '../errors.ts'
 import type { Bucket } from './s3-bucket.ts'
-import { isNotImplemented, statusOf } from './s3-errors.ts'
+import { isNotImplemented, isUploadGone, statusOf } from './s3-errors.ts'
 
 /** What a server was found to do. What the registry cannot do without is not among it: without that, it does not start. */
 export interface Capabilities {
@@ -22,13 +22,19 @@ export interface Capabilities {
 }
 
 const BODY = Buffer.from('probe')
+const FOLDER = 'probe/'
+
+/** True for a key that a server is tried with. */
+export function isProbe(key: string): boolean {
+  return key.startsWith(FOLDER)
+}
 
 /**
  * Tries what the registry asks of a bucket, on an object of its own that goes again: write, ranged read, list, multipart upload, delete.
  * Rejects with what the SDK does, or RegistryError `storage-failed` for a server that answers and does not do it.
  */
 export async function probeBucket(bucket: Bucket): Promise<Capabilities> {
-  const target = bucket.at(`probe/${randomBytes(16).toString('hex')}`)
+  const target = bucket.at(FOLDER + randomBytes(16).toString('hex'))
   const { Bucket, Key } = target
   await bucket.ask({}, (client, limits) => client.send(new HeadBucketCommand({ Bucket }), limits))
   try {
@@ -85,7 +91,12 @@ async function tryUploads(bucket: Bucket, target: Target): Promise<boolean> {
     throw error
   } finally {
     const abort = new AbortMultipartUploadCommand({ ...target, UploadId })
-    await bucket.ask({}, (client, limits) => client.send(abort, limits))
+    await bucket
+      .ask({}, (client, limits) => client.send(abort, limits))
+      .catch(error => {
+        // Asked twice, if the first answer was lost.
+        if (!isUploadGone(error)) throw error
+      })
   }
 }
 

@@ -68,6 +68,7 @@ class Reading {
   async go(signal: AbortSignal): Promise<void> {
     const { start, end } = this.#range
     const body = await this.#open(start + this.filled, signal)
+    if (!body) return
     if (this.bytes.length === 0) {
       this.bytes = new Uint8Array(Buffer.allocUnsafeSlow(end - start).buffer)
     }
@@ -93,7 +94,8 @@ class Reading {
     }
   }
 
-  async #open(from: number, signal: AbortSignal): Promise<Readable> {
+  /** Null, with the reason in `cut`, for an answer to something else: a proxy's page, say. */
+  async #open(from: number, signal: AbortSignal): Promise<Readable | null> {
     const to = this.#range.end
     const command = new GetObjectCommand({
       ...this.#bucket.at(this.#key),
@@ -110,7 +112,8 @@ class Reading {
     const [, first, total] = /^bytes (\d+)-\d+\/(\d+)$/.exec(answer.ContentRange ?? '') ?? []
     if (Number(first) !== from) {
       body.destroy()
-      throw this.#wrong(answer.ContentRange ?? 'no range')
+      this.cut = this.#wrong(answer.ContentRange ?? 'no range')
+      return null
     }
     if (Number(total) < to) {
       body.destroy()

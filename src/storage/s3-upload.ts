@@ -6,6 +6,7 @@ import {
   UploadPartCommand,
 } from '@aws-sdk/client-s3'
 import type { Bucket } from './s3-bucket.ts'
+import { lacking } from './s3-errors.ts'
 
 const MIB = 1024 * 1024
 /** Largest blob that is put at once: one request in place of three, and little to hold in memory until it is committed. */
@@ -82,7 +83,7 @@ export class Upload {
     const Parts = this.#parts.sort((a, b) => a.PartNumber - b.PartNumber)
     const whole = { ...target, UploadId: this.#id, MultipartUpload: { Parts } }
     const command = new CompleteMultipartUploadCommand(whole)
-    await this.#bucket.ask({ isLong: true }, (client, limits) => client.send(command, limits))
+    await this.#bucket.ask({ long: 'work' }, (client, limits) => client.send(command, limits))
   }
 
   /** Drops the parts that are stored, once none is under way any more. */
@@ -109,7 +110,9 @@ export class Upload {
     const { UploadId } = await this.#bucket.ask({ signal }, (client, limits) =>
       client.send(command, limits),
     )
-    this.#id = UploadId!
+    // Without it, a part would be an object of its own.
+    if (!UploadId) throw lacking(this.#key, 'UploadId')
+    this.#id = UploadId
     const first = Buffer.allocUnsafeSlow(partBytes(this.#number))
     this.#open.copy(first)
     this.#open = first
@@ -136,10 +139,11 @@ export class Upload {
     const target = { ...this.#bucket.at(this.#key), UploadId: id, PartNumber: number }
     const command = new UploadPartCommand({ ...target, Body: body, ContentLength: body.length })
     try {
-      const { ETag } = await this.#bucket.ask({ signal, isLong: true }, (client, limits) =>
+      const { ETag } = await this.#bucket.ask({ signal, long: 'bytes' }, (client, limits) =>
         client.send(command, limits),
       )
-      this.#parts.push({ PartNumber: number, ETag: ETag! })
+      if (!ETag) throw lacking(this.#key, 'ETag')
+      this.#parts.push({ PartNumber: number, ETag })
     } catch (error) {
       this.#failure ??= { error }
     }

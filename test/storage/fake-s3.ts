@@ -35,17 +35,21 @@ export type Fault =
   /** It speaks another protocol. */
   | { readonly kind: 'noise' }
 
-/** A fault of the next `times` requests of one kind; of all from now on, where that is not given. */
+/** A fault of requests of one kind. */
 export interface Script {
   readonly on: Operation
   readonly fault: Fault
-  readonly times?: number | undefined
+  /** So many go well before it. */
+  readonly after?: number
+  /** Of so many; of all that come, where it is not given. */
+  readonly times?: number
 }
 
 interface Running {
   readonly on: Operation
   readonly fault: Fault
   readonly view: View
+  spared: number
   left: number
 }
 
@@ -127,8 +131,8 @@ export class FakeS3 implements AsyncDisposable {
   }
 
   /** Of several scripts for one kind of request, the first that is not at its end counts. */
-  script({ on, fault, times = Number.POSITIVE_INFINITY }: Script): void {
-    this.#scripts.push({ on, fault, left: times, view: this.bucket.view() })
+  script({ on, fault, after = 0, times = Number.POSITIVE_INFINITY }: Script): void {
+    this.#scripts.push({ on, fault, spared: after, left: times, view: this.bucket.view() })
   }
 
   /** From now on all goes well. What it has not read of stalled requests it reads: only so it sees whether they were given up. */
@@ -192,6 +196,10 @@ export class FakeS3 implements AsyncDisposable {
   #strike(operation: Operation): Running | undefined {
     const running = this.#scripts.find(({ on, left }) => on === operation && left > 0)
     if (!running) return undefined
+    if (running.spared > 0) {
+      running.spared--
+      return undefined
+    }
     running.left--
     this.#struck++
     return running
