@@ -99,23 +99,25 @@ interface Head extends ManifestHead {
 type Found = Head | Unadopted
 
 async function unknownManifests(catalog: Catalog, blobs: BlobStore): Promise<Found[]> {
-  const found: Promise<Found>[] = []
+  const found: Promise<Found | null>[] = []
   for await (const info of blobs.list('manifests/')) {
     if (await catalog.hasBlob(info.key)) continue
     found.push(readHead(blobs, info))
     if (found.length % WIDTH === 0) await Promise.all(found)
   }
-  return Promise.all(found)
+  return (await Promise.all(found)).filter(head => head !== null)
 }
 
-async function readHead(blobs: BlobStore, { key, size }: BlobInfo): Promise<Found> {
+/** Null for a manifest that was deleted and is listed all the same: some lists are behind. */
+async function readHead(blobs: BlobStore, { key, size }: BlobInfo): Promise<Found | null> {
   try {
     const bytes = await blobs.read(key, { start: 0, end: size })
     const sha256 = createHash('sha256').update(bytes).digest('hex')
     return { ...readManifestHead(key, bytes), record: { key, size, sha256 } }
   } catch (error) {
-    if (!(error instanceof BlockError)) throw error
-    return { manifest: key, why: error.message, blobs: null }
+    if (error instanceof BlockError) return { manifest: key, why: error.message, blobs: null }
+    if ((error as RegistryError).code === 'blob-missing') return null
+    throw error
   }
 }
 

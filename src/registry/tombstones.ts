@@ -1,4 +1,5 @@
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
+import type { RegistryError } from '../errors.ts'
 import { blobKey } from '../storage/blob-key.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 
@@ -37,7 +38,12 @@ export async function leaveTombstone(
 export async function readTombstones(blobs: BlobStore): Promise<(Tombstone & { key: string })[]> {
   const tombstones: (Tombstone & { key: string })[] = []
   for await (const { key, size } of blobs.list('tombstones/')) {
-    const bytes = await blobs.read(key, { start: 0, end: size })
+    const bytes = await blobs.read(key, { start: 0, end: size }).catch((error: RegistryError) => {
+      // Deleted, and listed all the same: some lists are behind.
+      if (error.code === 'blob-missing') return null
+      throw error
+    })
+    if (!bytes) continue
     tombstones.push({ key, ...(JSON.parse(Buffer.from(bytes).toString()) as Tombstone) })
   }
   return tombstones

@@ -1,0 +1,206 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import type { RegistryError } from '../../src/errors.ts'
+import type { Model, Registry } from '../../src/registry/registry.ts'
+import { openCachedBlobStore } from '../../src/storage/cached-blob-store.ts'
+import { openS3BlobStore } from '../../src/storage/s3-blob-store.ts'
+import { type Answer, type Operation, refusal } from '../storage/fake-bucket.ts'
+import { FakeS3, type Fault } from '../storage/fake-s3.ts'
+import { openRegistryOver, part, publish } from './helper.ts'
+import { weights } from './weights.ts'
+
+const SIGNAL = new AbortController().signal
+const MODEL = 'model.safetensors'
+const BASE = weights(1)
+const TUNED = weights(2, BASE)
+/** Large enough to come in parts. */
+const TOKENIZER = Buffer.alloc(1_200_000, 'tokens ')
+const EVERY_STEP: readonly Operation[] = [
+  'PutObject',
+  'HeadObject',
+  'CreateMultipartUpload',
+  'UploadPart',
+  'CompleteMultipartUpload',
+]
+
+/** A bucket, and registries on it with a cache each that knows nothing yet, one after the other. */
+async function start(t: Test) {
+  const fake = await FakeS3.start()
+  t.teardown(() => fake[Symbol.asyncDispose]())
+  const folder = mkdtempSync(join(tmpdir(), 'wdelta-bucket-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const open = async () => {
+    rmSync(join(folder, 'cache'), { recursive: true, force: true })
+    const remote = await openS3BlobStore(fake.options())
+    const blobs = await openCachedBlobStore(remote, join(folder, 'cache'), 2 ** 30)
+    return openRegistryOver(t, folder, blobs)
+  }
+  return { fake, open }
+}
+
+function publishBase(registry: Registry): Promise<Model> {
+  return publish(registry, [part(MODEL, BASE), part('tokenizer.json', TOKENIZER)])
+}
+
+/** A base and a fine-tune in a bucket. */
+async function scene(t: Test) {
+  const { fake, open } = await start(t)
+  const { registry, close } = await open()
+  const base = await publishBase(registry)
+  const tuned = await publish(registry, [part(MODEL, TUNED)], { parent: base.id })
+  await close()
+  return { fake, open, base, tuned }
+}
+
+/** Reads a file of a model: what comes is compared with what it should be, and the error with which it ended is given. */
+async function read(
+  t: Test,
+  registry: Registry,
+  id: string,
+  [path, expected]: readonly [string, Buffer],
+): Promise<RegistryError | null> {
+  const chunks: Uint8Array[] = []
+  let error: RegistryError | null = null
+  try {
+    const content = await registry.openFile(id, path)
+    const range = { start: 0, end: content.size }
+    for await (const chunk of content.open(range, SIGNAL)) chunks.push(chunk.slice())
+  } catch (caught) {
+    error = caught as RegistryError
+  }
+  const bytes = Buffer.concat(chunks)
+  if (!expected.subarray(0, bytes.length).equals(bytes)) t.fail(`${path}: wrong bytes`)
+  if (!error) t.equal(bytes.length, expected.length)
+  return error
+}
+
+function flip(bytes: Buffer): Buffer {
+  const flipped = Buffer.from(bytes)
+  flipped[flipped.length >> 1]! ^= 1
+  return flipped
+}
+
+const FLIPPED: Fault = {
+  kind: 'answer',
+  change: answer => ({ ...answer, body: flip(answer.body) }),
+}
+const refuse = (answer: Answer): Fault => ({ kind: 'refuse', answer })
+
+t.test('a bit that flips once on its way is asked for again', async t => {
+  const { fake, open, base, tuned } = await scene(t)
+  for (let after = 0; ; after++) {
+    const { registry, close } = await open()
+    const before = fake.struck
+    fake.script({ on: 'GetObject', fault: FLIPPED, after, times: 1 })
+    for (const [id, ...files] of [
+      [tuned.id, [MODEL, TUNED]],
+      [base.id, [MODEL, BASE], ['tokenizer.json', TOKENIZER]],
+    ] as const) {
+      for (const file of files) t.equal(await read(t, registry, id, file), null)
+      t.equal((await registry.find(id)).damaged, null)
+    }
+    t.equal(registry.badBlocks(), 0)
+    fake.heal()
+    await close()
+    // Until there was no such read any more: every one was spoiled.
+    if (fake.struck === before) {
+      t.ok(after >= 4, `${after} reads`)
+      break
+    }
+  }
+})
+
+t.test('a bit that is always another one is damage, until it is not', async t => {
+  const { fake, open, base, tuned } = await scene(t)
+  const { registry } = await open()
+  fake.script({ on: 'GetObject', fault: FLIPPED })
+  t.match(await read(t, registry, tuned.id, [MODEL, TUNED]), { code: 'damaged' })
+  t.match(await read(t, registry, base.id, [MODEL, BASE]), { code: 'damaged' })
+  const { damaged } = await registry.scrub({ signal: SIGNAL })
+  t.strictSame([...new Set(damaged.map(({ model }) => model))].sort(), [base.id, tuned.id].sort())
+  fake.heal()
+  t.equal(await read(t, registry, tuned.id, [MODEL, TUNED]), null)
+  t.equal(await read(t, registry, base.id, [MODEL, BASE]), null)
+  const { cleared } = await registry.scrub({ signal: SIGNAL })
+  t.strictSame([...cleared].sort(), [base.id, tuned.id].sort())
+})
+
+t.test('a bit that flips on its way into the bucket is never served', async t => {
+  // The weights, which are read before a model is published; the manifest and a side file, which are not.
+  const uploads: [Operation, after: number, expected: (string | undefined)[]][] = [
+    ['PutObject', 0, ['damaged']],
+    ['PutObject', 1, [undefined, 'damaged', 'damaged']],
+    ['UploadPart', 0, [undefined, undefined, 'damaged']],
+  ]
+  for (const [on, after, expected] of uploads) {
+    const { fake, open } = await start(t)
+    const { registry } = await open()
+    fake.script({ on, fault: { kind: 'take', change: flip }, after, times: 1 })
+    const outcomes = await publishBase(registry).then(
+      async ({ id }) => [
+        undefined,
+        (await read(t, registry, id, [MODEL, BASE]))?.code,
+        (await read(t, registry, id, ['tokenizer.json', TOKENIZER]))?.code,
+      ],
+      (error: RegistryError) => [error.code],
+    )
+    t.equal(fake.struck, 1)
+    t.strictSame(outcomes, expected, `${on} after ${after}`)
+    const { damaged } = await registry.scrub({ signal: SIGNAL })
+    t.equal(damaged.length, expected.length > 1 ? 1 : 0)
+  }
+})
+
+t.test('answers that are lost at any step: the model is published', async t => {
+  for (const on of EVERY_STEP) {
+    const { fake, open } = await start(t)
+    const { registry } = await open()
+    fake.script({ on, fault: { kind: 'reset', at: 'answer' }, times: 1 })
+    const { id } = await publishBase(registry)
+    t.equal(fake.struck, 1)
+    t.equal(await read(t, registry, id, [MODEL, BASE]), null)
+    t.equal(await read(t, registry, id, ['tokenizer.json', TOKENIZER]), null)
+  }
+})
+
+t.test('a step that always fails: nothing is published, and nothing left', async t => {
+  for (const on of EVERY_STEP) {
+    const { fake, open } = await start(t)
+    const { registry } = await open()
+    const before = [...fake.bucket.objects.keys()]
+    fake.script({ on, fault: refuse(refusal(500, 'InternalError')) })
+    await t.rejects(publishBase(registry), { code: 'storage-unavailable' }, on)
+    t.strictSame((await registry.list({ limit: 10 })).models, [])
+    t.strictSame([...fake.bucket.objects.keys()], before)
+    t.equal(fake.bucket.uploads.size, 0)
+    fake.heal()
+    const { id } = await publishBase(registry)
+    t.equal(await read(t, registry, id, [MODEL, BASE]), null)
+  }
+})
+
+t.test('a list that is behind brings nothing back, and takes nothing away', async t => {
+  const { fake, open, base, tuned } = await scene(t)
+  const first = await open()
+  const next = (seed: number) =>
+    publish(first.registry, [part(MODEL, weights(seed, BASE))], { parent: base.id })
+  // Its tombstone goes with the next model of its revision.
+  await first.registry.remove((await next(3)).id)
+  const gone = await next(4)
+  fake.script({ on: 'ListObjectsV2', fault: { kind: 'stale' } })
+  await first.registry.sweep({ dryRun: false })
+  await first.registry.remove(gone.id)
+  await first.registry.remove(tuned.id)
+  const kept = await next(5)
+  await first.close()
+  const { registry } = await open()
+  t.strictSame(
+    (await registry.list({ limit: 10 })).models.map(({ id }) => id),
+    [kept.id, base.id],
+  )
+  await registry.sweep({ dryRun: false })
+  t.equal(await read(t, registry, kept.id, [MODEL, weights(5, BASE)]), null)
+  t.equal(await read(t, registry, base.id, [MODEL, BASE]), null)
+})
