@@ -111,7 +111,8 @@ async function unknownManifests(catalog: Catalog, blobs: BlobStore): Promise<Fou
 /** Null for a manifest that was deleted and is listed all the same: some lists are behind. */
 async function readHead(blobs: BlobStore, { key, size }: BlobInfo): Promise<Found | null> {
   try {
-    const bytes = await blobs.read(key, { start: 0, end: size })
+    // Copies that are nearer may be bad, and who reads here does not ask twice.
+    const bytes = await blobs.origin.read(key, { start: 0, end: size })
     const sha256 = createHash('sha256').update(bytes).digest('hex')
     return { ...readManifestHead(key, bytes), record: { key, size, sha256 } }
   } catch (error) {

@@ -1,8 +1,10 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { globSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
 import type { RegistryError } from '../../src/errors.ts'
+import { rebuildCatalog } from '../../src/registry/adopt.ts'
 import type { Model, Registry } from '../../src/registry/registry.ts'
 import { openCachedBlobStore } from '../../src/storage/cached-blob-store.ts'
 import { openS3BlobStore } from '../../src/storage/s3-blob-store.ts'
@@ -25,19 +27,22 @@ const EVERY_STEP: readonly Operation[] = [
   'CompleteMultipartUpload',
 ]
 
-/** A bucket, and registries on it with a cache each that knows nothing yet, one after the other. */
+/** A bucket, and registries on it, one after the other: each with an empty cache, or with that of the one before. */
 async function start(t: Test) {
   const fake = await FakeS3.start()
   t.teardown(() => fake[Symbol.asyncDispose]())
   const folder = mkdtempSync(join(tmpdir(), 'wdelta-bucket-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
-  const open = async () => {
-    rmSync(join(folder, 'cache'), { recursive: true, force: true })
-    const remote = await openS3BlobStore(fake.options())
-    const blobs = await openCachedBlobStore(remote, join(folder, 'cache'), 2 ** 30)
-    return openRegistryOver(t, folder, blobs)
+  const cache = join(folder, 'cache')
+  const openBlobs = async () => {
+    return openCachedBlobStore(await openS3BlobStore(fake.options()), cache, 2 ** 30)
   }
-  return { fake, open }
+  const openWarm = async () => openRegistryOver(t, folder, await openBlobs())
+  const open = async () => {
+    rmSync(cache, { recursive: true, force: true })
+    return openWarm()
+  }
+  return { fake, folder, cache, openBlobs, openWarm, open }
 }
 
 function publishBase(registry: Registry): Promise<Model> {
@@ -46,12 +51,12 @@ function publishBase(registry: Registry): Promise<Model> {
 
 /** A base and a fine-tune in a bucket. */
 async function scene(t: Test) {
-  const { fake, open } = await start(t)
-  const { registry, close } = await open()
+  const started = await start(t)
+  const { registry, close } = await started.open()
   const base = await publishBase(registry)
   const tuned = await publish(registry, [part(MODEL, TUNED)], { parent: base.id })
   await close()
-  return { fake, open, base, tuned }
+  return { ...started, base, tuned }
 }
 
 /** Reads a file of a model: what comes is compared with what it should be, and the error with which it ended is given. */
@@ -203,4 +208,33 @@ t.test('a list that is behind brings nothing back, and takes nothing away', asyn
   await registry.sweep({ dryRun: false })
   t.equal(await read(t, registry, kept.id, [MODEL, weights(5, BASE)]), null)
   t.equal(await read(t, registry, base.id, [MODEL, BASE]), null)
+})
+
+t.test('a lost catalog is made again from the bucket, whatever the cache has', async t => {
+  const { folder, cache, openBlobs, openWarm, base, tuned } = await scene(t)
+  const first = await openWarm()
+  const newer = await publish(first.registry, [part(MODEL, weights(3, BASE))])
+  await first.registry.remove(newer.id)
+  await first.registry.sweep({ dryRun: false })
+  t.equal(await read(t, first.registry, tuned.id, [MODEL, TUNED]), null)
+  await first.close()
+  const chunks = globSync(join(cache, '**/*')).filter(path => statSync(path).isFile())
+  t.ok(chunks.length > 0)
+  for (const path of chunks) writeFileSync(path, flip(readFileSync(path)))
+  for (const path of globSync(join(folder, 'registry.sqlite*'))) rmSync(path)
+
+  const catalog = await openSqliteCatalog(join(folder, 'registry.sqlite'))
+  const blobs = await openBlobs()
+  const { models, unadopted } = await rebuildCatalog({ catalog, blobs })
+  await catalog.close()
+  await blobs.close()
+  t.strictSame(
+    models.map(({ id }) => id),
+    [base.id, tuned.id],
+  )
+  t.strictSame(unadopted, [])
+  const { registry } = await openWarm()
+  await t.rejects(registry.find('acme/model@main'), { code: 'model-not-found' })
+  t.equal(await read(t, registry, tuned.id, [MODEL, TUNED]), null)
+  t.strictSame((await registry.scrub({ signal: SIGNAL })).damaged, [])
 })
