@@ -96,12 +96,19 @@ export async function startS3Server(name: ServerName): Promise<S3Server> {
   }
 }
 
+/** A fault of connections; `stream` is the direction from the client's side, `downstream` where it is not given. Source: the README of toxiproxy. */
+export interface Toxic {
+  readonly type: string
+  readonly stream?: 'upstream' | 'downstream'
+  readonly attributes: Readonly<Record<string, number>>
+}
+
 /** toxiproxy between a client and a server: connections that are slow, cut or reset. */
 export interface Toxiproxy extends AsyncDisposable {
   /** Where the proxy of the server listens. */
   readonly url: string
-  /** Adds a fault to every connection from now on. Source: the HTTP API of toxiproxy. */
-  add(toxic: { type: string; stream?: string; attributes: Record<string, number> }): Promise<void>
+  /** Adds a fault to every connection from now on. */
+  add(toxic: Toxic): Promise<void>
   /** Takes all faults away. */
   clear(): Promise<void>
 }
@@ -128,13 +135,13 @@ export async function startToxiproxy(upstream: string): Promise<Toxiproxy> {
   }
 }
 
-/** Resolves once anything at all is answered. */
+/** Resolves once anything at all is answered, but that it is too early. */
 async function answers(url: string, child: ChildProcess): Promise<void> {
   const until = performance.now() + START_MS
   for (;;) {
     const answer = await fetch(url).catch(() => null)
     await answer?.body?.cancel()
-    if (answer) return
+    if (answer && answer.status !== 503) return
     if (child.exitCode !== null) throw new Error(`${child.spawnfile} ended with ${child.exitCode}`)
     if (performance.now() > until) throw new Error(`${child.spawnfile} does not answer`)
   }
