@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readdirSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 
@@ -74,4 +75,17 @@ function listening(
 /** Largest resident set of a process so far, in bytes. Source: proc(5), `VmHWM`. */
 export function peakMemory(status: string): number {
   return Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)![1]) * 1024
+}
+
+/** What a process has open: paths, and `socket:[…]` and the like. */
+export function openFiles(pid: number | 'self' = 'self'): string[] {
+  const folder = `/proc/${pid}/fd`
+  return readdirSync(folder).flatMap(fd => {
+    try {
+      return [readlinkSync(join(folder, fd))]
+    } catch {
+      // Closed since, as that of this listing is.
+      return []
+    }
+  })
 }

@@ -31,8 +31,8 @@ interface CheckedRun {
 
 /** Taken bytes begin at multiples of this. */
 const ALIGNMENT = 64
-/** Files that a worker keeps open. */
-const KEPT = 32
+/** Files that are open at once. */
+const MOST_OPEN = 32
 
 /**
  * Reads runs of files into one arena that is used again for every task: a fresh buffer of some MiB costs as much in page faults as
@@ -53,6 +53,12 @@ export class FileRuns {
     return this.#used
   }
 
+  /** Closes the files. One that stayed open would keep its bytes on the disk when its blob is deleted, and opening it takes a microsecond. */
+  close(): void {
+    for (const fd of this.#open.values()) closeSync(fd)
+    this.#open.clear()
+  }
+
   /** Gives up all that was taken since `mark`, or all of it: its bytes may be overwritten. */
   release(mark = 0): void {
     this.#used = mark
@@ -61,15 +67,9 @@ export class FileRuns {
   /** The bytes of a run, checked, valid until they are released. @throws BlockError, FileError where nothing is known of the file */
   read(files: readonly LocalFile[], { start, end, check }: CheckedRun): Uint8Array {
     if (!check) return this.#read(files, start, end)
-    try {
-      const bytes = this.#readBlocks(files, check)
-      this.verify(bytes, check)
-      return bytes.subarray(start - check.start, end - check.start)
-    } catch (error) {
-      // There may be another file of that name by now, with better bytes.
-      for (const { path } of files) this.#close(path)
-      throw error
-    }
+    const bytes = this.#readBlocks(files, check)
+    this.verify(bytes, check)
+    return bytes.subarray(start - check.start, end - check.start)
   }
 
   /** @throws BlockError for the first block of `bytes` that has another checksum */
@@ -156,22 +156,11 @@ export class FileRuns {
 
   #descriptor(path: string, flags: 'r' | 'r+'): number {
     const known = this.#open.get(path)
-    if (known !== undefined) {
-      this.#open.delete(path)
-      this.#open.set(path, known)
-      return known
-    }
+    if (known !== undefined) return known
+    if (this.#open.size === MOST_OPEN) this.close()
     const fd = openSync(path, flags)
     this.#open.set(path, fd)
-    if (this.#open.size > KEPT) this.#close(this.#open.keys().next().value!)
     return fd
-  }
-
-  #close(path: string): void {
-    const fd = this.#open.get(path)
-    if (fd === undefined) return
-    this.#open.delete(path)
-    closeSync(fd)
   }
 }
 

@@ -50,6 +50,14 @@ export class Workbench {
 
   /** Performs one task. @throws CodecError for bytes that do not decode or encode, FileError for a file. */
   perform(task: Task, buffers: readonly TaskBuffer[]): Done<Task['kind']> {
+    try {
+      return this.#perform(task, buffers)
+    } finally {
+      this.#files.close()
+    }
+  }
+
+  #perform(task: Task, buffers: readonly TaskBuffer[]): Done<Task['kind']> {
     if (task.kind !== 'encode-whole' && this.#delta.length > 0) this.#dropDelta()
     switch (task.kind) {
       case 'decode':

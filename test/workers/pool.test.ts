@@ -1,9 +1,12 @@
 import { createHash } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import type { Frame } from '../../src/codec/index.ts'
 import { Chunks } from '../../src/workers/chunks.ts'
 import { digest, Slots } from '../../src/workers/execute.ts'
 import { openPool } from '../../src/workers/pool.ts'
+import { openFiles } from '../server-process.ts'
 
 const frame = (count: number): Frame => ({
   first: 0,
@@ -129,6 +132,31 @@ t.test('a worker reads a local file itself, and says which one failed it', async
   await t.rejects(read(`${folder}/file`, 8), { name: 'FileError', code: 'short' })
   await t.rejects(read(`${folder}/none`, 6), { name: 'FileError', code: 'ENOENT' })
 })
+
+t.test(
+  'a file is closed when its task is done: what is deleted then gives back its space',
+  async t => {
+    await using pool = await openPool({ workers: 2 })
+    const folder = t.testdir()
+    const parts = Array.from({ length: 100 }, (_, i) => {
+      const path = join(folder, String(i))
+      writeFileSync(path, bf16([i]))
+      return { path, start: 0, end: 2, check: null }
+    })
+    const output = room(200)
+    const pieces = parts.map(part => ({ kind: 'copy', part, size: 2 }) as const)
+    await pool.run({ kind: 'decode', pieces, into: output }, [])
+    t.ok(Buffer.from(output.slice()).equals(Buffer.from(bf16(parts.map((_, i) => i)))))
+    const missing = {
+      kind: 'copy',
+      part: { ...parts[0]!, path: join(folder, 'x') },
+      size: 2,
+    } as const
+    await t.rejects(pool.run({ kind: 'decode', pieces: [pieces[0]!, missing], into: output }, []))
+    const held = openFiles().filter(path => path.startsWith(folder))
+    t.strictSame(held, [])
+  },
+)
 
 t.test('a closed pool rejects what waits and what comes', async t => {
   const pool = await openPool({ workers: 1 })
