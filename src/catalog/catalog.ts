@@ -102,7 +102,7 @@ export interface Stats {
 /**
  * Models, lineage, revisions, blobs and tokens. Every write is one transaction, durable when its promise
  * resolves. Rejects with RegistryError: the code that a method names, `catalog-failed` for anything else
- * (`storage-full` for a full disk).
+ * (`storage-full` for a full disk). A write that failed is not seen, but a crash may bring it back until another write has resolved.
  */
 export interface Catalog {
   /** 32 hex digits: which catalog this is. The store of its blobs is marked with it. */

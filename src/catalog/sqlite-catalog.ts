@@ -12,7 +12,7 @@ import type {
 } from './catalog.ts'
 import { migrate } from './migrate.ts'
 import { type FileRow, fromModel, type ModelRow, toModel } from './rows.ts'
-import { translateSqliteError } from './sqlite-errors.ts'
+import { isIoError, translateSqliteError } from './sqlite-errors.ts'
 import { prepareStatements, type Statements } from './statements.ts'
 
 /**
@@ -53,6 +53,8 @@ function capSize(db: Sqlite.Database, bytes: number): void {
 class SqliteCatalog implements Catalog {
   readonly #db: Sqlite.Database
   readonly #sql: Statements
+  /** The last write may lie whole in the log although it failed. */
+  #inDoubt = false
 
   constructor(db: Sqlite.Database) {
     this.#db = db
@@ -256,7 +258,25 @@ class SqliteCatalog implements Catalog {
 
   /** One transaction; nothing in it can await, so none is ever open across a turn of the event loop. */
   #write<T>(statements: () => T): Promise<T> {
-    return this.#read(() => this.#db.transaction(statements).immediate())
+    return this.#read(() => {
+      if (this.#inDoubt) this.#emptyLog()
+      try {
+        return this.#db.transaction(statements).immediate()
+      } catch (error) {
+        this.#inDoubt = isIoError(error)
+        throw error
+      }
+    })
+  }
+
+  /**
+   * Moves what is committed from the log to the database, and cuts the log off. A transaction that was written and not synced is rolled back
+   * in memory only: after a crash, SQLite would find it whole in the log and take it for committed.
+   */
+  #emptyLog(): void {
+    const [{ busy }] = this.#db.pragma('wal_checkpoint(TRUNCATE)') as [{ busy: number }]
+    if (busy) throw new RegistryError('catalog-failed', 'the log of the catalog cannot be emptied')
+    this.#inDoubt = false
   }
 
   #oneModel(row: ModelRow | undefined): ModelRecord | null {

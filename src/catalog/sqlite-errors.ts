@@ -17,3 +17,8 @@ export function translateSqliteError(error: unknown, what: string): RegistryErro
   }
   return new RegistryError('catalog-failed', `${what}: ${message}`, { cause: error })
 }
+
+/** True for a failure of the system under SQLite: how far it came is then not known. */
+export function isIoError(error: unknown): boolean {
+  return (error as { code?: string }).code?.startsWith('SQLITE_IOERR') ?? false
+}

@@ -163,9 +163,17 @@ export class Publication implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#staged].map(blob => blob.staged.abort()))
     // A failure here leaves bytes that no row refers to: the sweep takes them.
-    await this.#blobs.delete([...this.#ours]).catch(() => {})
+    await this.#deleteOurs().catch(() => {})
     for (const key of this.#pinned) this.#pins.remove(key)
     for (const release of this.#claimed) release()
+  }
+
+  /** As a sweep does it: a row that could not be inserted must not come back without its blobs. */
+  async #deleteOurs(): Promise<void> {
+    const ours = [...this.#ours]
+    if (ours.length === 0) return
+    await this.#catalog.forgetBlobs(ours)
+    await this.#blobs.delete(ours)
   }
 
   /** A blob of this content that will stay: pinned first, then seen to be known, so that no sweep can slip between. */
