@@ -30,9 +30,9 @@ export interface ParentClaim {
   readonly tensors: readonly { readonly name: string; readonly shape: readonly number[] }[]
 }
 
-interface MatchDeps {
+export interface MatchDeps {
   readonly catalog: Catalog
-  readonly models: OpenedModels
+  readonly models: Pick<OpenedModels, 'open'>
   readonly executor: Executor
 }
 

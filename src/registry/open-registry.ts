@@ -13,17 +13,18 @@ import { Clock } from './clock.ts'
 import { deltaContent, fileContent, reconstructContent, tensorContent } from './contents.ts'
 import { Damages } from './damage.ts'
 import { inspectModel } from './inspect.ts'
-import { OpenedModels } from './opened-models.ts'
-import { Claims, Pins } from './publication.ts'
+import { type OpenedModel, OpenedModels } from './opened-models.ts'
+import { holdModel, Pins } from './pins.ts'
+import { Claims } from './publication.ts'
 import type { PublishDeps } from './publish.ts'
 import { publishDelta } from './publish-delta.ts'
 import { publishFiles } from './publish-files.ts'
 import { findRef } from './refs.ts'
-import type { Model, Registry } from './registry.ts'
+import type { Content, Model, Registry } from './registry.ts'
 import { scrub } from './scrub.ts'
 import { sweep } from './sweep.ts'
 import { authenticate, createToken, toToken } from './tokens.ts'
-import { leaveTombstone } from './tombstones.ts'
+import { deleteModel } from './tombstones.ts'
 import { translated } from './translate.ts'
 import { upgradeManifests } from './upgrade.ts'
 
@@ -94,8 +95,13 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
         throw error
       }
     })
+  const contentOf = <T extends Content>(ref: string, make: (model: OpenedModel) => T) =>
+    translated(async () => {
+      const model = await open(ref)
+      return held({ catalog, pins }, model, make(model))
+    })
   const spareBefore = await translated(() => takeUp(registryDeps, pins))
-  const sweeping = { catalog, blobs, pins, graceMs, spareBefore }
+  const sweeping = { catalog, blobs, pins, claims, graceMs, spareBefore }
   await translated(() => sweep(sweeping, false))
 
   return {
@@ -122,7 +128,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     remove: ref =>
       translated(async () => {
         const record = await findRef(catalog, ref)
-        await removeModel({ catalog, blobs }, record)
+        await removeModel({ catalog, blobs, claims }, record)
         models.close(record.id)
       }),
     tensors: ref =>
@@ -135,11 +141,10 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       }),
     inspect: ref => translated(async () => inspectModel(await open(ref))),
     openReconstruct: (ref, dtype) =>
-      translated(async () => reconstructContent(executor, await open(ref), dtype)),
-    openFile: (ref, path) => translated(async () => fileContent(executor, await open(ref), path)),
-    openTensor: (ref, name) =>
-      translated(async () => tensorContent(executor, await open(ref), name)),
-    openDelta: ref => translated(async () => deltaContent(executor, await open(ref))),
+      contentOf(ref, model => reconstructContent(executor, model, dtype)),
+    openFile: (ref, path) => contentOf(ref, model => fileContent(executor, model, path)),
+    openTensor: (ref, name) => contentOf(ref, model => tensorContent(executor, model, name)),
+    openDelta: ref => contentOf(ref, model => deltaContent(executor, model)),
     stats: () =>
       translated(async () => {
         const stats = await catalog.stats()
@@ -173,25 +178,39 @@ async function takeUp({ catalog, blobs, log }: RegistryDeps, pins: Pins): Promis
   for (const { id, name } of models) log?.warn({ id, name }, 'a model was adopted from the store')
   for (const { manifest, why, blobs: keys } of unadopted) {
     log?.warn({ manifest, why }, 'a manifest in the store makes no model: it is left alone')
-    for (const key of [manifest, ...(keys ?? [])]) pins.add(key)
+    pins.hold([manifest, ...(keys ?? [])])
   }
   return unadopted.some(({ blobs: keys }) => keys === null) ? started : null
 }
 
 /** Deletes a model, and its manifest at once: a catalog that is made again from the store must not find it. */
 async function removeModel(
-  stores: { catalog: Catalog; blobs: BlobStore },
+  stores: { catalog: Catalog; blobs: BlobStore; claims: Claims },
   record: ModelRecord,
 ): Promise<void> {
   const { catalog, blobs } = stores
-  const { id, manifest } = record
-  await leaveTombstone(stores, record)
-  await catalog.deleteModel(id)
+  const { manifest } = record
+  await deleteModel(stores, record)
   // What fails here, the sweep does.
   await blobs.delete([manifest]).then(
     () => catalog.forgetBlobs([manifest]),
     () => {},
   )
+}
+
+/** A content whose bytes stay until they have been read, also if its model is deleted meanwhile. */
+function held<T extends Content>(
+  stores: { catalog: Catalog; pins: Pins },
+  model: OpenedModel,
+  content: T,
+): T {
+  return {
+    ...content,
+    async *open(range, signal) {
+      using _held = await holdModel(stores, model)
+      yield* content.open(range, signal)
+    },
+  }
 }
 
 /** The bytes of the blobs that `resolve` names. A blob that lacks some is a bad one, like one that has others. */

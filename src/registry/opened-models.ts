@@ -72,6 +72,15 @@ export class OpenedModels {
   }
 
   async #load(record: ModelRecord): Promise<OpenedModel> {
+    try {
+      return await this.#read(record)
+    } catch (error) {
+      if (await this.#catalog.model(record.id)) throw error
+      throw new RegistryError('model-not-found', `model ${record.id} was deleted`, { cause: error })
+    }
+  }
+
+  async #read(record: ModelRecord): Promise<OpenedModel> {
     const manifest = await this.#manifest(record)
     const parent = manifest.delta && (await this.#parentOf(record))
     const recipes = parent
@@ -81,9 +90,15 @@ export class OpenedModels {
     return { record, manifest, recipes, sums, layout: reconstructLayout(manifest, recipes) }
   }
 
-  async #manifest({ manifest: key }: ModelRecord): Promise<Manifest> {
+  async #manifest({ id, manifest: key }: ModelRecord): Promise<Manifest> {
     const { size } = await this.#catalog.blob(key)
-    return withRetries(this.#executor, async source => {
+    const executor: Executor = {
+      ...this.#executor,
+      // That of a model which was deleted is gone, not damaged.
+      failed: async (error, tries) =>
+        (await this.#catalog.model(id)) !== null && this.#executor.failed(error, tries),
+    }
+    return withRetries(executor, async source => {
       const bytes = await source.read({ blob: key, start: 0, end: size }, undefined)
       return openManifest(key, bytes, blobs => {
         const checked = withSums(source, sumsByKey(blobs))

@@ -4,25 +4,8 @@ import { BlockSummer, type BlockSums } from '../codec/index.ts'
 import { newBlobKey } from '../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../storage/blob-store.ts'
 import { tools } from '../workers/tools.ts'
-
-/** Keys that a publication under way holds: no row refers to them yet, and the sweep must leave them alone. */
-export class Pins {
-  readonly #counts = new Map<string, number>()
-
-  add(key: string): void {
-    this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
-  }
-
-  remove(key: string): void {
-    const count = this.#counts.get(key) ?? 0
-    if (count > 1) this.#counts.set(key, count - 1)
-    else this.#counts.delete(key)
-  }
-
-  has(key: string): boolean {
-    return this.#counts.has(key)
-  }
-}
+import type { OpenedModel } from './opened-models.ts'
+import { holdModel, type Pins } from './pins.ts'
 
 /**
  * One lock per subject. Of several publications of the same content, one commits it and the others wait until its row stands or is
@@ -70,7 +53,7 @@ export class Publication implements AsyncDisposable {
   readonly #sums = new Map<string, BlockSums>()
   /** Committed by us and dropped at the end: all of them until the row stands, then the temporary ones. */
   readonly #ours = new Set<string>()
-  readonly #pinned: string[] = []
+  readonly #held = new DisposableStack()
   readonly #claims: Claims
   readonly #claimed: (() => void)[] = []
 
@@ -89,6 +72,11 @@ export class Publication implements AsyncDisposable {
   /** What the blobs that are committed so far, the temporary ones too, are checked against when they are read back. */
   get sums(): ReadonlyMap<string, BlockSums> {
     return this.#sums
+  }
+
+  /** Keeps what a model is read from until the end of this publication: see {@link holdModel}. */
+  async hold(model: OpenedModel): Promise<void> {
+    this.#held.use(await holdModel({ catalog: this.#catalog, pins: this.#pins }, model))
   }
 
   /** Waits until no other publication is between this and its end with the same `subject`. Asked for once, after {@link keepAll}. */
@@ -164,7 +152,7 @@ export class Publication implements AsyncDisposable {
     await Promise.all([...this.#staged].map(blob => blob.staged.abort()))
     // A failure here leaves bytes that no row refers to: the sweep takes them.
     await this.#deleteOurs().catch(() => {})
-    for (const key of this.#pinned) this.#pins.remove(key)
+    this.#held.dispose()
     for (const release of this.#claimed) release()
   }
 
@@ -180,22 +168,17 @@ export class Publication implements AsyncDisposable {
   async #findStored({ sha256, size }: BlobRecord): Promise<BlobRecord | null> {
     const stored = await this.#catalog.findBlob(sha256, size)
     if (!stored) return null
-    this.#pin(stored.key)
+    this.#held.use(this.#pins.hold([stored.key]))
     return (await this.#catalog.hasBlob(stored.key)) ? stored : null
   }
 
   async #commit(blob: StagedBlob): Promise<void> {
     const { key, staged, sums } = blob
-    this.#pin(key)
+    this.#held.use(this.#pins.hold([key]))
     this.#ours.add(key)
     await staged.commit()
     this.#staged.delete(blob)
     this.#sums.set(key, sums)
-  }
-
-  #pin(key: string): void {
-    this.#pins.add(key)
-    this.#pinned.push(key)
   }
 }
 

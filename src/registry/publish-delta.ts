@@ -11,11 +11,18 @@ import { RegistryError } from '../errors.ts'
 import { tools } from '../workers/tools.ts'
 import { withSums } from './checked-reads.ts'
 import { losslessShards, type ManifestShard } from './manifest.ts'
-import { checkClaim, matchParent } from './match-parent.ts'
+import { checkClaim, type MatchDeps, matchParent } from './match-parent.ts'
 import { canonicalLayout, type OpenedModel } from './opened-models.ts'
 import { hashModel, proveFiles } from './proofs.ts'
 import { Publication, type StagedBlob } from './publication.ts'
-import { checkDepth, findParent, insertProven, type Naming, type PublishDeps } from './publish.ts'
+import {
+  checkDepth,
+  findParent,
+  insertProven,
+  type Naming,
+  openParent,
+  type PublishDeps,
+} from './publish.ts'
 import {
   checkNew,
   inFile,
@@ -44,9 +51,11 @@ export async function publishDelta(
 ): Promise<ModelRecord> {
   const named = options.parent === undefined ? null : await findParent(deps, options.parent)
   await using publication = new Publication(deps)
-  const { delta, sides } = await receiveParts(deps, publication, named, parts, signal)
+  const open = (record: ModelRecord) => openParent(deps, publication, record)
+  const matching = { ...deps, models: { open } }
+  const { delta, sides } = await receiveParts(matching, publication, named, parts, signal)
   const { index } = delta
-  const { parent, domain } = await matchParent(deps, index, named, signal)
+  const { parent, domain } = await matchParent(matching, index, named, signal)
   await checkDepth(deps, parent)
   const [deltaBlob, ...sideBlobs] = await publication.keepAll([
     delta.blob,
@@ -97,7 +106,7 @@ function checkShards({ shards }: LosslessIndex, files: readonly FileRecord[]): v
 }
 
 async function receiveParts(
-  deps: PublishDeps,
+  deps: MatchDeps,
   publication: Publication,
   named: ModelRecord | null,
   parts: AsyncIterable<UploadPart>,
@@ -123,7 +132,7 @@ async function receiveParts(
 
 /** Stages a `.wdelta` while it is indexed; its parent is looked for as soon as its header is there. */
 async function receiveDelta(
-  deps: PublishDeps,
+  deps: MatchDeps,
   publication: Publication,
   named: ModelRecord | null,
   { path, body }: UploadPart,
@@ -141,7 +150,7 @@ async function receiveDelta(
 async function* indexed(
   body: AsyncIterable<Uint8Array>,
   reader: WdeltaReader,
-  deps: PublishDeps,
+  deps: MatchDeps,
   named: ModelRecord | null,
 ): AsyncGenerator<Uint8Array> {
   let checked = false

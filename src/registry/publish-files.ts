@@ -17,7 +17,14 @@ import { withSums } from './checked-reads.ts'
 import type { OpenedModel } from './opened-models.ts'
 import { hashModel, hashValues, measureError, proveFiles } from './proofs.ts'
 import { Publication, type StagedBlob } from './publication.ts'
-import { checkDepth, findParent, insertProven, type Naming, type PublishDeps } from './publish.ts'
+import {
+  checkDepth,
+  findParent,
+  insertProven,
+  type Naming,
+  openParent,
+  type PublishDeps,
+} from './publish.ts'
 import { publishLossless } from './publish-lossless.ts'
 import { publishWhole } from './publish-whole.ts'
 import {
@@ -40,12 +47,12 @@ export async function publishFiles(
 ): Promise<ModelRecord> {
   const strategy = chooseStrategy(options)
   const parent = options.parent === undefined ? null : await findParent(deps, options.parent)
-  const opened = parent && strategy !== 'whole' ? await deps.models.open(parent) : null
-  if (opened) await checkDepth(deps, opened)
   const { name, revision, message } = options
   const naming: Naming = { name, revision, message }
   // Every return below is awaited here: the publication is disposed of when this function's block ends.
   await using publication = new Publication(deps)
+  const opened = parent && strategy !== 'whole' ? await openParent(deps, publication, parent) : null
+  if (opened) await checkDepth(deps, opened)
   const executor = withSums(deps.executor, publication.sums, opened?.sums ?? new Map())
   const checked = { ...deps, executor }
   if (strategy === 'lossless' && opened) {

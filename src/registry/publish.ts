@@ -109,6 +109,23 @@ export async function findParent(
   throw new RegistryError('parent-unknown', `expected a model as parent, found none for ${ref}`)
 }
 
+/** Opens a parent, whose bytes stay until the publication ends. Rejects `parent-deleted` if it was deleted since it was found. */
+export async function openParent(
+  { models }: Pick<PublishDeps, 'models'>,
+  publication: Publication,
+  record: ModelRecord,
+): Promise<OpenedModel> {
+  try {
+    const parent = await models.open(record)
+    await publication.hold(parent)
+    return parent
+  } catch (error) {
+    if ((error as RegistryError).code !== 'model-not-found') throw error
+    const message = `the parent ${record.id} was deleted while its delta was published`
+    throw new RegistryError('parent-deleted', message, { cause: error })
+  }
+}
+
 /** Rejects `chain-too-deep` if a delta against `parent` would pass the longest lineage allowed. */
 export async function checkDepth(
   { catalog }: Pick<PublishDeps, 'catalog'>,

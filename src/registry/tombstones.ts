@@ -2,6 +2,7 @@ import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import type { RegistryError } from '../errors.ts'
 import { blobKey } from '../storage/blob-key.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
+import type { Claims } from './publication.ts'
 
 /**
  * What a deleted model leaves behind where its revision pointed at it and older models have the same one: that the revision points at
@@ -16,13 +17,24 @@ interface Tombstone {
 interface Stores {
   readonly catalog: Catalog
   readonly blobs: BlobStore
+  readonly claims: Claims
 }
 
-/** Stores the tombstone of a model that is about to be deleted, if it needs one. */
-export async function leaveTombstone(
-  { catalog, blobs }: Stores,
-  model: ModelRecord,
-): Promise<void> {
+/** Claimed from a tombstone to the deletion that it is for: in between it looks like one that says nothing. */
+const SUBJECT = 'tombstones'
+
+/** Deletes a model from the catalog, after it has stored its tombstone if it needs one. Rejects as `Catalog.deleteModel`. */
+export async function deleteModel(stores: Stores, model: ModelRecord): Promise<void> {
+  const release = await stores.claims.claim(SUBJECT)
+  try {
+    await leaveTombstone(stores, model)
+    await stores.catalog.deleteModel(model.id)
+  } finally {
+    release()
+  }
+}
+
+async function leaveTombstone({ catalog, blobs }: Stores, model: ModelRecord): Promise<void> {
   const { id, name, revision, createdAt } = model
   if ((await catalog.resolve(name, revision))?.id !== id) return
   const { models } = await catalog.list({ name, revision, limit: 2 })
@@ -52,12 +64,16 @@ export async function readTombstones(blobs: BlobStore): Promise<(Tombstone & { k
   return tombstones
 }
 
-/** Keys of tombstones that say nothing any more: their revision points at something again, or nothing older is left. */
-export async function spentTombstones({ catalog, blobs }: Stores): Promise<string[]> {
-  const spent: string[] = []
-  for (const { key, name, revision } of await readTombstones(blobs)) {
-    const { models } = await catalog.list({ name, revision, limit: 1 })
-    if (models.length === 0 || (await catalog.resolve(name, revision))) spent.push(key)
+/** Deletes the tombstones that say nothing any more: their revision points at something again, or nothing older is left. */
+export async function sweepTombstones({ catalog, blobs, claims }: Stores): Promise<void> {
+  const release = await claims.claim(SUBJECT)
+  try {
+    for (const { key, name, revision } of await readTombstones(blobs)) {
+      const { models } = await catalog.list({ name, revision, limit: 1 })
+      const isSpent = models.length === 0 || (await catalog.resolve(name, revision)) !== null
+      if (isSpent) await blobs.delete([key])
+    }
+  } finally {
+    release()
   }
-  return spent
 }
