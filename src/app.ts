@@ -74,7 +74,8 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   const { headersMs, idleMs, lingerMs, stalledMs, leastRate } = { ...TIMEOUTS, ...deps.timeouts }
   const metrics = createMetrics()
   metrics.watchBadBlocks(() => registry.badBlocks())
-  if (registry.cache()) metrics.watchCache(() => registry.cache()!)
+  metrics.watchTasks(() => registry.tasks())
+  metrics.watchCache(() => registry.cache())
   const uploads = { maxUploadBytes, leastRate }
   const limits = { ...LIMITS, ...deps.limits }
   const broken = clientErrors()

@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os'
+import { Ahead } from '../workers/ahead.ts'
 import { Chunks } from '../workers/chunks.ts'
 import { type Executor, Slots } from '../workers/execute.ts'
 import { openPool } from '../workers/pool.ts'
@@ -30,7 +31,7 @@ export function openWorkshop(): Workshop {
       ...origin,
       origin,
       sumsOf: () => null,
-      ahead: new Slots(workers * SLOTS_PER_WORKER),
+      ahead: new Ahead(workers * SLOTS_PER_WORKER),
       chunks: new Chunks(),
       failed: async () => false,
       slots,

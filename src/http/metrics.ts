@@ -15,8 +15,10 @@ export interface Metrics {
   readonly streams: Gauge<'direction'>
   /** Bad blocks of stored bytes that were met, as `count` tells them. */
   watchBadBlocks(count: () => number): void
-  /** How the copies of blobs that are nearer than the store do, as `figures` tells. */
-  watchCache(figures: () => CacheFigures): void
+  /** Tasks that worker threads run, or that wait for one, as `count` tells them. */
+  watchTasks(count: () => number): void
+  /** How the copies of blobs that are nearer than the store do, as `figures` tells: null where there are none. */
+  watchCache(figures: () => CacheFigures | null): void
   /** The Prometheus text format, and its content type. */
   render(): Promise<{ type: string; text: string }>
 }
@@ -68,6 +70,16 @@ export function createMetrics(): Metrics {
         },
       })
     },
+    watchTasks: count => {
+      new Gauge({
+        name: 'wdelta_worker_tasks',
+        help: 'Tasks that worker threads run, or that wait for one',
+        registers,
+        collect() {
+          this.set(count())
+        },
+      })
+    },
     watchCache: figures => {
       new Gauge({
         name: 'wdelta_cache_chunks',
@@ -75,10 +87,11 @@ export function createMetrics(): Metrics {
         labelNames: ['outcome'],
         registers,
         collect() {
-          const { hits, misses, corrupt } = figures()
-          this.set({ outcome: 'hit' }, hits)
-          this.set({ outcome: 'miss' }, misses)
-          this.set({ outcome: 'corrupt' }, corrupt)
+          const cache = figures()
+          if (!cache) return
+          this.set({ outcome: 'hit' }, cache.hits)
+          this.set({ outcome: 'miss' }, cache.misses)
+          this.set({ outcome: 'corrupt' }, cache.corrupt)
         },
       })
       new Gauge({
@@ -86,7 +99,7 @@ export function createMetrics(): Metrics {
         help: 'Bytes of the local cache',
         registers,
         collect() {
-          this.set(figures().bytes)
+          this.set(figures()?.bytes ?? 0)
         },
       })
     },

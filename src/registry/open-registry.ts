@@ -2,6 +2,7 @@ import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import { type Span, storedBytes } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
+import { Ahead } from '../workers/ahead.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { Chunks } from '../workers/chunks.ts'
 import { type Executor, type Origin, Slots } from '../workers/execute.ts'
@@ -49,7 +50,7 @@ const SWEEP_GRACE_MS = 3_600_000
 
 /** Batches under way per worker: one computes while the bytes of the next are read. */
 const SLOTS_PER_WORKER = 2
-/** Batches of 2 MiB that all downloads together have made before they are asked for, beside the next one of each. */
+/** Batches of 2 MiB that all downloads together have made before they are asked for. */
 const MOST_AHEAD = 16
 
 /**
@@ -70,7 +71,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     sumsOf: () => null,
     failed: async () => false,
     slots: new Slots(pool.size * SLOTS_PER_WORKER),
-    ahead: new Slots(MOST_AHEAD),
+    ahead: new Ahead(MOST_AHEAD),
     chunks: new Chunks(),
   }
   const executor: Executor = {
@@ -153,6 +154,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     scrub: options =>
       translated(() => scrub({ catalog, executor: direct, models, damages }, options)),
     badBlocks: () => damages.badBlocks,
+    tasks: () => pool.busy,
     cache: () => blobs.cache,
     sweep: ({ dryRun }) => translated(() => sweep(sweeping, dryRun)),
     backup: () => translated(() => backup(catalog, scratch)),

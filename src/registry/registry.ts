@@ -211,6 +211,8 @@ export interface Registry {
   backup(): Promise<Backup>
   /** Bad blocks that were met since the start, each as often as it was read. */
   badBlocks(): number
+  /** Tasks that worker threads run, or that wait for one. */
+  tasks(): number
   /** How the local copies of what is in a bucket do; null for a store that is on this machine. */
   cache(): CacheFigures | null
   createToken(options: {

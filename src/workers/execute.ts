@@ -9,6 +9,7 @@ import {
   type Span,
   type StoredBytes,
 } from '../codec/index.ts'
+import { type Ahead, Item, Window } from './ahead.ts'
 import type { Chunks } from './chunks.ts'
 import type { Pool } from './pool.ts'
 import type { FrameParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
@@ -36,18 +37,14 @@ export interface Executor extends Origin {
   readonly failed: (error: unknown, tries: number) => Promise<boolean>
   /** Bounds the batches that are being made at once, over all streams that share it. */
   readonly slots: Slots
-  /** Bounds the batches of streams that are made before they are asked for, beside the next one of each. */
-  readonly ahead: Slots
+  readonly ahead: Ahead
   readonly chunks: Chunks
 }
 
-/** Batches of one stream that may be under way or wait for its consumer: two are computed while one is sent. */
-const WINDOW = 3
-
 /**
- * The bytes of `segments`, in order, in chunks of at most FRAME_BYTES. A chunk is valid until the next one is given, the last one as long as it
- * is wanted. At most WINDOW batches are read ahead; a consumer that does not pull stops the reads, one that returns or aborts frees
- * what waits. Rejects with what `read` or the codec throws.
+ * The bytes of `segments`, in order, in chunks of at most FRAME_BYTES. A chunk is valid until the next one is given or the stream is returned
+ * early, the last one as long as it is wanted. A consumer that does not pull stops the reads, one that returns or aborts frees what
+ * waits. Rejects with what `read` or the codec throws.
  */
 export async function* execute(
   segments: Iterable<Segment>,
@@ -56,69 +53,32 @@ export async function* execute(
 ): AsyncGenerator<Uint8Array> {
   const gone = new AbortController()
   const both = signal ? AbortSignal.any([signal, gone.signal]) : gone.signal
-  const waiting = new AheadOfConsumer(batches(segments), executor, both)
+  const window = new Window(chunksOf(segments, executor, both), executor.ahead)
+  let given: Uint8Array<SharedArrayBuffer> | null = null
   try {
-    let given: Uint8Array<SharedArrayBuffer> | null = null
-    for (let chunk = await waiting.next(); chunk; chunk = await waiting.next()) {
+    for (let chunk = await window.next(); chunk; chunk = await window.next()) {
       if (given) executor.chunks.give(given)
       given = chunk
       yield chunk
     }
+    given = null
   } finally {
     gone.abort(new DOMException('The stream was closed', 'AbortError'))
-    waiting.close()
+    window.close()
+    if (given) executor.chunks.give(given)
   }
 }
 
-interface Making {
-  readonly chunk: Promise<Uint8Array<SharedArrayBuffer>>
-  readonly place: Disposable | null
-}
-
-/** The batches of a stream that are made before they are asked for. */
-class AheadOfConsumer {
-  readonly #batches: Iterator<Batch>
-  readonly #executor: Executor
-  readonly #signal: AbortSignal
-  readonly #under: Making[] = []
-
-  constructor(batches: Iterable<Batch>, executor: Executor, signal: AbortSignal) {
-    this.#batches = batches[Symbol.iterator]()
-    this.#executor = executor
-    this.#signal = signal
-  }
-
-  /** The next chunk, null at the end. */
-  async next(): Promise<Uint8Array<SharedArrayBuffer> | null> {
-    this.#fill()
-    const next = this.#under.shift()
-    if (!next) return null
-    const chunk = await next.chunk
-    next.place?.[Symbol.dispose]()
-    this.#fill()
-    return chunk
-  }
-
-  close(): void {
-    for (const { place } of this.#under) place?.[Symbol.dispose]()
-    this.#under.length = 0
-  }
-
-  /** Begins what the window has room for: the next batch at any rate, those after it as far as all streams together may. */
-  #fill(): void {
-    while (this.#under.length < WINDOW) {
-      const place = this.#under.length === 0 ? null : this.#executor.ahead.tryTake()
-      if (this.#under.length > 0 && !place) return
-      const { value: batch, done } = this.#batches.next()
-      if (done) {
-        place?.[Symbol.dispose]()
-        return
-      }
-      const chunk = produce(batch, this.#executor, this.#signal)
-      // Its turn may come after another failure ended the stream: the rejection must not count as unhandled.
-      chunk.catch(() => {})
-      this.#under.push({ chunk, place })
-    }
+function* chunksOf(
+  segments: Iterable<Segment>,
+  executor: Executor,
+  signal: AbortSignal,
+): Generator<Item<Uint8Array<SharedArrayBuffer>>> {
+  for (const batch of batches(segments)) {
+    yield new Item(
+      () => produce(batch, executor, signal),
+      chunk => executor.chunks.give(chunk),
+    )
   }
 }
 

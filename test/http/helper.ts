@@ -36,7 +36,7 @@ export function fakeRegistry(methods: Partial<Registry>): Registry {
     throw new RegistryError('internal', `the test did not expect ${name}`)
   }
   return new Proxy(
-    { badBlocks: () => 0, cache: () => null, ...methods },
+    { badBlocks: () => 0, tasks: () => 0, cache: () => null, ...methods },
     {
       get: (target, name) => Reflect.get(target, name) ?? refuse(String(name)),
     },

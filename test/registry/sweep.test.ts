@@ -22,12 +22,15 @@ async function* after(before: () => Promise<unknown>, parts: readonly UploadPart
 /** The same object, with something done before each call of one method. */
 function before<T extends object>(object: T, method: keyof T, work: () => Promise<unknown>): T {
   return new Proxy(object, {
-    get: (target, name) => {
-      const bound = (Reflect.get(target, name) as (...args: unknown[]) => unknown).bind(target)
-      if (name !== method) return bound
+    get: (target, name, proxy) => {
+      const member = Reflect.get(target, name)
+      // A store may be its own origin.
+      if (member === target) return proxy
+      if (typeof member !== 'function') return member
+      if (name !== method) return member.bind(target)
       return async (...args: unknown[]) => {
         await work()
-        return bound(...args)
+        return member.apply(target, args)
       }
     },
   })

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { Frame } from '../../src/codec/index.ts'
+import { Ahead } from '../../src/workers/ahead.ts'
 import { Chunks } from '../../src/workers/chunks.ts'
 import { digest, Slots } from '../../src/workers/execute.ts'
 import { openPool } from '../../src/workers/pool.ts'
@@ -99,7 +100,7 @@ t.test('a hash lives in one worker, and many may be open at once', async t => {
     slots: new Slots(4),
     sumsOf: () => null,
     failed: async () => false,
-    ahead: new Slots(4),
+    ahead: new Ahead(4),
     chunks: new Chunks(),
   }
   const segments = Array.from({ length: 5 }, (_, i) => ({
