@@ -2,26 +2,30 @@ import type { ServerResponse } from 'node:http'
 import { RegistryError } from '../errors.ts'
 
 /**
- * Passes on `size` bytes, or throws. The last chunk is held back until the source has ended well: what it still had to
- * check, the client must not believe before.
+ * Passes on `size` bytes, or throws. The last byte is held back until the source has ended well: before, the client must not believe that it
+ * has all. A chunk is valid until the next one is asked for.
  */
 export async function* exactly(
   size: number,
   chunks: AsyncIterator<Uint8Array>,
 ): AsyncGenerator<Uint8Array> {
   let left = size
-  let held: Uint8Array | null = null
+  let last: Uint8Array | null = null
   try {
     for (let result = await chunks.next(); !result.done; result = await chunks.next()) {
       const chunk = result.value
       if (chunk.length === 0) continue
       left -= chunk.length
       if (left < 0) throw new RegistryError('internal', `content is longer than ${size} bytes`)
-      if (left === 0) held = chunk
-      else yield chunk
+      if (left > 0) {
+        yield chunk
+        continue
+      }
+      last = chunk.slice(-1)
+      if (chunk.length > 1) yield chunk.subarray(0, -1)
     }
     if (left > 0) throw new RegistryError('internal', `content ended ${left} bytes early`)
-    if (held) yield held
+    if (last) yield last
   } finally {
     await chunks.return?.()
   }

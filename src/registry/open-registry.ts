@@ -51,7 +51,7 @@ const SWEEP_GRACE_MS = 3_600_000
 /** Batches under way per worker: one computes while the bytes of the next are read. */
 const SLOTS_PER_WORKER = 2
 /** Batches of 2 MiB that all downloads together have made before they are asked for. */
-const MOST_AHEAD = 16
+const MOST_AHEAD = 8
 
 /**
  * The registry over its parts, after it has taken up what the store has and the catalog lacks, and swept what uploads left. The caller

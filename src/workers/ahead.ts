@@ -1,4 +1,4 @@
-/** Of one stream, at most so many are made before they are asked for: two are computed while one is sent. */
+/** Of one stream, at most so many are made before they are asked for, and no more than have been: many streams end soon. */
 const WINDOW = 3
 /** Milliseconds after which a stream that has not asked for what was made stands still. */
 const STILL_MS = 1000
@@ -96,6 +96,7 @@ export class Window<T> {
   readonly #ahead: Ahead
   readonly #waiting: Item<T>[] = []
   #following: Item<T> | null
+  #asked = 0
 
   constructor(items: Iterable<Item<T>>, ahead: Ahead) {
     this.#items = items[Symbol.iterator]()
@@ -109,7 +110,8 @@ export class Window<T> {
     if (!item) return null
     this.#ahead.leave(item)
     const made = item.take()
-    while (this.#waiting.length < WINDOW && this.#following) {
+    this.#asked++
+    while (this.#waiting.length < Math.min(WINDOW, this.#asked) && this.#following) {
       if (!this.#ahead.tryBegin(this.#following)) break
       this.#waiting.push(this.#advance()!)
     }

@@ -42,8 +42,8 @@ export interface Executor extends Origin {
 }
 
 /**
- * The bytes of `segments`, in order, in chunks of at most FRAME_BYTES. A chunk is valid until the next one is given or the stream is returned
- * early, the last one as long as it is wanted. A consumer that does not pull stops the reads, one that returns or aborts frees what
+ * The bytes of `segments`, in order, in chunks of at most FRAME_BYTES. A chunk is valid until the next one is asked for, or the stream is
+ * returned. A consumer that does not pull stops the reads, one that returns or aborts frees what
  * waits. Rejects with what `read` or the codec throws.
  */
 export async function* execute(
@@ -54,18 +54,17 @@ export async function* execute(
   const gone = new AbortController()
   const both = signal ? AbortSignal.any([signal, gone.signal]) : gone.signal
   const window = new Window(chunksOf(segments, executor, both), executor.ahead)
-  let given: Uint8Array<SharedArrayBuffer> | null = null
   try {
     for (let chunk = await window.next(); chunk; chunk = await window.next()) {
-      if (given) executor.chunks.give(given)
-      given = chunk
-      yield chunk
+      try {
+        yield chunk
+      } finally {
+        executor.chunks.give(chunk)
+      }
     }
-    given = null
   } finally {
     gone.abort(new DOMException('The stream was closed', 'AbortError'))
     window.close()
-    if (given) executor.chunks.give(given)
   }
 }
 
