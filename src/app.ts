@@ -63,7 +63,7 @@ const TIMEOUTS: Timeouts = {
   leastRate: { bytesPerSecond: 16 * 1024, windowMs: 30_000 },
 }
 
-const LIMITS: Limits = { uploads: 16, downloads: 64, requestsPerMinute: 0, rssBytes: 0 }
+const LIMITS: Limits = { uploads: 16, downloads: 48, requestsPerMinute: 0, rssBytes: 0 }
 
 /** Bytes of a JSON body. */
 const JSON_BYTES = 64 * 1024

@@ -106,7 +106,7 @@ const SCHEMA = z.object({
   MAX_UPLOAD_BYTES: integer(1, Number.MAX_SAFE_INTEGER).default(TEBIBYTE),
   // Each holds some frames in memory, and its client waits for a part of the processors.
   MAX_UPLOADS: integer(1, 10_000).default(16),
-  MAX_DOWNLOADS: integer(1, 10_000).default(64),
+  MAX_DOWNLOADS: integer(1, 10_000).default(48),
   RATE_LIMIT_PER_MINUTE: integer(0, 10_000_000).default(0),
   MAX_RSS_BYTES: integer(0, Number.MAX_SAFE_INTEGER).default(Math.floor(memoryBytes() * 0.85)),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),

@@ -32,7 +32,7 @@ export async function sendContent(
   const { start, end } = selection.kind === 'part' ? selection : { start: 0, end: size }
   const headers = { ...caching, ...entityHeaders(content), 'content-length': end - start }
   if (request.method === 'HEAD') return reply.headers(headers).send()
-  const place = downloads.enter(reply)
+  const place = downloads.enter(reply, end - start)
   metrics.streams.inc({ direction: 'download' })
   reply.raw.once('close', () => metrics.streams.dec({ direction: 'download' }))
   const signal = closeSignal(reply)

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { aContent, aModel, BYTES, dial, ID, listen } from './helper.ts'
 
 const FORM = 'multipart/form-data; boundary=x'
@@ -142,15 +142,38 @@ t.test('a process that has no memory left takes on nothing new, and says how it 
   for (const path of ['/healthz', '/metrics']) t.equal((await fetch(url + path)).status, 200)
 })
 
+/** More than sockets hold for a client that takes nothing. */
+const LARGE = aContent(BYTES, {
+  size: 64 * 4 * 1024 * 1024,
+  async *open({ start, end }) {
+    const chunk = Buffer.alloc(4 * 1024 * 1024)
+    for (let at = start; at < end; at += chunk.length) yield chunk.subarray(0, end - at)
+  },
+})
+
+/** A client that asks for a large content and takes nothing of it. */
+async function stall(t: Test, port: number) {
+  const stalled = dial(t, port)
+  stalled.socket.write(`GET /models/${ID}/reconstruct HTTP/1.1\r\nHost: x\r\n\r\n`)
+  await stalled.until('content-length')
+  stalled.socket.pause()
+  return stalled
+}
+
+t.test('large downloads that stand still leave the places of short ones alone', async t => {
+  const methods = { openReconstruct: async () => LARGE, openFile: async () => aContent() }
+  const { url, port } = await listen(t, methods, { limits: { downloads: 1 } })
+  await stall(t, port)
+  const path = `${url}/models/${ID}/reconstruct`
+  t.equal((await fetch(path)).status, 503)
+  const part = await fetch(path, { headers: { range: 'bytes=5-9' } })
+  t.equal(part.status, 206)
+  t.equal((await part.bytes()).length, 5)
+  t.equal((await (await fetch(`${url}/models/${ID}/files/a`)).bytes()).length, BYTES.length)
+})
+
 t.test('a download that stands still gives its place up when another needs it', async t => {
-  const chunk = Buffer.alloc(4 * 1024 * 1024)
-  const content = aContent(BYTES, {
-    size: 64 * chunk.length,
-    async *open() {
-      for (let i = 0; i < 64; i++) yield chunk
-    },
-  })
-  const methods = { openReconstruct: async () => content, openFile: async () => aContent() }
+  const methods = { openReconstruct: async () => LARGE }
   for (const [stalledMs, status] of [
     [60_000, 503],
     [0, 200],
@@ -159,15 +182,13 @@ t.test('a download that stands still gives its place up when another needs it', 
       limits: { downloads: 1 },
       timeouts: { stalledMs },
     })
-    const stalled = dial(t, port)
-    stalled.socket.write(`GET /models/${ID}/reconstruct HTTP/1.1\r\nHost: x\r\n\r\n`)
-    await stalled.until('content-length')
-    stalled.socket.pause()
-    const response = await fetch(`${url}/models/${ID}/files/a`)
+    const stalled = await stall(t, port)
+    const response = await fetch(`${url}/models/${ID}/reconstruct`)
     t.equal(response.status, status)
-    await response.bytes()
+    const received = await response.bytes()
     if (status === 503) continue
+    t.equal(received.length, LARGE.size)
     stalled.socket.resume()
-    t.ok((await stalled.closed()).length < content.size, 'the other was cut')
+    t.ok((await stalled.closed()).length < LARGE.size, 'the other was cut')
   }
 })
