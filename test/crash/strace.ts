@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
@@ -63,4 +63,9 @@ export function readCalls(path: string): Call[] {
       else calls.push({ thread, name, text: rest, began: at, ended: at })
     })
   return calls.sort((a, b) => a.began - b.began)
+}
+
+/** Throws where strace is missing or may not trace: a suite that injects nothing would pass. */
+export function requireStrace(): void {
+  execFileSync('strace', ['-qq', '-e', 'trace=none', 'true'])
 }
