@@ -50,9 +50,9 @@ try {
   const [chunk] = await once(files.stdout, 'data')
   await publishModels(server.url, folder)
   const urls = [
-    reconstructOf(server.url, 'base'),
+    reconstructOf(server.url, 'bench/base'),
     `${String(chunk).trim()}/model.safetensors`,
-    ...DELTAS.map(delta => reconstructOf(server.url, delta)),
+    ...DELTAS.map(delta => reconstructOf(server.url, `bench/${delta}`)),
   ]
   const results = await inTurn(
     Number(values.runs) + 1,

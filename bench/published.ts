@@ -33,6 +33,6 @@ export async function publishModels(url: string, folder: string): Promise<void> 
 }
 
 /** Where a published model is reconstructed from. */
-export function reconstructOf(url: string, name: 'base' | Delta): string {
-  return `${url}/models/bench%2F${name}/reconstruct`
+export function reconstructOf(url: string, ref: string): string {
+  return `${url}/models/${encodeURIComponent(ref)}/reconstruct`
 }

@@ -3,8 +3,9 @@
  *
  *     S3_SERVERS=DIR node bench/s3.ts [--size 300M] [--runs 5] [--server versitygw|minio]
  *
- * Cold: the registry has just started, with an empty cache. Warm: the same model once more. A figure is the median of `--runs`. Exits 1 if a
- * ratio is below its target, or if the second reconstruct of a model reads the bucket again. `test/s3/setup.sh` prints DIR.
+ * Cold: the registry has reconstructed another model, and has nothing of this one in its cache. Warm: the same model once more. A figure is
+ * the median of `--runs`. Exits 1 if a ratio is below its target, or if the second reconstruct of a model reads the bucket again.
+ * `test/s3/setup.sh` prints DIR.
  */
 import { createReadStream, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,8 +15,8 @@ import { PutObjectCommand } from '@aws-sdk/client-s3'
 import { openS3Client, type S3Options } from '../src/storage/s3-client.ts'
 import { type ServerName, startS3Server } from '../test/s3/servers.ts'
 import { type ServerProcess, startServer } from '../test/server-process.ts'
-import { parseSize } from './make-model.ts'
-import { download, line, median, megabytes, peakOf } from './measure.ts'
+import { makeModel, parseSize } from './make-model.ts'
+import { download, line, median, megabytes, peakOf, timeWdelta } from './measure.ts'
 import {
   DELTAS,
   type Delta,
@@ -43,6 +44,8 @@ const TARGETS: Readonly<Record<'base' | Delta, number>> = {
 }
 const NAMES = ['base', ...DELTAS] as const
 const PLAIN = 'plain.safetensors'
+/** Of no model that is measured. */
+const OTHER = 'bench/other'
 
 interface Run {
   readonly plain: number
@@ -55,13 +58,16 @@ interface Run {
 
 const folder = mkdtempSync(join(tmpdir(), 'wdelta-s3-'))
 const data = join(folder, 'data')
-await makeModels(folder, parseSize(values.size))
+const size = parseSize(values.size)
+await makeModels(folder, size)
+await makeModel(join(folder, 'other'), { size, tensors: 40, seed: 9 })
 await using s3 = await startS3Server(values.server as ServerName)
 const bucket = await s3.bucket('bench')
 await putPlain(bucket)
 try {
   const first = await serve()
   await publishModels(first.url, folder)
+  await timeWdelta('push', join(folder, 'other'), OTHER, '--registry', first.url)
   await first.stop()
   const runs = new Map<string, Run[]>(NAMES.map(name => [name, []]))
   for (let i = 0; i < Number(values.runs); i++) {
@@ -101,10 +107,11 @@ async function once(name: (typeof NAMES)[number]): Promise<Run> {
     const keys = `${bucket.accessKeyId}:${bucket.secretAccessKey}`
     const unsigned = 'x-amz-content-sha256: UNSIGNED-PAYLOAD'
     const signed = ['--aws-sigv4', `aws:amz:${bucket.region}:s3`, '--user', keys, '-H', unsigned]
+    await download(reconstructOf(server.url, OTHER))
     const plain = await download(`${bucket.endpoint}/${bucket.bucket}/${PLAIN}`, ...signed)
-    const cold = await download(reconstructOf(server.url, name))
+    const cold = await download(reconstructOf(server.url, `bench/${name}`))
     const before = await missesOf(server)
-    const warm = await download(reconstructOf(server.url, name))
+    const warm = await download(reconstructOf(server.url, `bench/${name}`))
     const misses = (await missesOf(server)) - before
     const rate = ({ bytes, seconds }: { bytes: number; seconds: number }) => bytes / seconds
     const rates = { plain: rate(plain), cold: rate(cold), warm: rate(warm) }

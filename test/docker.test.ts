@@ -74,6 +74,7 @@ t.test('the image is made of files that exist and runs without rights', async t 
     t.ok(kept.includes(`!${source}`), `${source} is not ignored`)
   }
   t.ok(lines.indexOf('USER node') > 0)
-  t.equal(lines.at(-1), 'CMD ["node", "src/main.ts"]')
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  t.equal(lines.at(-1), `CMD ${JSON.stringify(scripts.start.split(' ')).replaceAll(',', ', ')}`)
   t.match(file, /^HEALTHCHECK /m)
 })

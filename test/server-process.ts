@@ -1,10 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readlinkSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 
 const ROOT = join(import.meta.dirname, '..')
+const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+/** What `npm start` gives to node. */
+const [, ...START] = (scripts.start as string).split(' ')
 /** Far more than a start takes, with a sweep of a large folder. */
 const START_MS = 30_000
 
@@ -22,13 +25,13 @@ export interface ServerProcess {
   kill(): Promise<void>
 }
 
-/** Starts `node src/main.ts` over `dataDir`; resolves once it listens. Rejects with its output if it ends before. */
+/** Starts what `npm start` does over `dataDir`; resolves once it listens. Rejects with its output if it ends before. */
 export async function startServer(
   dataDir: string,
   env: Readonly<Record<string, string>> = {},
 ): Promise<ServerProcess> {
   const { PATH } = process.env
-  const child = spawn(process.execPath, [join(ROOT, 'src/main.ts')], {
+  const child = spawn(process.execPath, START, {
     cwd: ROOT,
     env: { PATH, HOST: '127.0.0.1', PORT: '0', DATA_DIR: dataDir, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
