@@ -47,10 +47,15 @@ export interface BlobStore {
   /** Writes `body` to its end. On a failure of either side nothing stays behind and the body is closed. */
   stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged>
   /**
-   * Exactly the bytes of `range`, in a buffer of their own (never pooled: it may be transferred).
-   * Rejects with `blob-short` if the blob ends before `range.end`.
+   * Exactly the bytes of `range`, at the beginning of `into`, or without it in a buffer of their own (never pooled: it may be transferred).
+   * Rejects with `blob-short` if the blob ends before `range.end`; nothing is written to `into` any more then.
    */
-  read(key: string, range: ByteRange, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>>
+  read(
+    key: string,
+    range: ByteRange,
+    signal?: AbortSignal,
+    into?: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer>>
   /** The path of a blob that is a file of this machine, which other threads may read; null for one that must be fetched. */
   locate(key: string): string | null
   /** As `read`, for another thread to use: in a buffer, or in files of this machine, in order, that it may read. They may go at any time. */

@@ -16,6 +16,8 @@ const RUN = 4
 const AHEAD = 12
 /** Requests under way for what nobody has asked for yet, over all readers. */
 const RUNS_AHEAD = 8
+/** Buffers for runs that are kept to be used again: fresh ones set off collections of the whole heap. */
+const BUFFERS = 8
 /** Chunks whose reading is remembered: who asks for the one after goes through the blob. */
 const RECENT = 1000
 /** Blobs whose sizes are remembered. */
@@ -42,6 +44,7 @@ class ChunkCache implements BlobStore {
   readonly #recent = new Set<string>()
   readonly #sizes = new Map<string, Promise<number>>()
   readonly #closed = new AbortController()
+  readonly #buffers: Uint8Array<ArrayBuffer>[] = []
   #runsAhead = 0
   #hits = 0
   #misses = 0
@@ -65,10 +68,12 @@ class ChunkCache implements BlobStore {
     key: string,
     range: ByteRange,
     signal?: AbortSignal,
+    into?: Uint8Array<ArrayBuffer>,
   ): Promise<Uint8Array<ArrayBuffer>> {
     const chunks = await this.#bring(key, range, signal)
     if (chunks) {
-      const bytes = new Uint8Array(Buffer.allocUnsafeSlow(range.end - range.start).buffer)
+      const size = range.end - range.start
+      const bytes = into?.subarray(0, size) ?? new Uint8Array(Buffer.allocUnsafeSlow(size).buffer)
       const reads = chunks.map(({ index }) => {
         const begin = index * CHUNK_BYTES
         const from = Math.max(range.start, begin)
@@ -77,7 +82,7 @@ class ChunkCache implements BlobStore {
       })
       if ((await Promise.all(reads)).every(Boolean)) return bytes
     }
-    return this.origin.read(key, range, signal)
+    return this.origin.read(key, range, signal, into)
   }
 
   async fetch(
@@ -182,21 +187,28 @@ class ChunkCache implements BlobStore {
 
   /** Fetches neighbouring chunks. Not bound to the request that asks first: others may wait for them, and soon will. */
   #fetchRun(names: readonly ChunkName[], size: number): Promise<void> {
-    const [{ key, index }] = names as [ChunkName]
-    const start = index * CHUNK_BYTES
+    const start = names[0]!.index * CHUNK_BYTES
     const end = Math.min(start + names.length * CHUNK_BYTES, size)
-    const fetched = this.origin.read(key, { start, end }, this.#closed.signal).then(async bytes => {
-      const pieces = names.map((name, i) => {
-        return this.#disk.write(name, bytes.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES))
-      })
-      await Promise.all(pieces)
-    })
+    const fetched = this.#fetchInto(names, { start, end })
     for (const name of names) this.#fetching.set(idOf(name), fetched)
     const done = () => {
       for (const name of names) this.#fetching.delete(idOf(name))
     }
     fetched.then(done, done)
     return fetched
+  }
+
+  async #fetchInto(names: readonly ChunkName[], range: ByteRange): Promise<void> {
+    const buffer = this.#buffers.pop() ?? new Uint8Array(RUN * CHUNK_BYTES)
+    try {
+      const bytes = await this.origin.read(names[0]!.key, range, this.#closed.signal, buffer)
+      const pieces = names.map((name, i) =>
+        this.#disk.write(name, bytes.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES)),
+      )
+      await Promise.all(pieces)
+    } finally {
+      if (this.#buffers.length < BUFFERS) this.#buffers.push(buffer)
+    }
   }
 
   /** Begins to fetch the next run that a reader who goes through the blob will ask for, if enough of it is missing to be worth a request. */

@@ -68,13 +68,14 @@ class FolderBlobStore implements BlobStore {
     key: string,
     { start, end }: ByteRange,
     signal?: AbortSignal,
+    into?: Uint8Array<ArrayBuffer>,
   ): Promise<Uint8Array<ArrayBuffer>> {
     const path = this.#path(key)
     if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || start < 0 || end < start) {
       throw new RegistryError('storage-failed', `blob ${key} has no bytes ${start}..${end}`)
     }
     try {
-      const bytes = new Uint8Array(new ArrayBuffer(end - start))
+      const bytes = into?.subarray(0, end - start) ?? new Uint8Array(end - start)
       await this.#handles.use(path, async handle => {
         let at = 0
         while (at < bytes.length) {

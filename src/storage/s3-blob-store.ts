@@ -92,9 +92,10 @@ class S3BlobStore implements BlobStore {
     key: string,
     range: ByteRange,
     signal?: AbortSignal,
+    into?: Uint8Array<ArrayBuffer>,
   ): Promise<Uint8Array<ArrayBuffer>> {
     checkBlobKey(key)
-    return readRange(this.#bucket, key, range, signal)
+    return readRange(this.#bucket, key, range, signal, into)
   }
 
   fetch(key: string, range: ByteRange, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {

@@ -13,7 +13,7 @@ const LEAST_RATE = 256 * 1024
 const LONGEST_MS = 2 ** 31 - 1
 
 /**
- * Exactly the bytes of a range of an object. A body that is cut goes on where it stopped, if the object is still the same one. Rejects with
+ * Exactly the bytes of a range of an object, as `BlobStore.read` gives them. A body that is cut goes on where it stopped, if the object is still the same one. Rejects with
  * RegistryError: `blob-missing`, `blob-short`, `storage-unavailable`, `storage-failed`; or with `signal.reason`.
  */
 export async function readRange(
@@ -21,6 +21,7 @@ export async function readRange(
   key: string,
   { start, end }: ByteRange,
   signal?: AbortSignal,
+  into?: Uint8Array<ArrayBuffer>,
 ): Promise<Uint8Array<ArrayBuffer>> {
   if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || start < 0 || end < start) {
     throw new RegistryError('storage-failed', `blob ${key} has no bytes ${start}..${end}`)
@@ -29,7 +30,7 @@ export async function readRange(
   const limitMs = bucket.timeouts.totalMs + ((end - start) / LEAST_RATE) * 1000
   const deadline = AbortSignal.timeout(Math.min(Math.ceil(limitMs), LONGEST_MS))
   const both = signal ? AbortSignal.any([signal, deadline]) : deadline
-  const reading = new Reading(bucket, key, { start, end })
+  const reading = new Reading(bucket, key, { start, end }, into)
   try {
     for (let fruitless = 0; reading.filled < end - start; ) {
       const before = reading.filled
@@ -51,17 +52,20 @@ class Reading {
   readonly #bucket: Bucket
   readonly #key: string
   readonly #range: ByteRange
+  readonly #into: Uint8Array<ArrayBuffer> | undefined
   #etag: string | undefined
   /** Of the whole range once it is known to be there: what is only asked for allocates nothing. */
-  bytes = new Uint8Array(0)
+  bytes: Uint8Array<ArrayBuffer>
   filled = 0
   /** How the last body ended. */
   cut: unknown = null
 
-  constructor(bucket: Bucket, key: string, range: ByteRange) {
+  constructor(bucket: Bucket, key: string, range: ByteRange, into?: Uint8Array<ArrayBuffer>) {
     this.#bucket = bucket
     this.#key = key
     this.#range = range
+    this.#into = into
+    this.bytes = into?.subarray(0, 0) ?? new Uint8Array(0)
   }
 
   /** Reads as far as one body goes. Rejects for what another body would not mend. */
@@ -70,7 +74,9 @@ class Reading {
     const body = await this.#open(start + this.filled, signal)
     if (!body) return
     if (this.bytes.length === 0) {
-      this.bytes = new Uint8Array(Buffer.allocUnsafeSlow(end - start).buffer)
+      const size = end - start
+      this.bytes =
+        this.#into?.subarray(0, size) ?? new Uint8Array(Buffer.allocUnsafeSlow(size).buffer)
     }
     const stop = () => body.destroy(signal.reason)
     signal.addEventListener('abort', stop, { once: true })

@@ -101,6 +101,14 @@ export function blobStoreContract(t: Test, create: (t: Test) => Promise<Reopen>)
       const back = await store.read(key, { start, end })
       t.equal(Buffer.compare(back, content.subarray(start, end)), 0, `${start}..${end}`)
       t.equal(back.buffer.byteLength, end - start, 'it may be transferred')
+      const into = new Uint8Array(10_001).fill(7)
+      const given = await store.read(key, { start, end }, undefined, into)
+      t.equal(given.buffer, into.buffer)
+      t.equal(Buffer.compare(given, back), 0)
+      t.ok(
+        into.subarray(end - start).every(byte => byte === 7),
+        'and nothing behind it',
+      )
     }
   })
 

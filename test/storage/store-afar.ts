@@ -21,10 +21,10 @@ export async function openStoreAfar(folder: string): Promise<StoreAfar> {
     reads,
     onRead: () => {},
     stage: (key, body, signal) => store.stage(key, body, signal),
-    read: async (key, range, signal) => {
+    read: async (key, range, signal, into) => {
       reads.push(range)
       await afar.onRead(range)
-      return store.read(key, range, signal)
+      return store.read(key, range, signal, into)
     },
     fetch: (key, range, signal) => afar.read(key, range, signal),
     locate: () => null,
