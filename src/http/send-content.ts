@@ -32,10 +32,12 @@ export async function sendContent(
   const { start, end } = selection.kind === 'part' ? selection : { start: 0, end: size }
   const headers = { ...caching, ...entityHeaders(content), 'content-length': end - start }
   if (request.method === 'HEAD') return reply.headers(headers).send()
+  const signal = closeSignal(reply)
+  // A response that has closed says so only once.
+  signal.throwIfAborted()
   const place = downloads.enter(reply, end - start)
   metrics.streams.inc({ direction: 'download' })
   reply.raw.once('close', () => metrics.streams.dec({ direction: 'download' }))
-  const signal = closeSignal(reply)
   const chunks = content.open({ start, end }, signal)[Symbol.asyncIterator]()
   // Also while a chunk is being made.
   signal.addEventListener('abort', () => void chunks.return?.().catch(() => {}), { once: true })

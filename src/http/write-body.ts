@@ -44,8 +44,7 @@ export async function writeBody(
 ): Promise<void> {
   try {
     for (let result = first; !result.done; result = await chunks.next()) {
-      if (response.destroyed) return
-      await write(response, result.value)
+      if (response.destroyed || !(await write(response, result.value))) return
       sent(result.value.length)
     }
     if (!response.destroyed) response.end()
@@ -59,14 +58,15 @@ export async function writeBody(
   }
 }
 
-/** Resolves once the socket has taken the chunk, or the client is gone. */
-function write(response: ServerResponse, chunk: Uint8Array): Promise<void> {
+/** Resolves with true once the socket has taken the chunk, with false if the client is gone. */
+function write(response: ServerResponse, chunk: Uint8Array): Promise<boolean> {
   return new Promise(resolve => {
     // A write that a closed connection swallowed never calls back.
-    response.once('close', resolve)
-    response.write(chunk, () => {
-      response.off('close', resolve)
-      resolve()
+    const gone = () => resolve(false)
+    response.once('close', gone)
+    response.write(chunk, error => {
+      response.off('close', gone)
+      resolve(!error)
     })
   })
 }

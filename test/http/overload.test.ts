@@ -93,6 +93,38 @@ t.test('a client that is gone leaves its place', async t => {
   }
 })
 
+t.test('a client that is gone before its download begins takes no place', async t => {
+  const asked = Promise.withResolvers<void>()
+  const gone = Promise.withResolvers<void>()
+  let waits = true
+  const { url, port } = await listen(
+    t,
+    {
+      openReconstruct: async () => {
+        if (waits) {
+          waits = false
+          asked.resolve()
+          await gone.promise
+        }
+        return aContent()
+      },
+    },
+    { limits: { downloads: 1 } },
+  )
+  const { socket } = dial(t, port)
+  socket.write(`GET /models/${ID}/reconstruct HTTP/1.1\r\nHost: x\r\n\r\n`)
+  await asked.promise
+  socket.destroy()
+  // Counted once its connection has closed.
+  const isCounted = async () => /status="499"/.test(await (await fetch(`${url}/metrics`)).text())
+  while (!(await isCounted()));
+  gone.resolve()
+  const response = await fetch(`${url}/models/${ID}/reconstruct`)
+  t.equal(response.status, 200)
+  t.equal((await response.bytes()).length, BYTES.length)
+  t.match(await (await fetch(`${url}/metrics`)).text(), /direction="download"} 0/)
+})
+
 t.test('a token, or an address without one, has so many requests in a minute', async t => {
   const methods = { stats: async () => STATS }
   const { url } = await listen(t, methods, { limits: { requestsPerMinute: 5 } })
