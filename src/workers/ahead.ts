@@ -26,12 +26,10 @@ export class Item<T> implements Made {
   begin(): void {
     this.#made = this.#make()
     // Its turn may come after another failure ended the stream: the rejection must not count as unhandled.
-    this.#made.then(
-      () => {
-        this.#madeAt = performance.now()
-      },
-      () => {},
-    )
+    const done = () => {
+      this.#madeAt = performance.now()
+    }
+    this.#made.then(done, done)
   }
 
   take(): Promise<T> {
@@ -110,10 +108,13 @@ export class Window<T> {
     if (!item) return null
     this.#ahead.leave(item)
     const made = item.take()
+    // What follows may fail before it is waited for.
+    made.catch(() => {})
     this.#asked++
     while (this.#waiting.length < Math.min(WINDOW, this.#asked) && this.#following) {
       if (!this.#ahead.tryBegin(this.#following)) break
-      this.#waiting.push(this.#advance()!)
+      this.#waiting.push(this.#following)
+      this.#following = this.#pull()
     }
     return await made
   }

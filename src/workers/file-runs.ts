@@ -55,7 +55,8 @@ export class FileRuns {
 
   /** Closes the files. One that stayed open would keep its bytes on the disk when its blob is deleted, and opening it takes a microsecond. */
   close(): void {
-    for (const fd of this.#open.values()) closeSync(fd)
+    using open = new DisposableStack()
+    for (const [path, fd] of this.#open) open.defer(() => attempt(path, () => closeSync(fd)))
     this.#open.clear()
   }
 
@@ -101,7 +102,9 @@ export class FileRuns {
     let at = 0
     while (at < bytes.length) {
       const rest = bytes.length - at
-      at += this.#try(path, 'r+', fd => writeSync(fd, bytes, at, rest, position + at))
+      at += attempt(path, () =>
+        writeSync(this.#descriptor(path, 'r+'), bytes, at, rest, position + at),
+      )
     }
   }
 
@@ -134,7 +137,9 @@ export class FileRuns {
       const until = Math.min(end, files[i + 1]?.start ?? end)
       while (at < until) {
         const into = at - start
-        const read = this.#try(path, 'r', fd => readSync(fd, bytes, into, until - at, at - from))
+        const read = attempt(path, () =>
+          readSync(this.#descriptor(path, 'r'), bytes, into, until - at, at - from),
+        )
         if (read === 0) {
           const came = `it ends at ${at - from}`
           throw new FileError(path, 'short', `${path}: expected ${until - from} bytes, ${came}`)
@@ -145,15 +150,6 @@ export class FileRuns {
     return bytes
   }
 
-  #try<T>(path: string, flags: 'r' | 'r+', use: (fd: number) => T): T {
-    try {
-      return use(this.#descriptor(path, flags))
-    } catch (error) {
-      const { code = 'unknown', message } = error as NodeJS.ErrnoException
-      throw new FileError(path, code, message)
-    }
-  }
-
   #descriptor(path: string, flags: 'r' | 'r+'): number {
     const known = this.#open.get(path)
     if (known !== undefined) return known
@@ -161,6 +157,16 @@ export class FileRuns {
     const fd = openSync(path, flags)
     this.#open.set(path, fd)
     return fd
+  }
+}
+
+/** What `work` gives. @throws FileError in place of what it throws */
+function attempt<T>(path: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    const { code = 'unknown', message } = error as NodeJS.ErrnoException
+    throw new FileError(path, code, message)
   }
 }
 
