@@ -276,6 +276,8 @@ class SqliteCatalog implements Catalog {
   #emptyLog(): void {
     const [{ busy }] = this.#db.pragma('wal_checkpoint(TRUNCATE)') as [{ busy: number }]
     if (busy) throw new RegistryError('catalog-failed', 'the log of the catalog cannot be emptied')
+    // A write that changes nothing would not be synced, and neither would the cut.
+    this.#db.pragma(`user_version = ${this.#db.pragma('user_version', { simple: true })}`)
     this.#inDoubt = false
   }
 

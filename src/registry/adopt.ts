@@ -102,7 +102,10 @@ async function unknownManifests(catalog: Catalog, blobs: BlobStore): Promise<Fou
   const found: Promise<Found | null>[] = []
   for await (const info of blobs.list('manifests/')) {
     if (await catalog.hasBlob(info.key)) continue
-    found.push(readHead(blobs, info))
+    const head = readHead(blobs, info)
+    // It may fail while the list goes on.
+    head.catch(() => {})
+    found.push(head)
     if (found.length % WIDTH === 0) await Promise.all(found)
   }
   return (await Promise.all(found)).filter(head => head !== null)

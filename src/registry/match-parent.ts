@@ -72,12 +72,14 @@ export async function matchParent(
   if (named) return matchNamed(deps, index, named, signal)
   for (const record of await catalog.byHash(parentHash)) {
     const domain = keptDomain(record, parentHash)
-    if (domain) return { parent: await models.open(record), domain }
+    const parent = domain && (await openCandidate(models, record))
+    if (parent) return { parent, domain }
   }
   const tried: string[] = []
   const order = index.tensors.map(({ name }) => name)
   for (const record of await catalog.bySignature(signatureOf(index.tensors), MOST_CANDIDATES)) {
-    const parent = await models.open(record)
+    const parent = await openCandidate(models, record)
+    if (!parent) continue
     for (const domain of ['stored', 'float32'] as const) {
       if (domain === 'float32' && record.hashes.float32 === null) continue
       const executor = withSums(deps.executor, parent.sums)
@@ -98,7 +100,8 @@ async function matchLossless(
 ): Promise<ParentMatch> {
   const found: string[] = []
   for (const record of named ? [named] : await catalog.byHash(parentHash)) {
-    const parent = await models.open(record)
+    const parent = named ? await models.open(record) : await openCandidate(models, record)
+    if (!parent) continue
     const identity = await identityOf(withSums(executor, parent.sums), parent, signal)
     if (identity === parentIdentity) return { parent, domain: 'stored' }
     found.push(identity)
@@ -109,6 +112,19 @@ async function matchLossless(
     `expected a parent with identity ${parentIdentity}, but model ${named.id} has ${found}`,
     { details: { expected: parentIdentity, found } },
   )
+}
+
+/** Null for a model that nobody named and that was deleted since it was found: others may match. */
+async function openCandidate(
+  models: MatchDeps['models'],
+  record: ModelRecord,
+): Promise<OpenedModel | null> {
+  try {
+    return await models.open(record)
+  } catch (error) {
+    if ((error as RegistryError).code === 'parent-deleted') return null
+    throw error
+  }
 }
 
 async function matchNamed(

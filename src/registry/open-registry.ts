@@ -194,10 +194,10 @@ async function removeModel(
   const { manifest } = record
   await deleteModel(stores, record)
   // What fails here, the sweep does.
-  await blobs.delete([manifest]).then(
-    () => catalog.forgetBlobs([manifest]),
-    () => {},
-  )
+  await blobs
+    .delete([manifest])
+    .then(() => catalog.forgetBlobs([manifest]))
+    .catch(() => {})
 }
 
 /** A content whose bytes stay until they have been read, also if its model is deleted meanwhile. */

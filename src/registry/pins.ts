@@ -36,8 +36,8 @@ export async function holdModel(
   { catalog, pins }: { catalog: Catalog; pins: Pins },
   { record: { id }, sums }: OpenedModel,
 ): Promise<Disposable> {
-  const held = pins.hold(sums.keys())
-  if (await catalog.model(id)) return held
-  held[Symbol.dispose]()
+  using held = new DisposableStack()
+  held.use(pins.hold(sums.keys()))
+  if (await catalog.model(id)) return held.move()
   throw new RegistryError('model-not-found', `model ${id} was deleted`)
 }

@@ -4,6 +4,7 @@ import { BlockSummer, type BlockSums } from '../codec/index.ts'
 import { newBlobKey } from '../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../storage/blob-store.ts'
 import { tools } from '../workers/tools.ts'
+import { deleteBlobs } from './delete-blobs.ts'
 import type { OpenedModel } from './opened-models.ts'
 import { holdModel, type Pins } from './pins.ts'
 
@@ -156,12 +157,12 @@ export class Publication implements AsyncDisposable {
     for (const release of this.#claimed) release()
   }
 
-  /** As a sweep does it: a row that could not be inserted must not come back without its blobs. */
+  /** As a sweep does it: a row that could not be inserted must not come back without its blobs, nor be made again from its manifest. */
   async #deleteOurs(): Promise<void> {
     const ours = [...this.#ours]
     if (ours.length === 0) return
     await this.#catalog.forgetBlobs(ours)
-    await this.#blobs.delete(ours)
+    await deleteBlobs(this.#blobs, ours)
   }
 
   /** A blob of this content that will stay: pinned first, then seen to be known, so that no sweep can slip between. */

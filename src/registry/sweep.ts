@@ -1,5 +1,6 @@
 import type { Catalog } from '../catalog/catalog.ts'
 import type { BlobInfo, BlobStore } from '../storage/blob-store.ts'
+import { deleteBlobs } from './delete-blobs.ts'
 import type { Pins } from './pins.ts'
 import type { Claims } from './publication.ts'
 import type { SweepReport } from './registry.ts'
@@ -33,7 +34,10 @@ export async function sweep(deps: SweepDeps, dryRun: boolean): Promise<SweepRepo
   const freed = unreferenced.filter(({ key }) => forgotten.has(key) && !pins.has(key))
   const deleted = [...freed, ...unknown].map(({ key, size }) => ({ key, size }))
   if (!dryRun) {
-    await blobs.delete(deleted.map(({ key }) => key))
+    await deleteBlobs(
+      blobs,
+      deleted.map(({ key }) => key),
+    )
     await sweepTombstones(deps)
   }
   for (const { key, size } of await blobs.sweepStaged(before, dryRun)) deleted.push({ key, size })

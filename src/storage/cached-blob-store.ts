@@ -218,8 +218,11 @@ class ChunkCache implements BlobStore {
       const name = { key, index }
       return !this.#disk.has(name) && !this.#fetching.has(idOf(name))
     }
-    for (let index = next; index < end && this.#runsAhead < RUNS_AHEAD; index++) {
-      if (!isMissing(index)) continue
+    for (let index = next; index < end && this.#runsAhead < RUNS_AHEAD; ) {
+      if (!isMissing(index)) {
+        index++
+        continue
+      }
       const run: ChunkName[] = []
       while (run.length < RUN && index < end && isMissing(index)) run.push({ key, index: index++ })
       const isCutShort = run.length < RUN && index === end && index * CHUNK_BYTES < size
