@@ -20,7 +20,7 @@ const MOST_P99_MS = 100
 const MOST_RSS_BYTES = 500e6
 /** After this, nothing is done any more for a client that has gone. On a machine that is busy otherwise, once in so many times at least. */
 const GONE_MS = 200
-const TRIES = 3
+const TRIES = 10
 /** Between two looks: a look costs the server some milliseconds itself. */
 const POLL_MS = 10
 /** Larger than what sockets hold for a client that takes nothing. */

@@ -64,7 +64,10 @@ async function work(t: Test, server: ServerProcess, ledger: Ledger, uploader: nu
     for (;;) {
       const fresh = nextUpload(uploader)
       const response = await sendFresh(server, fresh)
-      if (response.status !== 201) throw new Error(`${response.status}: ${await response.text()}`)
+      if (response.status !== 201) {
+        const errors = server.log.filter(line => line.includes('"level":50'))
+        throw new Error(`${response.status}: ${await response.text()}\n${errors.join('\n')}`)
+      }
       const model = (await response.json()) as Model
       ledger.there.set(model.id, model)
       ids.push(model.id)
