@@ -2,6 +2,7 @@ import { globSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import t from 'tap'
+import { RegistryError } from '../../src/errors.ts'
 import { openRegistry } from '../../src/registry/open-registry.ts'
 import type { Registry, UploadPart } from '../../src/registry/registry.ts'
 import { bytesOf, folderParts, goldenCases, openTestRegistry, part, publish } from './helper.ts'
@@ -158,4 +159,20 @@ t.test('sweeps at once do not trip over each other', async t => {
   t.ok(sweeping)
   await sweeping
   t.strictSame(globSync(join(parts.folder, 'store/tombstones/*/*')), [])
+})
+
+t.test('what a failed publication stored goes, its manifest first', async t => {
+  const parts = await openTestRegistry(t)
+  const catalog = before(parts.catalog, 'insertModel', async () => {
+    throw new RegistryError('catalog-failed', 'no')
+  })
+  const stored = () => globSync('{manifests,blobs}/*/*', { cwd: join(parts.folder, 'store') })
+  const left: string[][] = []
+  const blobs = before(parts.blobs, 'delete', async () => left.push(stored()))
+  const registry = await openRegistry({ ...parts, catalog, blobs, scratch: parts.folder })
+  left.length = 0
+  await t.rejects(publish(registry, baseParts()), { code: 'catalog-failed' })
+  const kinds = left.map(keys => keys.map(key => key.split('/')[0]).sort())
+  t.strictSame(kinds, [['blobs', 'manifests'], ['blobs']])
+  t.strictSame(stored(), [])
 })
