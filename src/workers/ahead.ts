@@ -23,6 +23,7 @@ export class Item<T> implements Made {
     this.#discard = discard
   }
 
+  /** Begins to make it. Never throws: how that fails is told to who takes it. */
   begin(): void {
     this.#made = this.#make()
     // Its turn may come after another failure ended the stream: the rejection must not count as unhandled.
@@ -32,6 +33,7 @@ export class Item<T> implements Made {
     this.#made.then(done, done)
   }
 
+  /** What was made, or is made now. Rejects with what making it does. */
   take(): Promise<T> {
     return this.#made ?? this.#make()
   }
@@ -59,6 +61,7 @@ export class Ahead {
   /** Those that were begun first come first. */
   readonly #begun = new Set<Made>()
 
+  /** At most `most` items; a stream stands still that has not asked for what was made for `stillMs` milliseconds. */
   constructor(most: number, stillMs = STILL_MS) {
     this.#most = most
     this.#stillMs = stillMs

@@ -37,14 +37,15 @@ export interface Executor extends Origin {
   readonly failed: (error: unknown, tries: number) => Promise<boolean>
   /** Bounds the batches that are being made at once, over all streams that share it. */
   readonly slots: Slots
+  /** Bounds the batches that are made before they are asked for, over all streams that share it. */
   readonly ahead: Ahead
   readonly chunks: Chunks
 }
 
 /**
  * The bytes of `segments`, in order, in chunks of at most FRAME_BYTES. A chunk is valid until the next one is asked for, or the stream is
- * returned. A consumer that does not pull stops the reads, one that returns or aborts frees what
- * waits. Rejects with what `read` or the codec throws.
+ * returned. A consumer that does not pull stops the reads, one that returns or aborts frees what waits. Rejects with what `read` or the
+ * codec throws.
  */
 export async function* execute(
   segments: Iterable<Segment>,

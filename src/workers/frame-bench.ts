@@ -131,12 +131,16 @@ export class FrameBench {
     this.#turnInto(piece, frame, buffers)
   }
 
-  /** The prediction of a frame as it was read, where nothing must be done to it. Nobody else has these bytes: they may become the frame. */
+  /**
+   * The prediction of a frame in memory that may become the frame: as it was read, where nothing must be done to it. Null where it must be made
+   * first, or where it stands in a buffer of the task, which another piece may want too.
+   */
   #expected({ prediction, dtype, size }: LosslessPiece, buffers: Buffers): Uint8Array | null {
     if (!prediction || prediction.dtype !== dtype || prediction.size !== size) return null
     const [only, ...others] = prediction.source
     if (only?.kind !== 'copy' || others.length > 0) return null
-    return this.#resolve(only.part, buffers)
+    const { part } = only
+    return 'path' in part || part.check ? this.#resolve(part, buffers) : null
   }
 
   /** Turns the prediction in `frame` into the frame. */
