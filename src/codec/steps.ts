@@ -1,0 +1,13 @@
+/**
+ * A long computation that can be left off at each `yield` and gone on with later, so that whoever runs it decides how much of it is done at
+ * once. It yields nothing and returns its result.
+ */
+export type Steps<T> = Generator<undefined, T, undefined>
+
+/** Runs all steps at once, and returns the result. @throws what the steps throw */
+export function complete<T>(steps: Steps<T>): T {
+  for (;;) {
+    const { done, value } = steps.next()
+    if (done) return value
+  }
+}
