@@ -82,6 +82,15 @@ export function arraysOf(tensor: DeltaTensor): ArrayRange[] {
   }
 }
 
+/** Bytes of the two float16 scalars of an int4 tensor: its scale and its zero point. */
+const INT4_SCALAR_BYTES = 4
+
+/** Bytes of a tensor's arrays in the `.wdelta`, without their record headers; the two scalars of int4 are among them. */
+export function deltaTensorBytes(tensor: DeltaTensor): number {
+  const scalars = tensor.strategy === 'int4' ? INT4_SCALAR_BYTES : 0
+  return arraysOf(tensor).reduce((sum, { start, end }) => sum + end - start, scalars)
+}
+
 /** The tensor of the parent that predicts one of a lossless delta. */
 export interface LosslessSource {
   readonly name: string

@@ -1,4 +1,9 @@
-import { arraysOf, type DeltaTensor, type LosslessIndex, losslessStorage } from '../codec/index.ts'
+import {
+  type DeltaTensor,
+  deltaTensorBytes,
+  type LosslessIndex,
+  losslessStorage,
+} from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import type { OpenedModel } from './opened-models.ts'
 import type { InspectedTensor, Inspection } from './registry.ts'
@@ -23,7 +28,7 @@ function inspectTensor({ manifest, recipes }: OpenedModel, tensor: DeltaTensor):
     shape,
     dtype: recipes.get(name)!.dtype,
     strategy,
-    storedBytes: arrayBytes(tensor),
+    storedBytes: deltaTensorBytes(tensor),
     error: manifest.delta?.errors?.get(name) ?? null,
     nonFinite,
   }
@@ -44,9 +49,4 @@ function inspectLossless(index: LosslessIndex): Pick<Inspection, 'tensors' | 'en
       nonFinite: 0,
     })),
   }
-}
-
-/** Bytes of a tensor's arrays in the `.wdelta`, without their record headers. */
-function arrayBytes(tensor: DeltaTensor): number {
-  return arraysOf(tensor).reduce((sum, { start, end }) => sum + end - start, 0)
 }

@@ -1,7 +1,7 @@
 import {
-  arraysOf,
   type DeltaIndex,
   type DeltaTensor,
+  deltaTensorBytes,
   type EncodingUse,
   losslessStorage,
   nameOrder,
@@ -90,15 +90,9 @@ function describeTensor(tensor: DeltaTensor) {
     dtype: 'float32',
     strategy: tensor.strategy,
     tuned_dtype: tensor.tunedDtype,
-    stored_bytes: storedBytes(tensor),
+    stored_bytes: deltaTensorBytes(tensor),
     non_finite: tensor.nonFinite,
   }
-}
-
-/** Bytes of a tensor's arrays, without their record headers. */
-function storedBytes(tensor: DeltaTensor): number {
-  const float16Scalars = tensor.strategy === 'int4' ? 4 : 0
-  return arraysOf(tensor).reduce((sum, { start, end }) => sum + end - start, float16Scalars)
 }
 
 /** Millions of bytes with two digits. */
