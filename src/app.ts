@@ -11,7 +11,7 @@ import {
 } from 'fastify-type-provider-zod'
 import { adminRoutes } from './http/admin-routes.ts'
 import { apiDescription } from './http/api-description.ts'
-import { type Auth, requireScope } from './http/auth.ts'
+import { type Auth, accessControl } from './http/auth.ts'
 import { clientErrors } from './http/client-error.ts'
 import { contentRoutes } from './http/content-routes.ts'
 import { continueLater } from './http/continue.ts'
@@ -107,10 +107,12 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   await app.register(underPressure, pressureOptions(limits))
   await app.register(rateLimit, { global: false })
   const rates = rateLimits(app, limits)
+  const access = accessControl({ registry, auth, rates })
   const downloads = new Downloads(limits, stalledMs)
   const routes: RouteDeps = {
     registry,
     auth,
+    access,
     metrics,
     uploads,
     limits,
@@ -123,17 +125,17 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   const refuseMethods = refuseOtherMethods(app)
   serviceRoutes(app, routes)
   await app.register(async scope => {
-    scope.addHook('onRequest', requireScope('read', routes))
+    scope.addHook('onRequest', access.require('read'))
     modelRoutes(scope, routes)
     contentRoutes(scope, routes)
   })
   await app.register(async scope => {
-    scope.addHook('onRequest', requireScope('write', routes))
+    scope.addHook('onRequest', access.require('write'))
     await scope.register(multipart, multipartLimits(uploads))
     publishRoutes(scope, routes)
   })
   await app.register(async scope => {
-    scope.addHook('onRequest', requireScope('admin', routes))
+    scope.addHook('onRequest', access.require('admin'))
     adminRoutes(scope, routes)
   })
   refuseMethods()

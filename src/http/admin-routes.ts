@@ -3,7 +3,7 @@ import type { HttpApp, RouteDeps } from './http-app.ts'
 import * as schemas from './schemas.ts'
 import { sendContent } from './send-content.ts'
 
-/** Tokens, and the care of what is stored. */
+/** Tokens, what deletes models, and the care of what is stored. */
 export function adminRoutes(
   app: HttpApp,
   { registry, metrics, downloads }: Pick<RouteDeps, 'registry' | 'metrics' | 'downloads'>,
@@ -41,6 +41,19 @@ export function adminRoutes(
     },
     handler: async ({ params }, reply) => {
       await registry.revokeToken(params.id)
+      return reply.code(204).send()
+    },
+  })
+
+  app.delete('/models/:id', {
+    schema: {
+      tags,
+      summary: 'Delete a model',
+      params: schemas.refParams,
+      response: { 204: schemas.nothing, default: schemas.failure },
+    },
+    handler: async ({ params }, reply) => {
+      await registry.remove(params.id)
       return reply.code(204).send()
     },
   })

@@ -12,36 +12,64 @@ export type Auth =
 /** Each scope includes the ones before it. */
 const SCOPES: readonly Scope[] = ['read', 'write', 'admin']
 
-interface AuthDeps {
+interface AccessDeps {
   readonly registry: Pick<Registry, 'authenticate'>
   readonly auth: Auth
   readonly rates: RateLimits
 }
 
-/** An `onRequest` hook that lets pass who may do `scope`, as often as they may. Rejects `unauthorized`, `forbidden` or `too-many-requests`. */
-export function requireScope(
-  scope: Scope,
-  { registry, auth, rates }: AuthDeps,
-): (request: FastifyRequest) => Promise<void> {
-  return async request => {
-    if (auth.mode === 'none') {
-      await rates.asked(request, null)
-      return
-    }
-    const token = bearer(request.headers.authorization)
-    const holder = isSame(token, auth.adminToken)
-      ? { id: 'ADMIN_TOKEN', scope: 'admin' as const }
-      : await registry.authenticate(token)
-    if (!holder) {
-      await rates.refused(request)
-      throw new RegistryError('unauthorized', 'the token is not known here, or it has expired')
-    }
-    const { id, scope: held } = holder
-    await rates.asked(request, id)
-    if (SCOPES.indexOf(held) < SCOPES.indexOf(scope)) {
-      throw new RegistryError('forbidden', `expected a token of scope ${scope}, got ${held}`)
-    }
+interface Holder {
+  readonly id: string
+  readonly scope: Scope
+}
+
+/** What tokens open. */
+export interface Access {
+  /** An `onRequest` hook that lets pass who may do `scope`, as often as they may. Rejects `unauthorized`, `forbidden` or `too-many-requests`. */
+  require(scope: Scope): (request: FastifyRequest) => Promise<void>
+  /**
+   * Looks at the token of a request that {@link require} let pass once more: a request may last for hours, and its token be revoked or expire
+   * meanwhile. Rejects `unauthorized`.
+   */
+  confirm(request: FastifyRequest): Promise<void>
+}
+
+/** The one place where tokens are judged. */
+export function accessControl({ registry, auth, rates }: AccessDeps): Access {
+  const holderOf = async ({ headers }: FastifyRequest, adminToken: string | undefined) => {
+    const token = bearer(headers.authorization)
+    if (isSame(token, adminToken)) return ADMINISTRATOR
+    return registry.authenticate(token)
   }
+  return {
+    require: scope => async request => {
+      if (auth.mode === 'none') return rates.asked(request, null)
+      const holder = await holderOf(request, auth.adminToken)
+      if (!holder) {
+        await rates.refused(request)
+        throw unauthorized()
+      }
+      await rates.asked(request, holder.id)
+      if (SCOPES.indexOf(holder.scope) < SCOPES.indexOf(scope)) {
+        throw new RegistryError(
+          'forbidden',
+          `expected a token of scope ${scope}, got ${holder.scope}`,
+        )
+      }
+    },
+    confirm: async request => {
+      // The scope of a token never changes.
+      if (auth.mode === 'tokens' && !(await holderOf(request, auth.adminToken)))
+        throw unauthorized()
+    },
+  }
+}
+
+/** Who bears the token of the configuration. */
+const ADMINISTRATOR: Holder = { id: 'ADMIN_TOKEN', scope: 'admin' }
+
+function unauthorized(): RegistryError {
+  return new RegistryError('unauthorized', 'the token is not known here, or it has expired')
 }
 
 function bearer(authorization: string | undefined): string {

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Registry } from '../registry/registry.ts'
-import type { Auth } from './auth.ts'
+import type { Access, Auth } from './auth.ts'
 import type { Downloads, Limits } from './gates.ts'
 import type { Metrics } from './metrics.ts'
 import type { RateLimits } from './rate-limits.ts'
@@ -20,6 +20,7 @@ export type HttpApp = FastifyInstance<
 export interface RouteDeps {
   readonly registry: Registry
   readonly auth: Auth
+  readonly access: Access
   readonly metrics: Metrics
   readonly uploads: UploadLimits
   readonly limits: Limits

@@ -3,9 +3,9 @@ import type { HttpApp, RouteDeps } from './http-app.ts'
 import * as schemas from './schemas.ts'
 import { checkUploadHead, receiveUpload } from './upload.ts'
 
-/** What makes models and deletes them. */
+/** What makes models. */
 export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
-  const { registry, metrics, uploads: limits } = deps
+  const { registry, access, metrics, uploads: limits } = deps
   const tags = ['publish']
   const onRequest = [checkUploadHead(limits), uploadGate(deps.limits)]
   const receiving = { limits, metrics }
@@ -27,7 +27,9 @@ export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
         receiving,
         (form, parts, signal) => {
           const { outlier_fraction: outlierFraction, sparsity, ...options } = form
-          return registry.publishFiles({ ...options, outlierFraction, sparsity }, parts, signal)
+          const authorized = () => access.confirm(request)
+          const all = { ...options, outlierFraction, sparsity, authorized }
+          return registry.publishFiles(all, parts, signal)
         },
       )
       return reply.code(201).header('location', `/models/${model.id}`).send(model)
@@ -45,22 +47,13 @@ export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
     handler: async (request, reply) => {
       const fields = schemas.deltaFields
       const model = await receiveUpload(request, reply, fields, receiving, (form, parts, signal) =>
-        registry.publishDelta(form, parts, signal),
+        registry.publishDelta(
+          { ...form, authorized: () => access.confirm(request) },
+          parts,
+          signal,
+        ),
       )
       return reply.code(201).header('location', `/models/${model.id}`).send(model)
-    },
-  })
-
-  app.delete('/models/:id', {
-    schema: {
-      tags,
-      summary: 'Delete a model',
-      params: schemas.refParams,
-      response: { 204: schemas.nothing, default: schemas.failure },
-    },
-    handler: async ({ params }, reply) => {
-      await registry.remove(params.id)
-      return reply.code(204).send()
     },
   })
 }

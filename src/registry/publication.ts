@@ -33,6 +33,8 @@ export interface PublicationDeps {
   readonly catalog: Catalog
   readonly pins: Pins
   readonly claims: Claims
+  /** See `PublishOptions.authorized`. */
+  readonly authorized?: (() => Promise<void>) | undefined
 }
 
 /** Bytes on their way in: staged, hashed, not yet visible. */
@@ -56,13 +58,15 @@ export class Publication implements AsyncDisposable {
   readonly #ours = new Set<string>()
   readonly #held = new DisposableStack()
   readonly #claims: Claims
+  readonly #authorized: () => Promise<void>
   readonly #claimed: (() => void)[] = []
 
-  constructor({ blobs, catalog, pins, claims }: PublicationDeps) {
+  constructor({ blobs, catalog, pins, claims, authorized = async () => {} }: PublicationDeps) {
     this.#blobs = blobs
     this.#catalog = catalog
     this.#pins = pins
     this.#claims = claims
+    this.#authorized = authorized
   }
 
   /** Blobs that the model will refer to. */
@@ -138,13 +142,19 @@ export class Publication implements AsyncDisposable {
     return blob.key
   }
 
+  /** Rejects if who publishes may do so no more. */
+  authorize(): Promise<void> {
+    return this.#authorized()
+  }
+
   /** Stages and commits bytes that are this model's alone, under a key of their own. */
   async keepBytes(key: string, bytes: Uint8Array, signal: AbortSignal): Promise<BlobRecord> {
     return this.#keepNew(await this.stage(one(bytes), signal, key))
   }
 
-  /** Inserts the row: from here on the model is visible and its blobs are the catalog's. */
+  /** Inserts the row, if it is still allowed: from here on the model is visible and its blobs are the catalog's. */
   async commit(record: ModelRecord): Promise<void> {
+    await this.authorize()
     await this.#catalog.insertModel(record, this.kept)
     for (const key of this.#kept.keys()) this.#ours.delete(key)
   }

@@ -50,7 +50,8 @@ export async function publishDelta(
   signal: AbortSignal,
 ): Promise<ModelRecord> {
   const named = options.parent === undefined ? null : await findParent(deps, options.parent)
-  await using publication = new Publication(deps)
+  const { authorized } = options
+  await using publication = new Publication({ ...deps, authorized })
   const open = (record: ModelRecord) => openParent(deps, publication, record)
   const matching = { ...deps, models: { open } }
   const { delta, sides } = await receiveParts(matching, publication, named, parts, signal)

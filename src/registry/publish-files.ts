@@ -50,7 +50,8 @@ export async function publishFiles(
   const { name, revision, message } = options
   const naming: Naming = { name, revision, message }
   // Every return below is awaited here: the publication is disposed of when this function's block ends.
-  await using publication = new Publication(deps)
+  const { authorized } = options
+  await using publication = new Publication({ ...deps, authorized })
   const opened = parent && strategy !== 'whole' ? await openParent(deps, publication, parent) : null
   if (opened) await checkDepth(deps, opened)
   const executor = withSums(deps.executor, publication.sums, opened?.sums ?? new Map())

@@ -62,6 +62,8 @@ export async function insertProven(
   // From its time to its row, no other model may come to the revision: the order of times is that of the rows.
   await publication.claim(`${naming.name}@${naming.revision}`)
   signal.throwIfAborted()
+  // A manifest that a crash leaves without its row is adopted at the next start: none is written for who may not publish.
+  await publication.authorize()
   const all = [...recipes.values()]
   const model = {
     ...naming,

@@ -85,6 +85,11 @@ interface PublishOptions {
   readonly message: string
   /** A model's id or `namespace/name[@revision]`. */
   readonly parent?: string | undefined
+  /**
+   * Asked once the model is proven, before anything of it can be seen, and again right before its row: what it rejects with refuses the
+   * publication. An upload may take hours, and who sends it may lose the right to.
+   */
+  readonly authorized?: (() => Promise<void>) | undefined
 }
 
 export interface PublishFilesOptions extends PublishOptions {

@@ -175,7 +175,7 @@ t.test('scopes', async t => {
     ['GET', '/stats', 'r'],
     ['GET', `/models/${ID}`, 'r'],
     ['HEAD', `/models/${ID}/files/a`, 'r'],
-    ['DELETE', `/models/${ID}`, 'w'],
+    ['DELETE', `/models/${ID}`, 'a'],
     ['GET', '/tokens', 'a'],
   ]
   const order = ['r', 'w', 'a', 'configured']

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { buildLayout, type Dtype } from '../../src/codec/index.ts'
+import { RegistryError } from '../../src/errors.ts'
 import {
   bytesOf,
   folderParts,
@@ -301,3 +302,27 @@ t.test(
     t.equal((await publishWdelta(registry, bytes, { parent: 'acme/model' })).parent, right.id)
   },
 )
+
+t.test('who may publish is asked before the manifest and before the row', async t => {
+  const { registry, blobs } = await openTestRegistry(t)
+  const stored = async () => (await Array.fromAsync(blobs.list(''))).map(({ key }) => key)
+  const bytes = safetensors([{ name: 'w', dtype: 'U8', shape: [2], data: Buffer.of(1, 2) }])
+  const file = () => part('model.safetensors', bytes)
+  const before = await stored()
+  for (const allowed of [0, 1]) {
+    let asked = 0
+    const manifests: string[][] = []
+    const authorized = async () => {
+      manifests.push((await stored()).filter(key => key.startsWith('manifests/')))
+      if (asked++ >= allowed) throw new RegistryError('unauthorized', 'revoked')
+    }
+    await t.rejects(publish(registry, [file()], { authorized }), { code: 'unauthorized' })
+    t.equal(asked, allowed + 1)
+    t.strictSame(
+      manifests.map(({ length }) => length),
+      [0, 1].slice(0, asked),
+    )
+    t.strictSame(await stored(), before, 'nothing is left that a start could adopt')
+    t.match(await registry.list({ limit: 10 }), { models: [] })
+  }
+})

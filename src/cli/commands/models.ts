@@ -69,6 +69,7 @@ export const lineage = command({
 export const rm = command({
   usage: 'rm REF',
   help: `Deletes a model and the revisions that point at it; refused while other models are deltas against it.
+Where the registry asks for tokens, it takes one of scope admin.
 Its bytes go with the next sweep, unless another model needs them.
 ${REGISTRY_HELP}`,
   options: REGISTRY_OPTIONS,
