@@ -23,7 +23,34 @@ interface TensorBase {
   readonly nonFinite: number
 }
 
-export interface Int4Tensor extends TensorBase {
+/**
+ * How many kept elements come before a cell: see {@link rankAt}. It is as long as the tensor is, or as what it keeps: a tensor of 2^40
+ * elements that keeps three has four ranks.
+ */
+export interface CellRanks {
+  /** Without `cells`: kept elements before element `i * CELL`, for `i` in `0 .. ceil(count / CELL)`, both included. */
+  readonly ranks: readonly number[]
+  /**
+   * Where most cells of CELL elements keep nothing: those that keep something, rising. `ranks[i]` is then what comes before `cells[i]`, and
+   * the last of `ranks` is all that is kept.
+   */
+  readonly cells?: readonly number[]
+}
+
+/** Kept elements before element `cell * CELL`; `cell` is 0 to `ceil(count / CELL)`. */
+export function rankAt({ ranks, cells }: CellRanks, cell: number): number {
+  if (!cells) return ranks[cell]!
+  let low = 0
+  let high = cells.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (cells[middle]! < cell) low = middle + 1
+    else high = middle
+  }
+  return ranks[low]!
+}
+
+export interface Int4Tensor extends TensorBase, CellRanks {
   readonly strategy: 'int4'
   readonly outlierFraction: number
   readonly outliers: number
@@ -33,18 +60,14 @@ export interface Int4Tensor extends TensorBase {
   readonly outlierIdx: ArrayRange
   readonly outlierVals: ArrayRange
   readonly packed: ArrayRange
-  /** Outliers before element `i * CELL`, for `i` in `0 .. ceil(count / CELL)`, both included. */
-  readonly ranks: readonly number[]
 }
 
-export interface SparseTensor extends TensorBase {
+export interface SparseTensor extends TensorBase, CellRanks {
   readonly strategy: 'sparse'
   readonly sparsity: number
   readonly kept: number
   readonly indices: ArrayRange
   readonly values: ArrayRange
-  /** Kept elements before element `i * CELL`, as in {@link Int4Tensor}. */
-  readonly ranks: readonly number[]
 }
 
 export interface QuantizedTensor extends TensorBase {

@@ -1,4 +1,4 @@
-import type { DeltaTensor } from './delta-index.ts'
+import { type DeltaTensor, rankAt } from './delta-index.ts'
 import { DTYPE_BITS, type Dtype, type FloatDtype, isFloat, itemBytes } from './dtypes.ts'
 import { CodecError } from './errors.ts'
 import type { Frame, FrameStep, Span } from './frame.ts'
@@ -236,8 +236,8 @@ function planAdd(
       scales: part(scales.start + row * 2, scales.start + Math.ceil(end / columns) * 2),
     }
   }
-  const before = tensor.ranks[first / CELL]!
-  const until = tensor.ranks[Math.ceil(end / CELL)]!
+  const before = rankAt(tensor, first / CELL)
+  const until = rankAt(tensor, Math.ceil(end / CELL))
   if (tensor.strategy === 'sparse') {
     return {
       op: 'sparse',

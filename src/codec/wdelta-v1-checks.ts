@@ -1,3 +1,4 @@
+import type { CellRanks } from './delta-index.ts'
 import { CELL } from './limits.ts'
 import { refuse } from './wdelta-v1-format.ts'
 
@@ -15,6 +16,8 @@ interface ElementCheck {
 }
 
 const SCRATCH_BYTES = 65_536
+/** A tensor of fewer cells has a rank for each, whatever it keeps. */
+const LEAST_SPARSE_ENTRIES = 64
 
 /**
  * Regroups pieces into runs of whole elements that typed arrays can view. Where a piece is aligned already it is
@@ -86,15 +89,19 @@ export class IndexCheck {
     this.#cellEnd = cellEnd
   }
 
-  /** See `Int4Tensor.ranks`: one for each multiple of CELL up to the tensor's end. To be called after the last run. */
-  ranks(): readonly number[] {
+  /** What the index keeps of the positions. To be called after the last run. */
+  ranks(): CellRanks {
+    const cells = this.#cells
+    const entries = Math.ceil(this.#count / CELL) + 1
+    if (entries > LEAST_SPARSE_ENTRIES && entries > cells.length * 2) {
+      return { ranks: [...this.#before, this.#seen], cells }
+    }
     const ranks: number[] = []
-    this.#cells.forEach((cell, i) => {
+    cells.forEach((cell, i) => {
       while (ranks.length <= cell) ranks.push(this.#before[i]!)
     })
-    const entries = Math.ceil(this.#count / CELL) + 1
     while (ranks.length < entries) ranks.push(this.#seen)
-    return ranks
+    return { ranks }
   }
 
   #enterCell(index: number, before: number): number {

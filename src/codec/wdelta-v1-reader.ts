@@ -24,10 +24,7 @@ export interface Hasher {
 export interface DeltaReaderOptions {
   /** Bytes of the whole file, where they are known in advance: lengths beyond it are refused when they are claimed. */
   readonly fileSize?: number
-  /**
-   * Most elements of all tensors together; LIMITS.elements if absent. A sparse tensor of any size takes few bytes in
-   * the file, but one rank per CELL elements in the index that `end` makes.
-   */
+  /** Most elements of all tensors together; LIMITS.elements if absent. */
   readonly maxElements?: number
   /** Called once with the header, before anything of what follows it is looked at; what it throws ends the reading. */
   readonly onHeader?: (header: DeltaHeader) => void

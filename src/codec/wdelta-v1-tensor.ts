@@ -99,7 +99,7 @@ export class TensorArrays {
           kept: (indices.end - indices.start) / 8,
           indices,
           values: this.#range('values'),
-          ranks: this.#indices!.ranks(),
+          ...this.#indices!.ranks(),
         }
       }
       case 'int4':
@@ -112,7 +112,7 @@ export class TensorArrays {
           outlierIdx: this.#range('outlier_idx'),
           outlierVals: this.#range('outlier_vals'),
           packed: this.#range('packed'),
-          ranks: this.#indices!.ranks(),
+          ...this.#indices!.ranks(),
         }
     }
   }

@@ -8,11 +8,13 @@ import {
   type DeltaTensor,
   type Dtype,
   FRAME_BYTES,
+  type FrameSegment,
   planHash,
   planRange,
   planTensor,
   type Recipe,
   type Segment,
+  type SparseTensor,
 } from '../../src/codec/index.ts'
 
 const base = (tensors: { name: string; dtype: Dtype; shape: number[] }[]) => {
@@ -62,6 +64,33 @@ const size = (segment: Segment) => {
   const { start, end } = segment.kind === 'copy' ? segment.span : segment.slice
   return end - start
 }
+
+t.test(
+  'a tensor whose ranks are those of a few cells is planned like one with all ranks',
+  async t => {
+    const shape = [100 * CELL + 9]
+    const { layout, recipes } = base([{ name: 'w', dtype: 'BF16', shape }])
+    const cells = [3, 4, 77, 100]
+    const few = { cells, ranks: [0, 5, 6, 8, 9] }
+    const ranks = Array.from(
+      { length: 102 },
+      (_, i) => few.ranks[cells.filter(cell => cell < i).length]!,
+    )
+    const kept = { ...sparse('w', shape), kept: 9 } as SparseTensor
+    const segmentsOf = (tensor: DeltaTensor) => {
+      const link = { blob: 'delta', index: delta([tensor]), domain: 'stored' } as const
+      const recipe = applyLink(recipes, link).get('w')!
+      const end = layout.size - layout.header.length
+      return [...planTensor(recipe, 'BF16', { start: 0, end })].map(segment => {
+        const { frame, spans } = segment as FrameSegment
+        return { first: frame.first, spans }
+      })
+    }
+    const planned = segmentsOf({ ...kept, ...few })
+    t.strictSame(planned, segmentsOf({ ...kept, ranks }))
+    t.equal(planned.length, 7)
+  },
+)
 
 t.test('a whole model is its header and one copy per tensor', async t => {
   const { layout, recipes } = base([

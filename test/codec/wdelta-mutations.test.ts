@@ -31,9 +31,9 @@ function assertSound({ size, tensors }: DeltaIndexV1, file: Uint8Array): void {
   const problems = tensors.filter(tensor => {
     const within = rangesOf(tensor).every(({ start, end }) => start <= end && end <= size - 32)
     if (tensor.strategy === 'quantized') return !within
-    const { ranks, count } = tensor
+    const { ranks, cells, count } = tensor
     const rising = ranks.every((rank, i) => rank >= (ranks[i - 1] ?? 0))
-    return !within || !rising || ranks.length !== Math.ceil(count / CELL) + 1
+    return !within || !rising || ranks.length !== (cells?.length ?? Math.ceil(count / CELL)) + 1
   })
   if (size !== file.length || problems.length > 0) throw new Error(JSON.stringify(problems))
 }

@@ -8,6 +8,7 @@ import {
   type DeltaReaderOptions,
   type Int4Tensor,
   indexDelta,
+  rankAt,
   type SparseTensor,
 } from '../../src/codec/index.ts'
 import {
@@ -524,6 +525,58 @@ t.test('ranks at every multiple of CELL', async t => {
   }
 })
 
+t.test('ranks are as many as what is kept, whatever number of elements is claimed', async t => {
+  const shape = [2 ** 32, 2 ** 8]
+  const cells = 2 ** 40 / CELL
+  const positions = [0, 5, CELL, 2 ** 30, 2 ** 39 + 3, 2 ** 40 - 1]
+  const six = f32s(1, 2, 3, 4, 5, 6)
+  const files = {
+    'nothing kept': [[], sparseFile([indices(i64s()), values(f32s())], { shape })],
+    'six of 2^40': [positions, sparseFile([indices(i64s(...positions)), values(six)], { shape })],
+    'the last one': [
+      [2 ** 40 - 1],
+      sparseFile([indices(i64s(2 ** 40 - 1)), values(f32s(1))], { shape }),
+    ],
+  } as const
+  for (const [what, [kept, file]] of Object.entries(files)) {
+    for (const step of [file.length, 13]) {
+      const tensor = readDelta(file, step).tensors[0] as SparseTensor
+      t.ok(tensor.ranks.length <= kept.length + 1, `${what}: ${tensor.ranks.length} ranks`)
+      for (const cell of [0, 1, 2, 2 ** 14 - 1, 2 ** 14, 2 ** 14 + 1, 2 ** 23, cells - 1, cells]) {
+        const before = kept.filter(position => position < cell * CELL).length
+        t.equal(rankAt(tensor, cell), before, `${what}: before cell ${cell}`)
+      }
+      t.strictSame(JSON.parse(JSON.stringify(tensor)), tensor, 'it survives JSON')
+    }
+  }
+})
+
+t.test('ranks of an int4 tensor whose outliers stand together', async t => {
+  const count = 100 * CELL
+  const positions = [7, 50 * CELL + 1, 50 * CELL + 2]
+  const file = int4File(
+    [
+      outlierIdx(i64s(...positions)),
+      outlierVals(f16s(1, 2, 3)),
+      scale(),
+      zeroPoint(),
+      packed(new Uint8Array(Math.ceil((count - 3) / 2))),
+    ],
+    { shape: [count], n_elements: count, n_outliers: 3 },
+  )
+  const tensor = readDelta(file, 65_537).tensors[0] as Int4Tensor
+  t.strictSame(
+    [tensor.cells, tensor.ranks],
+    [
+      [0, 50],
+      [0, 1, 3],
+    ],
+  )
+  for (let cell = 0; cell <= 100; cell++) {
+    t.equal(rankAt(tensor, cell), positions.filter(position => position < cell * CELL).length)
+  }
+})
+
 t.test('large arrays at any alignment', async t => {
   const kept = 50_000
   const positions = Array.from({ length: kept }, (_, i) => i * 11 + (i % 3))
@@ -544,6 +597,7 @@ t.test('claims allocate nothing', async t => {
   const count = 2 ** 40
   const shape = [2 ** 20, 2 ** 20]
   const claims = [
+    sparseFile([indices(i64s(2 ** 40 - 1)), values(f32s(1))], { shape }).subarray(0, -1),
     sparseFile([indices(i64s(0)), values(f32s(1))], { shape }).subarray(0, -60),
     int4File([], { shape, n_elements: count, n_outliers: count / 2 }),
     quantizedFile([], { shape, n_elements: count, n_cols: 2 ** 20 }),
