@@ -65,33 +65,6 @@ const size = (segment: Segment) => {
   return end - start
 }
 
-t.test(
-  'a tensor whose ranks are those of a few cells is planned like one with all ranks',
-  async t => {
-    const shape = [100 * CELL + 9]
-    const { layout, recipes } = base([{ name: 'w', dtype: 'BF16', shape }])
-    const cells = [3, 4, 77, 100]
-    const few = { cells, ranks: [0, 5, 6, 8, 9] }
-    const ranks = Array.from(
-      { length: 102 },
-      (_, i) => few.ranks[cells.filter(cell => cell < i).length]!,
-    )
-    const kept = { ...sparse('w', shape), kept: 9 } as SparseTensor
-    const segmentsOf = (tensor: DeltaTensor) => {
-      const link = { blob: 'delta', index: delta([tensor]), domain: 'stored' } as const
-      const recipe = applyLink(recipes, link).get('w')!
-      const end = layout.size - layout.header.length
-      return [...planTensor(recipe, 'BF16', { start: 0, end })].map(segment => {
-        const { frame, spans } = segment as FrameSegment
-        return { first: frame.first, spans }
-      })
-    }
-    const planned = segmentsOf({ ...kept, ...few })
-    t.strictSame(planned, segmentsOf({ ...kept, ranks }))
-    t.equal(planned.length, 7)
-  },
-)
-
 t.test('a whole model is its header and one copy per tensor', async t => {
   const { layout, recipes } = base([
     { name: 'a', dtype: 'BF16', shape: [3, 5] },
@@ -253,6 +226,33 @@ const sparse = (name: string, shape: number[], zero = false): DeltaTensor => ({
   values: { start: 0, end: 0 },
   ranks: [0, 0],
 })
+
+t.test(
+  'a tensor whose ranks are those of a few cells is planned like one with all ranks',
+  async t => {
+    const shape = [100 * CELL + 9]
+    const { layout, recipes } = base([{ name: 'w', dtype: 'BF16', shape }])
+    const cells = [3, 4, 77, 100]
+    const few = { cells, ranks: [0, 5, 6, 8, 9] }
+    const ranks = Array.from(
+      { length: 102 },
+      (_, i) => few.ranks[cells.filter(cell => cell < i).length]!,
+    )
+    const kept = { ...sparse('w', shape), kept: 9 } as SparseTensor
+    const segmentsOf = (tensor: DeltaTensor) => {
+      const link = { blob: 'delta', index: delta([tensor]), domain: 'stored' } as const
+      const recipe = applyLink(recipes, link).get('w')!
+      const end = layout.size - layout.header.length
+      return [...planTensor(recipe, 'BF16', { start: 0, end })].map(segment => {
+        const { frame, spans } = segment as FrameSegment
+        return { first: frame.first, spans }
+      })
+    }
+    const planned = segmentsOf({ ...kept, ...few })
+    t.strictSame(planned, segmentsOf({ ...kept, ranks }))
+    t.equal(planned.length, 7)
+  },
+)
 
 t.test(
   'an integer tensor is copied where the delta leaves it, and comes back as F32 where it does not',
