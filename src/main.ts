@@ -16,6 +16,9 @@ import type { BlobStore } from './storage/blob-store.ts'
  */
 const LEAST_NODE = 24
 
+/** Of what the process makes, its user has all rights and nobody else any. SQLite's files can be had in no other way. */
+const PRIVATE_UMASK = 0o077
+
 /** How often a drain looks for connections that have had their last answer, milliseconds. */
 const IDLE_CHECK_MS = 100
 
@@ -27,10 +30,10 @@ if (Number.parseInt(process.versions.node, 10) < LEAST_NODE) {
 }
 enableCompileCache()
 
-const { pino } = await import('pino')
 const { buildApp } = await import('./app.ts')
 const { openSqliteCatalog } = await import('./catalog/sqlite-catalog.ts')
 const { ConfigError, readConfig } = await import('./config.ts')
+const { openLog } = await import('./log.ts')
 const { rebuildCatalog } = await import('./registry/adopt.ts')
 const { openRegistry } = await import('./registry/open-registry.ts')
 const { startUpkeep } = await import('./upkeep.ts')
@@ -46,7 +49,7 @@ if (import.meta.main) await serve()
 /** Runs the registry until a signal ends it; its exit code is 1 if it cannot start. */
 export async function serve(): Promise<void> {
   const config = configure()
-  const logger = openLog(config)
+  const logger = openLog(config, 1)
   const parts = new AsyncDisposableStack()
   let draining = false
   try {
@@ -106,11 +109,6 @@ function configure(): Config {
   }
 }
 
-function openLog({ logLevel }: Config, descriptor = 1): Logger {
-  const redact = ['req.headers.authorization', 'headers.authorization']
-  return pino({ level: logLevel, redact }, pino.destination(descriptor))
-}
-
 /** Opens what the registry stands on; `parts` closes it again, last opened first. */
 async function openParts(
   config: Config,
@@ -126,7 +124,9 @@ async function openParts(
 
 async function openStores(config: Config, parts: AsyncDisposableStack, log: Logger) {
   const { dataDir } = config
-  await mkdir(dataDir, { recursive: true })
+  // Models and hashes of tokens are for nobody else on this machine, whatever the umask says. A folder that is there stays as its owner made it.
+  process.umask(PRIVATE_UMASK)
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
   const catalog = await openSqliteCatalog(join(dataDir, 'registry.sqlite'))
   parts.defer(() => catalog.close())
   const blobs = await openBlobs(config, log)

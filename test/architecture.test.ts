@@ -14,6 +14,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   catalog: ['errors.ts', 'codec'],
   registry: ['codec', 'workers', 'errors.ts', 'storage', 'catalog'],
   http: ['registry', 'errors.ts'],
+  'log.ts': ['config.ts'],
   'app.ts': ['http', 'registry', 'errors.ts', 'config.ts'],
   'upkeep.ts': ['registry'],
   'main.ts': [
@@ -26,6 +27,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'workers',
     'errors.ts',
     'config.ts',
+    'log.ts',
   ],
   cli: ['codec', 'workers'],
 }

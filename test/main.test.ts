@@ -1,8 +1,9 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { get, request } from 'node:http'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import { goldenCases } from './registry/helper.ts'
@@ -152,6 +153,81 @@ t.test('the first start with tokens leaves an admin token in a file', async t =>
   t.equal(await tokens('configured-by-hand'), 200)
   t.notMatch(server.log.join('\n'), /configured-by-hand/)
   await server.stop()
+})
+
+/** Paths below a folder, and itself, with their modes in octal. */
+function modesOf(folder: string): [path: string, mode: string][] {
+  const below = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+  return ['.', ...below].map(path => [
+    path,
+    (statSync(join(folder, path)).mode & 0o777).toString(8),
+  ])
+}
+
+t.test('what the registry makes is for its own user, whatever the umask', async t => {
+  const parent = t.testdir()
+  const given = join(parent, 'given')
+  mkdirSync(given)
+  chmodSync(given, 0o755)
+  const before = process.umask(0)
+  t.teardown(() => process.umask(before))
+  for (const folder of [join(parent, 'made'), given]) {
+    const server = await serve(t, folder, { AUTH: 'tokens' })
+    const token = readFileSync(join(folder, 'admin-token'), 'utf8').trim()
+    const headers = { authorization: `Bearer ${token}` }
+    const file = ['file', 'model.safetensors', zeros(100)] as const
+    const { body } = await publish(server, '/models', { name: 'acme/zeros' }, [...file], headers)
+    t.ok((await (await fetch(`${server.url}/admin/backup`, { headers })).bytes()).length > 0)
+    await fetch(`${server.url}/models/${body.id}`, { method: 'DELETE', headers })
+    await publish(server, '/models', { name: 'acme/zeros' }, [...file], headers)
+    const modes = modesOf(folder)
+    const names = modes.map(([path]) => path).join(' ')
+    for (const made of ['registry.sqlite-wal', 'admin-token', 'blobs', 'manifests', 'tombstones']) {
+      t.match(names, made)
+    }
+    for (const [path, mode] of modes) {
+      const isFolder = statSync(join(folder, path)).isDirectory()
+      const expected = path === '.' && folder === given ? '755' : isFolder ? '700' : '600'
+      t.equal(mode, expected, path)
+    }
+    await server.stop()
+  }
+})
+
+t.test('no token comes into the log, at any level', async t => {
+  const admin = 'configured-by-hand'
+  const server = await serve(t, t.testdir(), {
+    AUTH: 'tokens',
+    ADMIN_TOKEN: admin,
+    LOG_LEVEL: 'trace',
+  })
+  const ask = async (path: string, init: RequestInit) =>
+    (await fetch(server.url + path, init)).text()
+  const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
+  const json = { ...bearer(admin), 'content-type': 'application/json' }
+  const body = JSON.stringify({ name: 'ci', scope: 'write' })
+  const { token } = JSON.parse(await ask('/tokens', { method: 'POST', headers: json, body }))
+  for (const secret of [admin, token]) {
+    const headers = { ...bearer(secret), 'proxy-authorization': secret, cookie: `t=${secret}` }
+    const file = ['file', 'model.safetensors', zeros(100)] as const
+    await publish(server, '/models', { name: 'acme/zeros' }, [...file], headers)
+    await publish(server, '/models', { name: secret }, [...file], headers)
+    await publish(server, '/deltas', { name: 'acme/zeros' }, ['delta', 'd', zeros(1)], headers)
+    await ask(`/models/${secret}`, { headers })
+    await ask(`/models?token=${secret}&limit=x`, { headers })
+    await ask(`/nowhere/${secret}`, { method: 'PUT', headers })
+    await ask('/tokens', { method: 'POST', headers: json, body: `{"name": ${secret}` })
+    const { hostname, port } = new URL(server.url)
+    const socket = connect(Number(port), hostname)
+    socket.on('error', () => {})
+    socket.end(`GET / HTTP/1.1\r\nAuthorization: Bearer ${secret}\r\nbroken ${secret}\r\n\r\n`)
+    await once(socket.resume(), 'close')
+  }
+  t.equal(await server.stop(), 0)
+  const log = server.log.join('\n')
+  t.match(log, /busboy/, 'the plugins do log at this level')
+  for (const secret of [admin, token]) t.notOk(log.includes(secret))
+  for (const line of server.log) t.ok(JSON.parse(line))
 })
 
 t.test('SIGTERM lets a download finish', async t => {

@@ -1,7 +1,7 @@
 import { uploadGate } from './gates.ts'
 import type { HttpApp, RouteDeps } from './http-app.ts'
 import * as schemas from './schemas.ts'
-import { checkUploadHead, receiveUpload } from './upload.ts'
+import { checkUploadHead, receiveUpload, UPLOAD_LOG_SERIALIZERS } from './upload.ts'
 
 /** What makes models. */
 export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
@@ -12,6 +12,7 @@ export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
 
   app.post('/models', {
     onRequest,
+    logSerializers: UPLOAD_LOG_SERIALIZERS,
     config: { form: { fields: schemas.modelFields, parts: ['file'] } },
     schema: {
       tags,
@@ -38,6 +39,7 @@ export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
 
   app.post('/deltas', {
     onRequest,
+    logSerializers: UPLOAD_LOG_SERIALIZERS,
     config: { form: { fields: schemas.deltaFields, parts: ['delta', 'file'] } },
     schema: {
       tags,

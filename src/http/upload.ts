@@ -22,6 +22,11 @@ const FIELD_BYTES = 64 * 1024
 /** Bytes of a part that wait for the registry. */
 const AHEAD_BYTES = 256 * 1024
 
+/** `logSerializers` of an upload route: @fastify/multipart logs the headers of a request at `trace`, its token among them. */
+export const UPLOAD_LOG_SERIALIZERS = {
+  busboyOptions: ({ headers: _headers, ...options }: Readonly<Record<string, unknown>>) => options,
+}
+
 /** What @fastify/multipart is registered with: its own defaults cut files off at 1 MiB without a word. */
 export function multipartLimits({ maxUploadBytes }: UploadLimits) {
   return {

@@ -37,7 +37,7 @@ export class DiskChunks {
   /** Opens a folder with what an earlier process left in it. */
   static async open(folder: string, mostBytes: number): Promise<DiskChunks> {
     const chunks = new DiskChunks(folder, mostBytes)
-    await mkdir(folder, { recursive: true })
+    await mkdir(folder, { recursive: true, mode: 0o700 })
     const found: (Entry & { readonly written: number })[] = []
     for (const file of await readdir(folder, { recursive: true, withFileTypes: true })) {
       if (!file.isFile()) continue
@@ -114,8 +114,8 @@ export class DiskChunks {
     const path = join(this.#folder, `${idOf(name)}.${serial}`)
     const temporary = join(dirname(path), TEMPORARY + serial)
     try {
-      await mkdir(dirname(path), { recursive: true })
-      await writeFile(temporary, bytes)
+      await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+      await writeFile(temporary, bytes, { mode: 0o600 })
       await rename(temporary, path)
       this.#add({ ...name, path, bytes: bytes.length })
       await this.#makeRoom()

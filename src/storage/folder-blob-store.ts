@@ -22,12 +22,17 @@ const CALL_BYTES = 2 ** 30
  */
 export async function openFolderBlobStore(folder: string): Promise<BlobStore> {
   try {
-    for (const name of [...BLOB_KINDS, STAGED]) await mkdir(join(folder, name), { recursive: true })
+    for (const name of [...BLOB_KINDS, STAGED]) await makeFolder(join(folder, name))
     await syncFolder(folder)
   } catch (error) {
     throw translateStorageError(error, folder)
   }
   return new FolderBlobStore(folder)
+}
+
+/** Makes a folder that nobody but this user may look into; of one that is there nothing is changed. Returns the first one made. */
+function makeFolder(path: string): Promise<string | undefined> {
+  return mkdir(path, { recursive: true, mode: 0o700 })
 }
 
 class FolderBlobStore implements BlobStore {
@@ -160,7 +165,7 @@ class FolderBlobStore implements BlobStore {
     chunks: AsyncIterator<Uint8Array>,
     signal: AbortSignal | undefined,
   ): Promise<number> {
-    const file = await stored(path, () => open(path, 'wx'))
+    const file = await stored(path, () => open(path, 'wx', 0o600))
     try {
       let size = 0
       for await (const piece of joined(chunks, signal)) {
@@ -177,7 +182,7 @@ class FolderBlobStore implements BlobStore {
   async #commit(source: string, target: string): Promise<void> {
     await stored(target, async () => {
       const folder = dirname(target)
-      const made = await mkdir(folder, { recursive: true })
+      const made = await makeFolder(folder)
       await this.#syncName(folder, made !== undefined)
       await rename(source, target)
       this.#staged.delete(source)

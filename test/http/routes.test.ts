@@ -205,13 +205,25 @@ t.test('tokens stay out of the log', async t => {
   const logger = pino({ level: 'trace' }, { write: (line: string) => void lines.push(line) })
   const { url } = await listen(
     t,
-    { authenticate: async () => Promise.reject(new RegistryError('catalog-failed', 'disk')) },
+    {
+      authenticate: async () => Promise.reject(new RegistryError('catalog-failed', 'disk')),
+      publishFiles: async (_options, parts) => {
+        for await (const { body } of parts) for await (const _chunk of body);
+        throw new RegistryError('catalog-failed', 'disk')
+      },
+    },
     { auth: { mode: 'tokens', adminToken: 'configured-secret' }, logger },
   )
   for (const token of ['configured-secret-2', 'configured-secret']) {
     await fetch(`${url}/stats`, { headers: { authorization: `Bearer ${token}` } })
   }
+  const form = new FormData()
+  form.set('name', 'acme/model')
+  form.set('file', new Blob(['x']), 'a.txt')
+  const headers = { authorization: 'Bearer configured-secret' }
+  t.equal((await fetch(`${url}/models`, { method: 'POST', headers, body: form })).status, 500)
   t.ok(lines.length >= 2)
+  t.match(lines.join(''), /busboyOptions/)
   t.notMatch(lines.join(''), /configured-secret/)
 })
 
