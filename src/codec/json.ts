@@ -1,5 +1,6 @@
 import { CodecError, type CodecErrorKind } from './errors.ts'
 import { LIMITS } from './limits.ts'
+import { complete, type Steps } from './steps.ts'
 
 /** Members in file order; keys are distinct. A Map, so that no key is special (`__proto__`) and none is moved (`"1"`). */
 export type JsonMembers = ReadonlyMap<string, JsonValue>
@@ -36,16 +37,9 @@ const BACKSLASH = 0x5c
 const COMMA = 0x2c
 const COLON = 0x3a
 const MINUS = 0x2d
-const ESCAPES: Readonly<Record<string, string>> = {
-  '"': '"',
-  '\\': '\\',
-  '/': '/',
-  b: '\b',
-  f: '\f',
-  n: '\n',
-  r: '\r',
-  t: '\t',
-}
+const ESCAPE = /^\\(u[0-9a-fA-F]{4}|["\\/bfnrt])/
+/** Bytes that are read in one step, and what it takes to end the member that is under way. */
+const STEP_BYTES = 16_384
 const NUMBER = /^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$/
 /** Longest string that is remembered, bytes, and how many of them. */
 const SEEN_BYTES = 16
@@ -70,6 +64,17 @@ export function parseJson(
   path: readonly string[],
   take: (member: JsonMember) => void,
 ): JsonValue {
+  return complete(parseJsonSteps(bytes, offset, kind, path, take))
+}
+
+/** {@link parseJson} in steps: one for every few members that `take` is given. */
+export function parseJsonSteps(
+  bytes: Uint8Array,
+  offset: number,
+  kind: CodecErrorKind,
+  path: readonly string[],
+  take: (member: JsonMember) => void,
+): Steps<JsonValue> {
   return new Parser(bytes, offset, kind, path, take).root()
 }
 
@@ -150,8 +155,8 @@ class Parser {
   }
 
   /** The value that all bytes are, up to spaces after it. */
-  root(): JsonValue {
-    const value = this.#value(0, true)
+  *root(): Steps<JsonValue> {
+    const value = yield* this.#valueOnPath(0)
     while (this.#bytes[this.#at] === 0x20) this.#at++
     if (this.#at < this.#bytes.length) {
       this.#fail('json-trailing', 'expected nothing but spaces after the JSON')
@@ -159,8 +164,41 @@ class Parser {
     return value
   }
 
-  /** The next value, `depth` levels down; `onPath` if the keys that lead to it are those of the path so far. */
-  #value(depth: number, onPath: boolean): JsonValue {
+  /** The next value, `depth` levels down, where the keys that lead to it are those of the path. */
+  *#valueOnPath(depth: number): Steps<JsonValue> {
+    const byte = this.#first(depth)
+    return byte === 0x7b ? yield* this.#objectOnPath(depth) : this.#rest(byte, depth)
+  }
+
+  *#objectOnPath(depth: number): Steps<JsonValue> {
+    const offset = this.#base + this.#at++
+    const members = new Map<string, JsonValue>()
+    if (this.#skip(0x7d)) return { kind: 'object', offset, members }
+    const next = this.#path[depth]
+    const keys = next === undefined ? new Set<string>() : members
+    let stepEnd = this.#at + STEP_BYTES
+    for (;;) {
+      if (this.#at >= stepEnd) {
+        yield
+        stepEnd = this.#at + STEP_BYTES
+      }
+      this.#space()
+      const keyAt = this.#at
+      const key = this.#key(keys)
+      const value = key === next ? yield* this.#valueOnPath(depth + 1) : this.#value(depth + 1)
+      if (keys instanceof Set) this.#give(keys, key, value, keyAt)
+      else members.set(key, value)
+      if (this.#objectEnds()) return { kind: 'object', offset, members }
+    }
+  }
+
+  /** The next value, `depth` levels down. */
+  #value(depth: number): JsonValue {
+    return this.#rest(this.#first(depth), depth)
+  }
+
+  /** The first byte of the next value, which is next then. */
+  #first(depth: number): number {
     if (++this.#held > LIMITS.jsonValues) {
       this.#fail('json-values', `expected at most ${LIMITS.jsonValues} values`)
     }
@@ -168,9 +206,14 @@ class Parser {
     const byte = this.#bytes[this.#at]
     if (byte === undefined) return this.#fail('json-syntax', 'the JSON ends where a value is due')
     if (depth > LIMITS.jsonDepth) {
-      return this.#fail('json-depth', `expected at most ${LIMITS.jsonDepth} levels of JSON`)
+      this.#fail('json-depth', `expected at most ${LIMITS.jsonDepth} levels of JSON`)
     }
-    if (byte === 0x7b) return this.#object(depth, onPath)
+    return byte
+  }
+
+  /** The value that begins with `byte`, which is next. */
+  #rest(byte: number, depth: number): JsonValue {
+    if (byte === 0x7b) return this.#object(depth)
     if (byte === 0x5b) return this.#array(depth)
     const offset = this.#base + this.#at
     if (byte === QUOTE) return { kind: 'string', offset, value: this.#string() }
@@ -178,22 +221,23 @@ class Parser {
     return this.#literal(offset)
   }
 
-  #object(depth: number, onPath: boolean): JsonValue {
+  #object(depth: number): JsonValue {
     const offset = this.#base + this.#at++
     const members = new Map<string, JsonValue>()
     if (this.#skip(0x7d)) return { kind: 'object', offset, members }
-    const takes = onPath && depth === this.#path.length
-    const keys = takes ? new Set<string>() : members
     for (;;) {
       this.#space()
-      const keyAt = this.#at
-      const key = this.#key(keys)
-      const value = this.#value(depth + 1, onPath && !takes && key === this.#path[depth])
-      if (keys instanceof Set) this.#give(keys, key, value, keyAt)
-      else members.set(key, value)
-      if (this.#skip(0x7d)) return { kind: 'object', offset, members }
-      if (!this.#skip(COMMA)) this.#fail('json-syntax', 'expected a comma or the end of an object')
+      const key = this.#key(members)
+      members.set(key, this.#value(depth + 1))
+      if (this.#objectEnds()) return { kind: 'object', offset, members }
     }
+  }
+
+  /** Whether an object ends after a member; if not, skips the comma. */
+  #objectEnds(): boolean {
+    if (this.#skip(0x7d)) return true
+    if (this.#skip(COMMA)) return false
+    return this.#fail('json-syntax', 'expected a comma or the end of an object')
   }
 
   /** The next key, which is none of `keys`, and the colon after it. */
@@ -217,7 +261,7 @@ class Parser {
       if (items.length === LIMITS.jsonItems) {
         this.#fail('json-items', `expected at most ${LIMITS.jsonItems} items in a list`)
       }
-      items.push(this.#value(depth + 1, false))
+      items.push(this.#value(depth + 1))
       if (this.#skip(0x5d)) return { kind: 'array', offset, items }
       if (!this.#skip(COMMA)) this.#fail('json-syntax', 'expected a comma or the end of a list')
     }
@@ -259,14 +303,21 @@ class Parser {
   }
 
   #unescape(raw: string, start: number): string {
-    const text = raw.replace(/\\(u[0-9a-fA-F]{4}|[\s\S])/g, (_, code: string) => {
-      if (code.length === 5) return String.fromCharCode(Number.parseInt(code.slice(1), 16))
-      const plain = ESCAPES[code]
-      if (plain !== undefined) return plain
-      return this.#fail('json-string', `an escape \\${code} that JSON does not have`, start)
-    })
+    const text = this.#unescaped(raw, start)
     if (!text.isWellFormed()) this.#fail('json-string', 'half of a surrogate pair', start)
     return text
+  }
+
+  /** The string without its escapes. A call for each of them would take minutes for a long string of hardly anything else. */
+  #unescaped(raw: string, start: number): string {
+    try {
+      return JSON.parse(`"${raw}"`)
+    } catch {
+      let at = raw.indexOf('\\')
+      while (ESCAPE.test(raw.slice(at, at + 6))) at = raw.indexOf('\\', at + 2)
+      const code = raw.charAt(at + 1)
+      return this.#fail('json-string', `an escape \\${code} that JSON does not have`, start)
+    }
   }
 
   #number(offset: number): JsonValue {

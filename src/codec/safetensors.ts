@@ -1,8 +1,10 @@
-import { DTYPE_BITS, type Dtype, dtypeRank, isDtype } from './dtypes.ts'
+import { DTYPE_BITS, type Dtype, dtypeRank, elementCount, isDtype } from './dtypes.ts'
 import { CodecError } from './errors.ts'
-import { isCount, type JsonMember, type JsonValue, parseJson } from './json.ts'
+import { isCount, type JsonMember, type JsonValue, parseJsonSteps } from './json.ts'
 import type { Layout, LayoutTensor } from './layout.ts'
 import { LIMITS } from './limits.ts'
+import { sortSteps } from './sort.ts'
+import { complete, type Steps } from './steps.ts'
 import { checkName, compareUtf8, utf8 } from './utf8.ts'
 
 /** Bytes of the word that holds the header's length. */
@@ -10,6 +12,10 @@ const LENGTH_BYTES = 8
 const METADATA = '__metadata__'
 /** The writer pads its header so that data begins at a multiple of this. */
 const ALIGNMENT = 8
+/** Shapes that are remembered while a header is read; a power of two. */
+const SHAPE_SLOTS = 256
+/** Tensors that are handled in one step. */
+const STEP_TENSORS = 1024
 
 /**
  * Bytes of length word and header, from the first 8 bytes of a file. `fileSize` is null where it is not known yet.
@@ -42,11 +48,16 @@ export function headerBytes(first: Uint8Array, fileSize: number | null): number 
  * `metadata`, `name`, `entry`, `dtype`, `shape`, `offsets`, `overflow`, `misaligned`, `size`, `hole`, `file-size`
  */
 export function parseLayout(header: Uint8Array, fileSize: number): Layout {
+  return complete(parseLayoutSteps(header, fileSize))
+}
+
+/** {@link parseLayout} in steps. */
+export function* parseLayoutSteps(header: Uint8Array, fileSize: number): Steps<Layout> {
   const expected = headerBytes(header, fileSize)
   if (header.length !== expected) {
     refuse('header-length', `expected ${expected} bytes of header, got ${header.length}`, 0)
   }
-  const layout = readHeader(header)
+  const layout = yield* readHeaderSteps(header)
   if (layout.size !== fileSize) {
     refuse(
       'file-size',
@@ -62,17 +73,23 @@ export function parseLayout(header: Uint8Array, fileSize: number): Layout {
  * @throws CodecError as {@link parseLayout}, but for the size of the file
  */
 export function readHeader(header: Uint8Array): Layout {
+  return complete(readHeaderSteps(header))
+}
+
+/** {@link readHeader} in steps. */
+export function* readHeaderSteps(header: Uint8Array): Steps<Layout> {
   if (header[LENGTH_BYTES] !== 0x7b) {
     refuse('header-start', 'expected the header to begin with {', LENGTH_BYTES)
   }
   const tensors: ParsedTensor[] = []
+  const shapes = new Shapes()
   let metadata: Map<string, string> | null = null
   const json = header.subarray(LENGTH_BYTES)
-  parseJson(json, LENGTH_BYTES, 'safetensors', [], member => {
+  yield* parseJsonSteps(json, LENGTH_BYTES, 'safetensors', [], member => {
     if (member.key === METADATA) metadata = parseMetadata(member)
-    else tensors.push(parseTensor(member))
+    else tensors.push(parseTensor(member, shapes))
   })
-  const placed = placeTensors(tensors, header.length)
+  const placed = yield* placeTensors(tensors, header.length)
   return { header, metadata, size: placed.at(-1)?.end ?? header.length, tensors: placed }
 }
 
@@ -96,7 +113,10 @@ function parseMetadata({ value, end }: JsonMember): Map<string, string> {
   return metadata
 }
 
-function parseTensor({ key: name, value, keyOffset: offset }: JsonMember): ParsedTensor {
+function parseTensor(
+  { key: name, value, keyOffset: offset }: JsonMember,
+  shapes: Shapes,
+): ParsedTensor {
   checkName('safetensors', name, offset)
   if (value.kind !== 'object') return refuse('entry', `${quoted(name)}: expected an object`, offset)
   const { members } = value
@@ -135,7 +155,7 @@ function parseTensor({ key: name, value, keyOffset: offset }: JsonMember): Parse
     )
   }
   checkSize(name, dtype.value, shape, end - begin, offset)
-  return { name, dtype: dtype.value, shape, begin, end, offset }
+  return { name, dtype: dtype.value, shape: shapes.share(shape), begin, end, offset }
 }
 
 function parseCounts(
@@ -191,11 +211,29 @@ function multiply(name: string, a: number, b: number, offset: number): number {
   return a * b
 }
 
+/** Shapes that were met last, by their dimensions: those of most tensors of a model are few, and one list does for all of them. */
+class Shapes {
+  readonly #slots: (readonly number[] | undefined)[] = Array(SHAPE_SLOTS)
+
+  /** A list equal to `shape`: the one that was given for it before, if that is remembered. */
+  share(shape: readonly number[]): readonly number[] {
+    let hash = shape.length
+    for (const dimension of shape) hash = (hash * 31 + dimension) | 0
+    const slot = hash & (SHAPE_SLOTS - 1)
+    const known = this.#slots[slot]
+    if (known?.length === shape.length && known.every((n, i) => n === shape[i])) return known
+    this.#slots[slot] = shape
+    return shape
+  }
+}
+
 /** The tensors in file order, their offsets counted from the start of the file. */
-function placeTensors(tensors: ParsedTensor[], dataStart: number): LayoutTensor[] {
-  tensors.sort((a, b) => a.begin - b.begin || a.end - b.end)
+function* placeTensors(tensors: ParsedTensor[], dataStart: number): Steps<LayoutTensor[]> {
+  const inOrder = yield* sortSteps(tensors, (a, b) => a.begin - b.begin || a.end - b.end)
+  const placed: LayoutTensor[] = []
   let next = 0
-  return tensors.map(({ name, dtype, shape, begin, end, offset }) => {
+  for (const { name, dtype, shape, begin, end, offset } of inOrder) {
+    if (placed.length % STEP_TENSORS === 0) yield
     if (begin !== next) {
       refuse('hole', `${quoted(name)}: expected its data to begin at ${next}, got ${begin}`, offset)
     }
@@ -203,8 +241,9 @@ function placeTensors(tensors: ParsedTensor[], dataStart: number): LayoutTensor[
       refuse('overflow', `${quoted(name)}: expected a file of at most 2^53 - 1 bytes`, offset)
     }
     next = end
-    return { name, dtype, shape, begin: begin + dataStart, end: end + dataStart }
-  })
+    placed.push({ name, dtype, shape, begin: begin + dataStart, end: end + dataStart })
+  }
+  return placed
 }
 
 /**
@@ -225,13 +264,24 @@ export class LayoutReader {
 
   /** Takes the next bytes of the file; only those of the header are kept. @throws CodecError as {@link parseLayout} */
   push(chunk: Uint8Array): void {
+    const steps = this.take(chunk)
+    if (steps) complete(steps)
+  }
+
+  /**
+   * As {@link push}, but where the bytes complete the header, it gives the steps that parse it, to be run before anything else is asked of
+   * this reader; null where nothing is left to do.
+   */
+  take(chunk: Uint8Array): Steps<void> | null {
     if (!this.#layout) this.#collect(chunk)
     this.#size += chunk.length
-    if (!this.#layout) this.#parse()
-    if (this.#layout && this.#size > this.#layout.size) {
-      const { size } = this.#layout
-      refuse('file-size', `the header describes a file of ${size} bytes, more came`, size)
+    if (this.#layout) {
+      this.#checkSize(this.#layout)
+      return null
     }
+    if (this.#size < LENGTH_BYTES) return null
+    this.#declared ??= headerBytes(this.#pending.subarray(0, LENGTH_BYTES), null)
+    return this.#size < this.#declared ? null : this.#parse(this.#declared)
   }
 
   /** Ends the file. @throws CodecError `header-too-small`, `header-length`, `file-size` if it is short */
@@ -252,12 +302,17 @@ export class LayoutReader {
     return this.#layout
   }
 
-  #parse(): void {
-    if (this.#size < LENGTH_BYTES) return
-    this.#declared ??= headerBytes(this.#pending.subarray(0, LENGTH_BYTES), null)
-    if (this.#size < this.#declared) return
-    this.#layout = readHeader(this.#pending.slice(0, this.#declared))
+  *#parse(declared: number): Steps<void> {
+    const held = this.#pending
+    const layout = yield* readHeaderSteps(held.length === declared ? held : held.slice(0, declared))
+    this.#layout = layout
     this.#pending = new Uint8Array(0)
+    this.#checkSize(layout)
+  }
+
+  #checkSize({ size }: Layout): void {
+    if (this.#size <= size) return
+    refuse('file-size', `the header describes a file of ${size} bytes, more came`, size)
   }
 
   #collect(chunk: Uint8Array): void {
@@ -265,7 +320,7 @@ export class LayoutReader {
     const piece = chunk.subarray(0, most - this.#size)
     const needed = this.#size + piece.length
     if (needed > this.#pending.length) {
-      const grown = new Uint8Array(Math.max(needed, this.#pending.length * 2))
+      const grown = new Uint8Array(Math.min(Math.max(needed, this.#pending.length * 2), most))
       grown.set(this.#pending.subarray(0, this.#size))
       this.#pending = grown
     }
@@ -279,59 +334,98 @@ export class LayoutReader {
  * @throws CodecError `header-too-large`
  */
 export function buildLayout(
-  tensors: readonly {
-    readonly name: string
-    readonly dtype: Dtype
-    readonly shape: readonly number[]
-  }[],
+  tensors: Iterable<DescribedTensor>,
   metadata: ReadonlyMap<string, string> | null,
 ): Layout {
-  const sorted = [...tensors].sort(
-    (a, b) => dtypeRank(b.dtype) - dtypeRank(a.dtype) || compareUtf8(a.name, b.name),
-  )
-  let at = 0
-  const placed = sorted.map(({ name, dtype, shape }) => {
-    const begin = at
-    at += (shape.reduce((n, dimension) => n * dimension, 1) * DTYPE_BITS[dtype]) / 8
-    return { name, dtype, shape, begin, end: at }
-  })
-  const header = writeHeader(placed, metadata)
-  const start = header.length
-  return {
-    header,
-    metadata,
-    size: start + at,
-    tensors: placed.map(t => ({ ...t, begin: t.begin + start, end: t.end + start })),
-  }
+  return complete(buildLayoutSteps(tensors, metadata))
 }
 
-function writeHeader(
-  tensors: readonly LayoutTensor[],
+/** What a layout is built from. */
+export type DescribedTensor = Pick<LayoutTensor, 'name' | 'dtype' | 'shape'>
+
+/** {@link buildLayout} in steps. */
+export function* buildLayoutSteps(
+  tensors: Iterable<DescribedTensor>,
   metadata: ReadonlyMap<string, string> | null,
-): Uint8Array {
-  const members = tensors.map(
-    ({ name, dtype, shape, begin, end }) =>
-      `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape}],"data_offsets":[${begin},${end}]}`,
+): Steps<Layout> {
+  const sorted = yield* sortSteps(
+    tensors,
+    (a, b) => dtypeRank(b.dtype) - dtypeRank(a.dtype) || compareUtf8(a.name, b.name),
   )
+  const header = yield* writeHeader(sorted, metadata)
+  const placed: LayoutTensor[] = []
+  let at = header.length
+  for (const tensor of sorted) {
+    if (placed.length % STEP_TENSORS === 0) yield
+    const { name, dtype, shape } = tensor
+    const begin = at
+    at += dataBytes(tensor)
+    placed.push({ name, dtype, shape, begin, end: at })
+  }
+  return { header, metadata, size: at, tensors: placed }
+}
+
+function dataBytes({ dtype, shape }: DescribedTensor): number {
+  return (elementCount(shape) * DTYPE_BITS[dtype]) / 8
+}
+
+/** Length word and header of these tensors in this order; their data begins at 0 and has no holes. */
+function* writeHeader(
+  tensors: readonly DescribedTensor[],
+  metadata: ReadonlyMap<string, string> | null,
+): Steps<Uint8Array> {
+  const parts: Uint8Array[] = []
+  let length = 0
+  for (const part of headerTexts(tensors, metadata)) {
+    const bytes = utf8(part)
+    parts.push(bytes)
+    length += bytes.length
+    yield
+  }
+  const padded = Math.ceil(length / ALIGNMENT) * ALIGNMENT
+  if (padded > LIMITS.headerBytes) {
+    refuse(
+      'header-too-large',
+      `expected a header of at most ${LIMITS.headerBytes} bytes, got ${padded}`,
+      null,
+    )
+  }
+  const header = new Uint8Array(LENGTH_BYTES + padded).fill(0x20)
+  new DataView(header.buffer).setBigUint64(0, BigInt(padded), true)
+  let at = LENGTH_BYTES
+  for (const part of parts) {
+    header.set(part, at)
+    at += part.length
+  }
+  return header
+}
+
+/** The JSON of a header in pieces, each of STEP_TENSORS members. */
+function* headerTexts(
+  tensors: readonly DescribedTensor[],
+  metadata: ReadonlyMap<string, string> | null,
+): Generator<string> {
+  yield '{'
+  let separator = ''
   if (metadata) {
     const pairs = [...metadata].map(
       ([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`,
     )
-    members.unshift(`"${METADATA}":{${pairs}}`)
+    yield `"${METADATA}":{${pairs}}`
+    separator = ','
   }
-  const json = utf8(`{${members}}`)
-  const length = Math.ceil(json.length / ALIGNMENT) * ALIGNMENT
-  if (length > LIMITS.headerBytes) {
-    refuse(
-      'header-too-large',
-      `expected a header of at most ${LIMITS.headerBytes} bytes, got ${length}`,
-      null,
-    )
+  let begin = 0
+  for (let i = 0; i < tensors.length; i += STEP_TENSORS) {
+    const members = tensors.slice(i, i + STEP_TENSORS).map(tensor => {
+      const { name, dtype, shape } = tensor
+      const offsets = [begin, begin + dataBytes(tensor)]
+      begin = offsets[1]!
+      return `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape}],"data_offsets":[${offsets}]}`
+    })
+    yield `${separator}${members}`
+    separator = ','
   }
-  const header = new Uint8Array(LENGTH_BYTES + length).fill(0x20)
-  new DataView(header.buffer).setBigUint64(0, BigInt(length), true)
-  header.set(json, LENGTH_BYTES)
-  return header
+  yield '}'
 }
 
 function describe(value: JsonValue): string {

@@ -1,0 +1,96 @@
+import t from 'tap'
+import {
+  buildLayoutSteps,
+  type DescribedTensor,
+  DTYPE_BITS,
+  type Dtype,
+  LayoutReader,
+  parseLayoutSteps,
+  readHeaderSteps,
+  type Steps,
+  sortSteps,
+} from '../../src/codec/index.ts'
+
+/** Tensors of every kind that is small: empty ones, scalars, long names, many dimensions, all dtypes. */
+function tiny(count: number): DescribedTensor[] {
+  const dtypes = Object.keys(DTYPE_BITS) as Dtype[]
+  const shapes = [[0], [], [1], [4, 1], Array(15).fill(1), [0, 2 ** 32]]
+  return Array.from({ length: count }, (_, i) => {
+    const dtype = dtypes[i % dtypes.length]!
+    const shape = shapes[i % shapes.length]!
+    const bits = shape.reduce((n, dimension) => n * dimension, 1) * DTYPE_BITS[dtype]
+    const name = `${i % 1000 === 0 ? 'é'.repeat(500) : ''}tensor.${i}`
+    return { name, dtype, shape: bits % 8 === 0 ? shape : [...shape, 4] }
+  })
+}
+
+/** Runs steps, and tells how many they are. */
+function counted<T>(steps: Steps<T>): { value: T; steps: number } {
+  for (let count = 1; ; count++) {
+    const { done, value } = steps.next()
+    if (done) return { value, steps: count }
+  }
+}
+
+/** Most comparisons between two steps of sorting these. */
+function mostCompared(items: readonly number[]): number {
+  let most = 0
+  let compared = 0
+  const sorting = sortSteps(items, (a, b) => {
+    most = Math.max(most, ++compared)
+    return a - b
+  })
+  while (!sorting.next().done) compared = 0
+  return most
+}
+
+t.test('a header is laid out and read in many small steps', async t => {
+  const small = counted(buildLayoutSteps(tiny(15_000), null))
+  const large = counted(buildLayoutSteps(tiny(60_000), null))
+  t.ok(large.steps > 150 && large.steps < small.steps * 5, `${small.steps}, then ${large.steps}`)
+  const { header, size } = large.value
+  const read = counted(readHeaderSteps(header))
+  t.ok(read.steps > header.length / 20_000, `${read.steps} for ${header.length} bytes`)
+  t.strictSame(read.value, large.value)
+  t.strictSame(counted(parseLayoutSteps(header, size)).value, large.value)
+})
+
+t.test('equal shapes of a header are one list', async t => {
+  const { header } = counted(buildLayoutSteps(tiny(1000), null)).value
+  const { tensors } = counted(readHeaderSteps(header)).value
+  t.ok(new Set(tensors.map(({ shape }) => shape)).size < 40)
+})
+
+t.test('a header that comes in pieces is parsed in steps, and a fault shows then', async t => {
+  const { header, size } = counted(buildLayoutSteps(tiny(20_000), null)).value
+  const reader = new LayoutReader()
+  t.equal(reader.take(header.subarray(0, 7)), null)
+  t.equal(reader.take(header.subarray(7, -1)), null)
+  const steps = reader.take(header.subarray(-1))
+  t.equal(reader.layout, null, 'not before they have run')
+  t.ok(counted(steps!).steps > 20)
+  t.equal(reader.layout?.size, size)
+
+  const broken = header.slice()
+  broken[broken.lastIndexOf(0x7d)] = 0x5d
+  const early = new LayoutReader()
+  const failing = early.take(broken)!
+  t.throws(() => counted(failing), { name: 'CodecError', rule: 'json-syntax' })
+})
+
+t.test('sorting is stable, as Array.sort, and takes small steps whatever the order', async t => {
+  const orders = {
+    sorted: Array.from({ length: 50_000 }, (_, i) => i),
+    reversed: Array.from({ length: 50_000 }, (_, i) => -i),
+    shuffled: Array.from({ length: 50_001 }, (_, i) => (i * 7919) % 50_021),
+    equal: Array<number>(3000).fill(1),
+    short: [2, 1],
+    empty: [],
+  }
+  for (const [order, items] of Object.entries(orders)) {
+    const pairs = items.map((key, i) => ({ key: key % 1000, i }))
+    const byKey = (a: { key: number }, b: { key: number }) => a.key - b.key
+    t.strictSame(counted(sortSteps(pairs, byKey)).value, pairs.toSorted(byKey), order)
+    t.ok(mostCompared(items) < 20_000, order)
+  }
+})
