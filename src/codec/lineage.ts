@@ -9,7 +9,9 @@ import { type Dtype, elementCount, type FloatDtype, isFloat } from './dtypes.ts'
 import { CodecError } from './errors.ts'
 import type { Span } from './frame.ts'
 import type { Shard } from './layout.ts'
+import { ENCODINGS } from './lossless.ts'
 import { assembleTensors } from './model-folder.ts'
+import { frameCount } from './wdelta-v2-format.ts'
 
 /** The values of a parent that a version 1 delta was made against: as downloaded, or the unrounded float32 chain. */
 export type Domain = 'stored' | 'float32'
@@ -127,12 +129,45 @@ export function applyLink(parent: Recipes, { blob, index, domain }: Link): Recip
 function applyLossless(parent: Recipes, blob: string, index: LosslessIndex): Recipes {
   const recipes = new Map<string, Recipe>()
   for (const tensor of index.tensors) {
-    const { name, shape, count, dtype } = tensor
     const from = tensor.source && sourceRecipe(parent, tensor.source)
-    const source = { kind: 'lossless', dtype, blob, index, tensor, parent: from } as const
-    recipes.set(name, { name, shape, count, dtype, source, steps: [] })
+    recipes.set(tensor.name, losslessRecipe({ blob, index, tensor, parent: from }))
   }
   return recipes
+}
+
+/**
+ * A tensor of a lossless delta. One that is all its parent's is its recipe, so that what is frozen costs nothing however long the lineage:
+ * neither the index nor a recipe for each model on the way is held for it.
+ */
+function losslessRecipe(frames: Omit<LosslessBytes, 'kind' | 'dtype'>): Recipe {
+  const { blob, tensor, parent } = frames
+  const { name, shape, count, dtype, bytes } = tensor
+  if (parent && isParents(frames)) {
+    if (parent.name === name && parent.steps.length === 0 && sameShape(parent.shape, shape)) {
+      return parent
+    }
+    return { ...parent, name, shape, steps: storedSteps(parent) }
+  }
+  const source =
+    bytes === 0
+      ? ({ kind: 'stored', dtype, span: { blob, start: 0, end: 0 } } as const)
+      : ({ kind: 'lossless', dtype, ...frames } as const)
+  return { name, shape, count, dtype, source, steps: [] }
+}
+
+/** True if a tensor has the bytes of its parent, all of them and no others. */
+function isParents({ index, tensor, parent }: Omit<LosslessBytes, 'kind' | 'dtype'>): boolean {
+  const { dtype, count, bytes, firstFrame } = tensor
+  if (parent?.dtype !== dtype || parent.count !== count) return false
+  const encodings = index.frames.encodings.subarray(firstFrame, firstFrame + frameCount(bytes))
+  return encodings.every(encoding => ENCODINGS[encoding] === 'copy')
+}
+
+/** The steps that give what is stored of a recipe, and not its unrounded values. */
+function storedSteps({ dtype, steps }: Recipe): readonly RecipeStep[] {
+  const last = steps.at(-1)
+  if (!last || !isFloat(dtype) || (last.op === 'round' && last.dtype === dtype)) return steps
+  return [...steps, { op: 'round', dtype }]
 }
 
 function sourceRecipe(parent: Recipes, { name, dtype, shape }: LosslessSource): Recipe {
@@ -173,11 +208,8 @@ function addTensor(parent: Recipe, tensor: DeltaTensor, blob: string, domain: Do
       `${at}: the delta's sum cannot be cast to ${dtype}`,
     )
   }
-  const rounded: RecipeStep[] =
-    domain === 'stored' && parent.steps.length > 0 && isFloat(parent.dtype)
-      ? [{ op: 'round', dtype: parent.dtype }]
-      : []
-  return { ...parent, dtype, steps: [...parent.steps, ...rounded, { op: 'add', blob, tensor }] }
+  const before = domain === 'stored' ? storedSteps(parent) : parent.steps
+  return { ...parent, dtype, steps: [...before, { op: 'add', blob, tensor }] }
 }
 
 /** True if both lists name the same dimensions. */

@@ -146,20 +146,29 @@ function* planLossless(source: LosslessBytes, run: ByteRun): Generator<Segment> 
     const start = at - (at % FRAME_BYTES)
     const end = Math.min(start + FRAME_BYTES, tensor.bytes)
     const until = Math.min(run.end, end)
-    const segment = losslessFrame(source, start, end)
-    const copies = segment.encoding === 'copy' && parent?.dtype === dtype
-    if (copies && until <= storedBytes(parent)) {
+    // Before a prediction is planned: a parent that is planned twice at each level takes time 2^depth.
+    if (parent && copies(source, start) && until <= storedBytes(parent)) {
       yield* planTensor(parent, dtype, { start: at, end: until })
-    } else yield { ...segment, slice: { start: at - start, end: until - start } }
+    } else {
+      const slice = { start: at - start, end: until - start }
+      yield { ...losslessFrame(source, start, end), slice }
+    }
     at = until
   }
+}
+
+/** True if the frame that begins at byte `start` has its parent's bytes, as far as the parent has any. */
+function copies({ dtype, index, tensor, parent }: LosslessBytes, start: number): boolean {
+  if (parent?.dtype !== dtype) return false
+  const frame = tensor.firstFrame + start / FRAME_BYTES
+  return ENCODINGS[index.frames.encodings[frame]!] === 'copy'
 }
 
 function losslessFrame(
   { dtype, blob, index, tensor, parent }: LosslessBytes,
   start: number,
   end: number,
-): LosslessSegment {
+): Omit<LosslessSegment, 'slice'> {
   const { frames, records } = index
   const frame = tensor.firstFrame + start / FRAME_BYTES
   const record = frames.records[frame]!
@@ -172,7 +181,6 @@ function losslessFrame(
     size: end - start,
     checksum: frames.checksums[frame]!,
     prediction: parent && planPrediction(parent, dtype, start, end),
-    slice: { start: 0, end: end - start },
   }
 }
 

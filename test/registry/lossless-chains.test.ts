@@ -194,3 +194,20 @@ for (const dtype of ['BF16', 'F16', 'F32'] as const) {
     }
   })
 }
+
+t.test('what is frozen upon a lossy parent is its stored values, in every dtype', async t => {
+  for (const dtype of ['BF16', 'F16', 'F32'] as const) {
+    const { registry } = await openTestRegistry(t)
+    const [first, tuned] = fineTunesOf(dtype, new Random(unitBytes(dtype) + 5))
+    const base = await publish(registry, upload(first!))
+    let parent = await publish(registry, upload(tuned!), { parent: base.id, strategy: 'int4' })
+    const frozen = await fileOf(registry, parent)
+    for (let level = 0; level < 2; level++) {
+      const model = await publish(registry, upload(frozen), { parent: parent.id })
+      await checkLossless(t, registry, model, parent, frozen)
+      parent = model
+    }
+    const lossy = await publish(registry, upload(tuned!), { parent: parent.id, strategy: 'sparse' })
+    await checkLossy(t, registry, lossy, parent, tuned!)
+  }
+})

@@ -1,0 +1,73 @@
+import {
+  buildLayout,
+  type Dtype,
+  ENCODINGS,
+  type Encoding,
+  frameCount,
+  type Link,
+  type LosslessIndex,
+  type LosslessSource,
+  NO_RECORD,
+  sized,
+} from '../../src/codec/index.ts'
+
+/** A tensor of a made-up lossless delta: `encodings` by frame, the last one for all that follow. */
+export interface MadeUpTensor {
+  readonly name: string
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  readonly source: LosslessSource | null
+  readonly encodings: readonly Encoding[]
+}
+
+/** A lossless delta whose blob nobody reads: what plans are made from is its index. */
+export function losslessLink(blob: string, tensors: readonly MadeUpTensor[]): Link {
+  const layout = buildLayout(tensors, null)
+  const encodings: number[] = []
+  const records: number[] = []
+  const placed = layout.tensors.map(at => {
+    const { source, encodings: own } = tensors.find(({ name }) => name === at.name)!
+    const tensor = { ...sized(at), source, firstFrame: encodings.length }
+    for (let frame = 0; frame < frameCount(tensor.bytes); frame++) {
+      const encoding = own[Math.min(frame, own.length - 1)]!
+      encodings.push(ENCODINGS.indexOf(encoding))
+      records.push(encoding === 'copy' ? NO_RECORD : records.filter(r => r !== NO_RECORD).length)
+    }
+    return tensor
+  })
+  const stored = records.filter(record => record !== NO_RECORD).length
+  const index: LosslessIndex = {
+    format: 2,
+    strategy: 'lossless',
+    parentHash: '1'.repeat(64),
+    parentIdentity: '2'.repeat(64),
+    size: 1_000_000,
+    shards: [{ path: 'model.safetensors', layout, sha256: '3'.repeat(64) }],
+    tensors: placed,
+    records: {
+      starts: Float64Array.from({ length: stored }, (_, i) => 20 + i * 1004),
+      lengths: new Uint32Array(stored).fill(1000),
+      checksums: new BigUint64Array(stored),
+    },
+    frames: {
+      encodings: Uint8Array.from(encodings),
+      records: Uint32Array.from(records),
+      checksums: new BigUint64Array(encodings.length),
+    },
+  }
+  return { blob, index, domain: 'stored' }
+}
+
+/** A link, and how often its tensors' frames are looked for: each step of a plan into its delta does so at least once, and at most twice. */
+export function counted(link: Link): { link: Link; lookups: () => number } {
+  let lookups = 0
+  const index = link.index as LosslessIndex
+  const tensors = index.tensors.map(tensor => ({
+    ...tensor,
+    get firstFrame() {
+      lookups++
+      return tensor.firstFrame
+    },
+  }))
+  return { link: { ...link, index: { ...index, tensors } }, lookups: () => lookups }
+}
