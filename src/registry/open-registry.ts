@@ -13,6 +13,7 @@ import { readAgain } from './checked-reads.ts'
 import { Clock } from './clock.ts'
 import { deltaContent, fileContent, reconstructContent, tensorContent } from './contents.ts'
 import { Damages } from './damage.ts'
+import { FreshBlobs } from './fresh-blobs.ts'
 import { inspectModel } from './inspect.ts'
 import { type OpenedModel, OpenedModels } from './opened-models.ts'
 import { holdModel, Pins } from './pins.ts'
@@ -82,10 +83,11 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   }
   const pins = new Pins()
   const claims = new Claims()
+  const fresh = new FreshBlobs()
   const models = new OpenedModels(catalog, executor)
   const [newest] = (await catalog.list({ limit: 1 })).models
   const clock = new Clock(newest?.createdAt ?? null)
-  const deps: PublishDeps = { catalog, blobs, executor, models, pins, claims, clock }
+  const deps: PublishDeps = { catalog, blobs, executor, models, pins, claims, fresh, clock }
   const open = async (ref: string) => models.open(await findRef(catalog, ref))
   const published = (publish: () => Promise<ModelRecord>) =>
     translated(async () => {

@@ -5,25 +5,28 @@ import { newBlobKey } from '../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../storage/blob-store.ts'
 import { tools } from '../workers/tools.ts'
 import { deleteBlobs } from './delete-blobs.ts'
+import type { FreshBlobs } from './fresh-blobs.ts'
 import type { OpenedModel } from './opened-models.ts'
 import { holdModel, type Pins } from './pins.ts'
 
 /**
- * One lock per subject. Of several publications of the same content, one commits it and the others wait until its row stands or is
- * given up, so that content is stored once; of several to the same revision, one after the other gets its time and its row.
+ * One lock per subject. Of several publications of the same content, one commits it and the others find it, so that content is stored once;
+ * of several to the same revision, one after the other gets its time and its row.
  */
 export class Claims {
   readonly #last = new Map<string, Promise<void>>()
 
-  /** Waits for the subject's turn. Claim several in one order only (contents by hash, then the revision), or two publications could wait for each other. */
-  async claim(subject: string): Promise<() => void> {
+  /** Waits for the subject's turn, which lasts until it is disposed of: for as long as nothing else is waited for than the store and the catalog. */
+  async claim(subject: string): Promise<Disposable> {
     const before = this.#last.get(subject)
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#last.set(subject, promise)
     await before
-    return () => {
-      if (this.#last.get(subject) === promise) this.#last.delete(subject)
-      resolve()
+    return {
+      [Symbol.dispose]: () => {
+        if (this.#last.get(subject) === promise) this.#last.delete(subject)
+        resolve()
+      },
     }
   }
 }
@@ -33,6 +36,7 @@ export interface PublicationDeps {
   readonly catalog: Catalog
   readonly pins: Pins
   readonly claims: Claims
+  readonly fresh: FreshBlobs
   /** See `PublishOptions.authorized`. */
   readonly authorized?: (() => Promise<void>) | undefined
 }
@@ -52,20 +56,31 @@ export class Publication implements AsyncDisposable {
   readonly #catalog: Catalog
   readonly #pins: Pins
   readonly #staged = new Set<StagedBlob>()
+  /** By SHA-256. */
   readonly #kept = new Map<string, BlobRecord>()
   readonly #sums = new Map<string, BlockSums>()
-  /** Committed by us and dropped at the end: all of them until the row stands, then the temporary ones. */
+  /** Committed for us alone and dropped at the end: the manifest, unless the row stands, and what is temporary. */
   readonly #ours = new Set<string>()
+  /** Blobs that no row referred to when we came to need them: other publications may need them too. */
+  readonly #shared: BlobRecord[] = []
   readonly #held = new DisposableStack()
   readonly #claims: Claims
+  readonly #fresh: FreshBlobs
   readonly #authorized: () => Promise<void>
-  readonly #claimed: (() => void)[] = []
 
-  constructor({ blobs, catalog, pins, claims, authorized = async () => {} }: PublicationDeps) {
+  constructor({
+    blobs,
+    catalog,
+    pins,
+    claims,
+    fresh,
+    authorized = async () => {},
+  }: PublicationDeps) {
     this.#blobs = blobs
     this.#catalog = catalog
     this.#pins = pins
     this.#claims = claims
+    this.#fresh = fresh
     this.#authorized = authorized
   }
 
@@ -84,11 +99,6 @@ export class Publication implements AsyncDisposable {
     this.#held.use(await holdModel({ catalog: this.#catalog, pins: this.#pins }, model))
   }
 
-  /** Waits until no other publication is between this and its end with the same `subject`. Asked for once, after {@link keepAll}. */
-  async claim(subject: string): Promise<void> {
-    this.#claimed.push(await this.#claims.claim(subject))
-  }
-
   /** Stages `body` to its end, under a new key where none is given. */
   async stage(
     body: AsyncIterable<Uint8Array>,
@@ -105,34 +115,48 @@ export class Publication implements AsyncDisposable {
     return blob
   }
 
-  /**
-   * Commits the staged blobs for the model, or drops those whose content is stored already; in the order of `staged`.
-   * Called once per publication: see {@link Claims}.
-   */
+  /** Commits the staged blobs for the model, or drops those whose content is stored already; in the order of `staged`. */
   async keepAll(staged: readonly StagedBlob[]): Promise<BlobRecord[]> {
-    const contents = [...new Set(staged.map(({ sha256 }) => sha256))].sort()
-    for (const sha256 of contents) this.#claimed.push(await this.#claims.claim(sha256))
     const records: BlobRecord[] = []
     for (const blob of staged) records.push(await this.#keep(blob))
     return records
   }
 
   async #keep(blob: StagedBlob): Promise<BlobRecord> {
-    const known = [...this.#kept.values()].find(({ sha256 }) => sha256 === blob.sha256)
-    const stored = known ?? (await this.#findStored(blob))
-    if (!stored) return this.#keepNew(blob)
+    using _turn = await this.#claims.claim(blob.sha256)
+    const known = this.#kept.get(blob.sha256)
+    // Fresh ones first: one that is so no more is in the catalog by then.
+    const stored = known ?? this.#takeFresh(blob) ?? (await this.#findStored(blob))
+    // Awaited here: the turn ends with this block.
+    if (!stored) return await this.#keepFresh(blob)
     this.#staged.delete(blob)
     await blob.staged.abort()
-    this.#kept.set(stored.key, stored)
+    this.#kept.set(stored.sha256, stored)
     this.#sums.set(stored.key, blob.sums)
     return stored
+  }
+
+  #takeFresh({ sha256 }: BlobRecord): BlobRecord | null {
+    const fresh = this.#fresh.take(sha256)
+    if (!fresh) return null
+    this.#shared.push(fresh)
+    this.#held.use(this.#pins.hold([fresh.key]))
+    return fresh
+  }
+
+  async #keepFresh(blob: StagedBlob): Promise<BlobRecord> {
+    const record = await this.#keepNew(blob)
+    this.#ours.delete(record.key)
+    this.#shared.push(record)
+    this.#fresh.add(record)
+    return record
   }
 
   async #keepNew(blob: StagedBlob): Promise<BlobRecord> {
     await this.#commit(blob)
     const { key, sha256, size } = blob
     const record = { key, sha256, size }
-    this.#kept.set(key, record)
+    this.#kept.set(sha256, record)
     return record
   }
 
@@ -156,7 +180,8 @@ export class Publication implements AsyncDisposable {
   async commit(record: ModelRecord): Promise<void> {
     await this.authorize()
     await this.#catalog.insertModel(record, this.kept)
-    for (const key of this.#kept.keys()) this.#ours.delete(key)
+    this.#fresh.settle(this.#shared)
+    for (const { key } of this.kept) this.#ours.delete(key)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -164,15 +189,24 @@ export class Publication implements AsyncDisposable {
     // A failure here leaves bytes that no row refers to: the sweep takes them.
     await this.#deleteOurs().catch(() => {})
     this.#held.dispose()
-    for (const release of this.#claimed) release()
+  }
+
+  async #deleteOurs(): Promise<void> {
+    let dropped: BlobRecord[]
+    try {
+      await this.#drop([...this.#ours])
+    } finally {
+      // Not before our manifest is gone, which names them.
+      dropped = this.#fresh.release(this.#shared)
+    }
+    await this.#drop(dropped.map(({ key }) => key))
   }
 
   /** As a sweep does it: a row that could not be inserted must not come back without its blobs, nor be made again from its manifest. */
-  async #deleteOurs(): Promise<void> {
-    const ours = [...this.#ours]
-    if (ours.length === 0) return
-    await this.#catalog.forgetBlobs(ours)
-    await deleteBlobs(this.#blobs, ours)
+  async #drop(keys: readonly string[]): Promise<void> {
+    if (keys.length === 0) return
+    await this.#catalog.forgetBlobs(keys)
+    await deleteBlobs(this.#blobs, keys)
   }
 
   /** A blob of this content that will stay: pinned first, then seen to be known, so that no sweep can slip between. */

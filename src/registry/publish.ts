@@ -45,7 +45,7 @@ export interface ProvenModel extends Pick<Manifest, 'shards' | 'delta'> {
 
 /** Writes the manifest, inserts the row, and returns it: the last step of every publication. */
 export async function insertProven(
-  { executor, clock }: PublishDeps,
+  { executor, clock, claims }: PublishDeps,
   publication: Publication,
   naming: Naming,
   proven: ProvenModel,
@@ -60,7 +60,7 @@ export async function insertProven(
   ])
   const blobs = publication.kept.map(blob => ({ ...blob, ...publication.sums.get(blob.key)! }))
   // From its time to its row, no other model may come to the revision: the order of times is that of the rows.
-  await publication.claim(`${naming.name}@${naming.revision}`)
+  using _turn = await claims.claim(`${naming.name}@${naming.revision}`)
   signal.throwIfAborted()
   // A manifest that a crash leaves without its row is adopted at the next start: none is written for who may not publish.
   await publication.authorize()

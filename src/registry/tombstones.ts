@@ -25,13 +25,9 @@ const SUBJECT = 'tombstones'
 
 /** Deletes a model from the catalog, after it has stored its tombstone if it needs one. Rejects as `Catalog.deleteModel`. */
 export async function deleteModel(stores: Stores, model: ModelRecord): Promise<void> {
-  const release = await stores.claims.claim(SUBJECT)
-  try {
-    await leaveTombstone(stores, model)
-    await stores.catalog.deleteModel(model.id)
-  } finally {
-    release()
-  }
+  using _turn = await stores.claims.claim(SUBJECT)
+  await leaveTombstone(stores, model)
+  await stores.catalog.deleteModel(model.id)
 }
 
 async function leaveTombstone({ catalog, blobs }: Stores, model: ModelRecord): Promise<void> {
@@ -66,14 +62,10 @@ export async function readTombstones(blobs: BlobStore): Promise<(Tombstone & { k
 
 /** Deletes the tombstones that say nothing any more: their revision points at something again, or nothing older is left. */
 export async function sweepTombstones({ catalog, blobs, claims }: Stores): Promise<void> {
-  const release = await claims.claim(SUBJECT)
-  try {
-    for (const { key, name, revision } of await readTombstones(blobs)) {
-      const { models } = await catalog.list({ name, revision, limit: 1 })
-      const isSpent = models.length === 0 || (await catalog.resolve(name, revision)) !== null
-      if (isSpent) await blobs.delete([key])
-    }
-  } finally {
-    release()
+  using _turn = await claims.claim(SUBJECT)
+  for (const { key, name, revision } of await readTombstones(blobs)) {
+    const { models } = await catalog.list({ name, revision, limit: 1 })
+    const isSpent = models.length === 0 || (await catalog.resolve(name, revision)) !== null
+    if (isSpent) await blobs.delete([key])
   }
 }

@@ -110,3 +110,24 @@ export async function bytesOf(
   for await (const chunk of content.open(range, SIGNAL)) chunks.push(chunk.slice())
   return Buffer.concat(chunks)
 }
+
+/** The same object, with something done before each call of one method, which is told what the method is called with. */
+export function before<T extends object>(
+  object: T,
+  method: keyof T,
+  work: (...args: readonly unknown[]) => Promise<unknown>,
+): T {
+  return new Proxy(object, {
+    get: (target, name, proxy) => {
+      const member = Reflect.get(target, name)
+      // A store may be its own origin.
+      if (member === target) return proxy
+      if (typeof member !== 'function') return member
+      if (name !== method) return member.bind(target)
+      return async (...args: unknown[]) => {
+        await work(...args)
+        return member.apply(target, args)
+      }
+    },
+  })
+}

@@ -5,7 +5,15 @@ import t from 'tap'
 import { RegistryError } from '../../src/errors.ts'
 import { openRegistry } from '../../src/registry/open-registry.ts'
 import type { Registry, UploadPart } from '../../src/registry/registry.ts'
-import { bytesOf, folderParts, goldenCases, openTestRegistry, part, publish } from './helper.ts'
+import {
+  before,
+  bytesOf,
+  folderParts,
+  goldenCases,
+  openTestRegistry,
+  part,
+  publish,
+} from './helper.ts'
 
 const SIGNAL = new AbortController().signal
 const { folder: GOLDEN, deltas } = goldenCases().find(({ name }) => name === 'int4-bf16')!
@@ -18,23 +26,6 @@ const really = { dryRun: false }
 async function* after(before: () => Promise<unknown>, parts: readonly UploadPart[]) {
   await before()
   yield* parts
-}
-
-/** The same object, with something done before each call of one method. */
-function before<T extends object>(object: T, method: keyof T, work: () => Promise<unknown>): T {
-  return new Proxy(object, {
-    get: (target, name, proxy) => {
-      const member = Reflect.get(target, name)
-      // A store may be its own origin.
-      if (member === target) return proxy
-      if (typeof member !== 'function') return member
-      if (name !== method) return member.bind(target)
-      return async (...args: unknown[]) => {
-        await work()
-        return member.apply(target, args)
-      }
-    },
-  })
 }
 
 /** Does `work` the first time that it is called. */
