@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { Ahead } from '../workers/ahead.ts'
-import { Chunks } from '../workers/chunks.ts'
+import { BufferPool } from '../workers/buffer-pool.ts'
 import { type Executor, Slots } from '../workers/execute.ts'
 import { openPool } from '../workers/pool.ts'
 import { LocalFiles } from './local-files.ts'
@@ -32,7 +32,7 @@ export function openWorkshop(): Workshop {
       origin,
       sumsOf: () => null,
       ahead: new Ahead(workers * SLOTS_PER_WORKER),
-      chunks: new Chunks(),
+      bufferPool: new BufferPool(),
       failed: async () => false,
       slots,
     })),

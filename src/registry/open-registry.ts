@@ -4,7 +4,7 @@ import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import { Ahead } from '../workers/ahead.ts'
 import { BlockError } from '../workers/block-error.ts'
-import { Chunks } from '../workers/chunks.ts'
+import { BufferPool } from '../workers/buffer-pool.ts'
 import { type Executor, type Origin, Slots } from '../workers/execute.ts'
 import type { Pool } from '../workers/pool.ts'
 import { adoptModels, claimStore } from './adopt.ts'
@@ -73,7 +73,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     failed: async () => false,
     slots: new Slots(pool.size * SLOTS_PER_WORKER),
     ahead: new Ahead(MOST_AHEAD),
-    chunks: new Chunks(),
+    bufferPool: new BufferPool(),
   }
   const executor: Executor = {
     ...direct,

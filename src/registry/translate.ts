@@ -1,6 +1,7 @@
 import { CodecError } from '../codec/index.ts'
 import { type ErrorCode, RegistryError } from '../errors.ts'
 import { BlockError } from '../workers/block-error.ts'
+import { BuffersOutError } from '../workers/buffer-pool.ts'
 import { FileError } from '../workers/file-runs.ts'
 
 const CODES: Readonly<Record<CodecError['kind'], ErrorCode>> = {
@@ -23,6 +24,9 @@ export function translateErrors(error: unknown): RegistryError {
     return new RegistryError('damaged', error.message, { cause: error })
   }
   if (error instanceof FileError) return translateFileError(error)
+  if (error instanceof BuffersOutError) {
+    return new RegistryError('overloaded', error.message, { cause: error })
+  }
   if (error instanceof Error && error.name === 'AbortError') {
     return new RegistryError('client-closed', 'the client went away', { cause: error })
   }

@@ -10,7 +10,7 @@ import {
   type StoredBytes,
 } from '../codec/index.ts'
 import { type Ahead, Item, Window } from './ahead.ts'
-import type { Chunks } from './chunks.ts'
+import type { BufferPool, ChunkBuffer } from './buffer-pool.ts'
 import type { Pool } from './pool.ts'
 import type { FrameParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
 
@@ -39,7 +39,8 @@ export interface Executor extends Origin {
   readonly slots: Slots
   /** Bounds the batches that are made before they are asked for, over all streams that share it. */
   readonly ahead: Ahead
-  readonly chunks: Chunks
+  /** Where the chunks of streams are made. */
+  readonly bufferPool: BufferPool
 }
 
 /**
@@ -60,7 +61,7 @@ export async function* execute(
       try {
         yield chunk
       } finally {
-        executor.chunks.give(chunk)
+        executor.bufferPool.give(chunk)
       }
     }
   } finally {
@@ -73,28 +74,31 @@ function* chunksOf(
   segments: Iterable<Segment>,
   executor: Executor,
   signal: AbortSignal,
-): Generator<Item<Uint8Array<SharedArrayBuffer>>> {
+): Generator<Item<ChunkBuffer>> {
   for (const batch of batches(segments)) {
     yield new Item(
       () => produce(batch, executor, signal),
-      chunk => executor.chunks.give(chunk),
+      chunk => executor.bufferPool.give(chunk),
     )
   }
 }
 
+/** The bytes of a batch, in a buffer that whoever gets it gives back. What fails gives it back itself: no worker uses it any more then. */
 async function produce(
   batch: Batch,
   executor: Executor,
   signal: AbortSignal,
-): Promise<Uint8Array<SharedArrayBuffer>> {
-  const into = executor.chunks.take(batch.size)
-  const [only] = batch.segments
-  if (only!.kind === 'bytes' && batch.segments.length === 1) {
-    into.set(only!.bytes)
+): Promise<ChunkBuffer> {
+  const into = await executor.bufferPool.take(batch.size, signal)
+  try {
+    const [only] = batch.segments
+    if (only!.kind === 'bytes' && batch.segments.length === 1) into.set(only!.bytes)
+    else await withRetries(executor, source => decode(batch, into, source, signal), signal)
     return into
+  } catch (error) {
+    executor.bufferPool.give(into)
+    throw error
   }
-  await withRetries(executor, source => decode(batch, into, source, signal), signal)
-  return into
 }
 
 /**
@@ -118,13 +122,13 @@ export async function withRetries<T>(
 
 async function decode(
   { segments }: Batch,
-  into: Uint8Array<SharedArrayBuffer>,
+  into: ChunkBuffer,
   executor: Executor,
   signal: AbortSignal,
 ): Promise<void> {
   using _slot = await executor.slots.take(signal)
   const { pieces, buffers } = await gather(segments, executor, signal)
-  // Awaited here: the slot is given back at the end of this block.
+  // Awaited here: the slot is given back at the end of this block, and `into` is the caller's again.
   await executor.pool.run({ kind: 'decode', pieces, into }, buffers, signal)
 }
 
@@ -304,12 +308,15 @@ interface Batch {
   readonly position: number
 }
 
-/** Joins neighbours: models have hundreds of tensors of a few KB, and a round trip each would cost more than their bytes. */
+/**
+ * Joins neighbours, up to FRAME_BYTES: models have hundreds of tensors of a few KB, and a round trip each would cost more than their
+ * bytes.
+ */
 function* batches(segments: Iterable<Segment>): Generator<Batch> {
   let open: Segment[] = []
   let size = 0
   let position = 0
-  for (const segment of segments) {
+  for (const segment of cutBytes(segments)) {
     const bytes = segmentBytes(segment)
     if (open.length > 0 && size + bytes > FRAME_BYTES) {
       yield { segments: open, size, position }
@@ -324,6 +331,19 @@ function* batches(segments: Iterable<Segment>): Generator<Batch> {
     size += bytes
   }
   if (open.length > 0) yield { segments: open, size, position }
+}
+
+/** The same bytes with no segment above FRAME_BYTES: only a header is as long as that, of a model with very many tensors. */
+function* cutBytes(segments: Iterable<Segment>): Generator<Segment> {
+  for (const segment of segments) {
+    if (segment.kind !== 'bytes' || segment.bytes.length <= FRAME_BYTES) {
+      yield segment
+      continue
+    }
+    for (let at = 0; at < segment.bytes.length; at += FRAME_BYTES) {
+      yield { kind: 'bytes', bytes: segment.bytes.subarray(at, at + FRAME_BYTES) }
+    }
+  }
 }
 
 function segmentBytes(segment: Segment): number {

@@ -29,8 +29,9 @@ export interface Pool extends AsyncDisposable {
   readonly busy: number
   /**
    * Runs a task on the next idle worker. Buffers are transferred: the caller must not use them again.
-   * Rejects with the CodecError that the task threw, with `signal.reason` if it aborts first (a running task is
-   * finished and its result dropped), or with an Error if the worker dies; a dead worker is replaced.
+   * Rejects with the CodecError that the task threw, with `signal.reason` if that aborts first, or with an Error if the worker dies; a dead
+   * worker is replaced. Whatever it does, it settles when no thread uses the memory of the task any more: what aborts while a worker is at it
+   * rejects when the worker is done.
    */
   run<K extends Task['kind']>(
     task: Extract<Task, { kind: K }>,
@@ -147,7 +148,10 @@ class ThreadPool implements Pool {
     if (signal?.aborted) return Promise.reject(signal.reason)
     return new Promise<Results[K]>((resolve, reject) => {
       const onAbort = () => {
-        this.#waiting = this.#waiting.filter(other => other !== pending)
+        const i = this.#waiting.indexOf(pending)
+        // One that a worker has begun with ends when the worker is done: until then its memory is written to.
+        if (i < 0) return
+        this.#waiting.splice(i, 1)
         reject(signal?.reason)
       }
       const settled = () => signal?.removeEventListener('abort', onAbort)
@@ -157,11 +161,12 @@ class ThreadPool implements Pool {
         pin,
         resolve: value => {
           settled()
-          resolve(value)
+          if (signal?.aborted) reject(signal.reason)
+          else resolve(value)
         },
         reject: reason => {
           settled()
-          reject(reason)
+          reject(signal?.aborted ? signal.reason : reason)
         },
       }
       signal?.addEventListener('abort', onAbort, { once: true })
@@ -201,13 +206,18 @@ class ThreadPool implements Pool {
       if ('failure' in reply) running.reject(toError(reply.failure))
       else running.resolve(reply.value as never)
     })
-    worker.on('error', error => this.#died(slot, worker, error))
-    worker.on('exit', code => this.#died(slot, worker, new Error(`a worker exited with ${code}`)))
+    let cause: unknown = null
+    worker.on('error', error => {
+      cause = error
+    })
+    // Not at its error: only a thread that has ended writes to no memory any more.
+    worker.on('exit', code => {
+      this.#died(slot, cause ?? new Error(`a worker exited with ${code}`))
+    })
     return Object.assign(slot, { worker, running: null, proven: false })
   }
 
-  #died(slot: Slot, worker: Worker, cause: unknown): void {
-    if (slot.worker !== worker) return
+  #died(slot: Slot, cause: unknown): void {
     const { running, proven } = slot
     const lost = this.#waiting.filter(({ pin }) => pin === slot)
     this.#waiting = this.#waiting.filter(({ pin }) => pin !== slot)

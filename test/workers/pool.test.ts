@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import type { Frame } from '../../src/codec/index.ts'
 import { Ahead } from '../../src/workers/ahead.ts'
-import { Chunks } from '../../src/workers/chunks.ts'
+import { BufferPool } from '../../src/workers/buffer-pool.ts'
 import { digest, Slots } from '../../src/workers/execute.ts'
 import { openPool } from '../../src/workers/pool.ts'
 import { openFiles } from '../server-process.ts'
@@ -101,7 +101,7 @@ t.test('a hash lives in one worker, and many may be open at once', async t => {
     sumsOf: () => null,
     failed: async () => false,
     ahead: new Ahead(4),
-    chunks: new Chunks(),
+    bufferPool: new BufferPool(4),
   }
   const segments = Array.from({ length: 5 }, (_, i) => ({
     kind: 'copy' as const,

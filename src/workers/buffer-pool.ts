@@ -1,0 +1,103 @@
+import { FRAME_BYTES } from '../codec/index.ts'
+
+/** Buffers of a pool: of 48 long downloads and as many short ones each holds one, and so do the batches that are being made. */
+const MAX_BUFFERS = 128
+/** Milliseconds that a stream waits for a buffer before it is told that there is none. */
+const MAX_WAIT_MS = 30_000
+
+/** All buffers of a pool were out for as long as one may be waited for. */
+export class BuffersOutError extends Error {
+  override readonly name = 'BuffersOutError'
+}
+
+/** Memory of one chunk, which threads share. */
+export type ChunkBuffer = Uint8Array<SharedArrayBuffer>
+
+/**
+ * Buffers of FRAME_BYTES that workers write chunks of streams into, and that are used again once these are sent: a fresh buffer costs as much
+ * in page faults as what is written to it, and one that is dropped lives until each thread that has seen it has collected its garbage. So
+ * there are never more than `max` of them, and who needs one more waits for one that is given back, first come first served.
+ */
+export class BufferPool {
+  readonly #max: number
+  readonly #maxWaitMs: number
+  readonly #free: SharedArrayBuffer[] = []
+  readonly #out = new Set<SharedArrayBuffer>()
+  readonly #waiting = new Set<(buffer: SharedArrayBuffer) => void>()
+  #allocated = 0
+
+  /** At most `max` buffers, each waited for at most `maxWaitMs` milliseconds. */
+  constructor(max = MAX_BUFFERS, maxWaitMs = MAX_WAIT_MS) {
+    this.#max = max
+    this.#maxWaitMs = maxWaitMs
+  }
+
+  /** Buffers that were taken and not given back. */
+  get out(): number {
+    return this.#out.size
+  }
+
+  /** Buffers that were allocated since the pool was made. */
+  get allocated(): number {
+    return this.#allocated
+  }
+
+  /**
+   * Room for `size` bytes, at most FRAME_BYTES; what it holds is anything. Rejects with `signal.reason` if that aborts first, and with
+   * BuffersOutError if none is given back in time.
+   */
+  async take(size: number, signal?: AbortSignal): Promise<ChunkBuffer> {
+    signal?.throwIfAborted()
+    const buffer = this.#free.pop() ?? this.#allocate() ?? (await this.#wait(signal))
+    this.#out.add(buffer)
+    return new Uint8Array(buffer, 0, size)
+  }
+
+  /** Gives back what was taken, once, when no thread uses it any more. @throws Error for what is not out */
+  give({ buffer }: ChunkBuffer): void {
+    if (!this.#out.delete(buffer)) throw new Error('a buffer was given back that is not out')
+    const [next] = this.#waiting
+    if (!next) {
+      this.#free.push(buffer)
+      return
+    }
+    // Out again at once: nobody else may take it before the one that waited goes on.
+    this.#out.add(buffer)
+    next(buffer)
+  }
+
+  /** Drops the buffers that are not out. Their memory is free when all threads have collected their garbage. */
+  trim(): void {
+    this.#free.length = 0
+  }
+
+  #allocate(): SharedArrayBuffer | null {
+    if (this.#out.size >= this.#max) return null
+    this.#allocated++
+    return new SharedArrayBuffer(FRAME_BYTES)
+  }
+
+  #wait(signal: AbortSignal | undefined): Promise<SharedArrayBuffer> {
+    const { promise, resolve, reject } = Promise.withResolvers<SharedArrayBuffer>()
+    const leave = () => {
+      this.#waiting.delete(taken)
+      signal?.removeEventListener('abort', onAbort)
+      clearTimeout(timer)
+    }
+    const taken = (buffer: SharedArrayBuffer) => {
+      leave()
+      resolve(buffer)
+    }
+    const onAbort = () => {
+      leave()
+      reject(signal?.reason)
+    }
+    const timer = setTimeout(() => {
+      leave()
+      reject(new BuffersOutError(`${this.#max} buffers of ${FRAME_BYTES} bytes are all in use`))
+    }, this.#maxWaitMs)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    this.#waiting.add(taken)
+    return promise
+  }
+}

@@ -1,0 +1,175 @@
+import { execFileSync } from 'node:child_process'
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Worker } from 'node:worker_threads'
+import t from 'tap'
+import { FRAME_BYTES, type Segment, type Span } from '../../src/codec/index.ts'
+import { Ahead } from '../../src/workers/ahead.ts'
+import { BufferPool } from '../../src/workers/buffer-pool.ts'
+import { type Executor, execute, type Origin, Slots } from '../../src/workers/execute.ts'
+import { openPool, type Pool } from '../../src/workers/pool.ts'
+
+/** Bytes of the streams' segments: so that a few of them fill a chunk. */
+const PIECE = 700_000
+const MOST_AHEAD = 3
+
+const valueAt = (at: number) => (at * 31) & 255
+
+const read = async ({ start, end }: Span) => new Uint8Array(end - start).fill(7)
+
+/** An executor over blobs that are fetched, unless `members` says otherwise. */
+function executorOf(pool: Pool, members: Partial<Executor> = {}): Executor {
+  const origin: Origin = { read, locate: () => null, fetch: read }
+  return {
+    pool,
+    ...origin,
+    origin,
+    sumsOf: () => null,
+    failed: async () => false,
+    slots: new Slots(pool.size * 2),
+    ahead: new Ahead(MOST_AHEAD),
+    bufferPool: new BufferPool(),
+    ...members,
+  }
+}
+
+/** Copies of neighbours in different blobs: they are not joined to one. */
+const copies = (count: number): Segment[] =>
+  Array.from({ length: count }, (_, i) => ({
+    kind: 'copy',
+    span: { blob: String(i), start: 0, end: PIECE },
+  }))
+
+/** Turns of the event loop until all tasks of a pool have ended. */
+async function untilIdle(pool: Pool): Promise<void> {
+  while (pool.busy > 0) await new Promise(resolve => setImmediate(resolve))
+}
+
+/** Resolves once everything that is ready has been told. */
+const turn = () => new Promise(resolve => setImmediate(resolve))
+
+/** A file that holds up who opens it until `release` does so too; then it cannot be read. */
+async function blockingFile(folder: string) {
+  const path = join(folder, 'pipe')
+  execFileSync('mkfifo', [path])
+  // For reading too: so it does not wait for somebody who reads.
+  const release = () => open(path, 'r+')
+  return { path, release }
+}
+
+t.test(
+  'streams that are cut anywhere give back every buffer, and need no more of them',
+  async t => {
+    await using pool = await openPool({ workers: 2 })
+    const executor = executorOf(pool)
+    const { bufferPool } = executor
+    const cut = async (i: number) => {
+      const abort = new AbortController()
+      const stream = execute(copies(12), executor, abort.signal)
+      // At the first chunk, between two, while the next is made, and while several are made ahead.
+      for (let chunk = 0; chunk < i % 4; chunk++) await stream.next()
+      const next = i % 3 === 0 ? stream.next().catch(() => {}) : null
+      if (i % 5 === 0) await turn()
+      if (i % 2 === 0) abort.abort(new Error('gone'))
+      await next
+      await stream.return(undefined)
+    }
+    for (let round = 0; round < 10; round++) {
+      await Promise.all(Array.from({ length: 6 }, (_, i) => cut(round * 6 + i)))
+    }
+    await untilIdle(pool)
+    await turn()
+    t.equal(bufferPool.out, 0)
+    // Those of the streams before may still be written to.
+    const most = 6 + MOST_AHEAD + pool.size * 2
+    t.ok(bufferPool.allocated <= most, `${bufferPool.allocated} buffers for 6 streams`)
+  },
+)
+
+t.test('a buffer is not given back before the worker has let go of it', async t => {
+  await using pool = await openPool({ workers: 1 })
+  const { path, release } = await blockingFile(t.testdir())
+  const executor = executorOf(pool, { locate: () => path })
+  const abort = new AbortController()
+  const stream = execute(copies(1), executor, abort.signal)
+  const rejected = t.rejects(stream.next(), { message: 'gone' })
+  while (pool.busy === 0) await turn()
+  abort.abort(new Error('gone'))
+  await turn()
+  t.equal(executor.bufferPool.out, 1, 'the worker still writes to it')
+  await using _released = await release()
+  await rejected
+  t.equal(pool.busy, 0)
+  t.equal(executor.bufferPool.out, 0)
+})
+
+t.test('a worker that dies gives its buffer back when its thread has ended', async t => {
+  const workers: Worker[] = []
+  const keep = (worker: Worker) => workers.push(worker)
+  process.on('worker', keep)
+  t.teardown(() => process.off('worker', keep))
+  await using pool = await openPool({ workers: 1 })
+  const { path, release } = await blockingFile(t.testdir())
+  const executor = executorOf(pool, { locate: () => path })
+  const rejected = t.rejects(execute(copies(1), executor).next(), { message: 'a worker died' })
+  while (pool.busy === 0) await turn()
+  const ended = workers[0]!.terminate()
+  t.equal(executor.bufferPool.out, 1)
+  await using _released = await release()
+  await rejected
+  t.equal(workers[0]!.threadId, -1, 'its thread has ended')
+  t.equal(executor.bufferPool.out, 0)
+  await ended
+  const again = await execute(copies(1), executorOf(pool)).next()
+  t.equal(again.value?.[0], 7, 'another worker took its place')
+})
+
+t.test(
+  'what fails and is tried again keeps its buffer, what fails for good gives it back',
+  async t => {
+    await using pool = await openPool({ workers: 1 })
+    const short = { ...executorOf(pool), locate: () => '/dev/null' }
+    let left = 2
+    const twice = { ...short, failed: async () => left-- > 0 }
+    const [chunk] = await Array.fromAsync(execute(copies(1), twice))
+    t.equal(chunk?.length, PIECE)
+    const { bufferPool } = short
+    t.equal(bufferPool.allocated, 1)
+    left = 1
+    const never: Executor = { ...twice, origin: { ...short.origin, locate: () => '/dev/null' } }
+    await t.rejects(Array.fromAsync(execute(copies(4), never)), { code: 'short' })
+    const unread = { ...short, locate: () => null, fetch: () => Promise.reject(new Error('no')) }
+    await t.rejects(Array.fromAsync(execute(copies(8), unread)), { message: 'no' })
+    await untilIdle(pool)
+    await turn()
+    t.equal(bufferPool.out, 0)
+  },
+)
+
+t.test('a header longer than a chunk comes in chunks like everything else', async t => {
+  await using pool = await openPool({ workers: 1 })
+  const executor = executorOf(pool)
+  const header = Uint8Array.from({ length: 2 * FRAME_BYTES + 5 }, (_, i) => valueAt(i))
+  const segments: Segment[] = [{ kind: 'bytes', bytes: header }, ...copies(1)]
+  const chunks: Buffer[] = []
+  for await (const chunk of execute(segments, executor)) chunks.push(Buffer.from(chunk))
+  t.ok(chunks.every(({ length }) => length <= FRAME_BYTES))
+  const whole = Buffer.concat(chunks)
+  t.ok(whole.subarray(0, header.length).equals(header))
+  t.equal(whole.length, header.length + PIECE)
+  t.equal(executor.bufferPool.out, 0)
+})
+
+t.test('streams that have all buffers wait for each other, and all of them end', async t => {
+  await using pool = await openPool({ workers: 2 })
+  const executor = executorOf(pool, { bufferPool: new BufferPool(MOST_AHEAD + 1) })
+  const sizes = await Promise.all(
+    Array.from({ length: 8 }, async () => {
+      let size = 0
+      for await (const chunk of execute(copies(9), executor)) size += chunk.length
+      return size
+    }),
+  )
+  t.strictSame(new Set(sizes), new Set([9 * PIECE]))
+  t.equal(executor.bufferPool.allocated, MOST_AHEAD + 1)
+})
