@@ -10,7 +10,8 @@ import { CodecError } from './errors.ts'
 import type { Span } from './frame.ts'
 import type { Shard } from './layout.ts'
 import { ENCODINGS } from './lossless.ts'
-import { assembleTensors } from './model-folder.ts'
+import { assembleTensorsSteps } from './model-folder.ts'
+import { complete, STEP_ITEMS, type Steps } from './steps.ts'
 import { frameCount } from './wdelta-v2-format.ts'
 
 /** The values of a parent that a version 1 delta was made against: as downloaded, or the unrounded float32 chain. */
@@ -50,7 +51,8 @@ export interface LosslessBytes {
   readonly kind: 'lossless'
   readonly dtype: Dtype
   readonly blob: string
-  readonly index: LosslessIndex
+  /** Of its index what frames need: the rest, with the headers of its shards, is not held for what is built on it. */
+  readonly index: Pick<LosslessIndex, 'frames' | 'records'>
   readonly tensor: LosslessTensor
   readonly parent: Recipe | null
 }
@@ -65,6 +67,9 @@ export interface Recipe {
   readonly source: StoredBytes | LosslessBytes
   readonly steps: readonly RecipeStep[]
 }
+
+/** Of all tensors that have none: a model may have 300,000 of them. */
+const NO_STEPS: readonly RecipeStep[] = []
 
 /** The tensors of a model by name. */
 export type Recipes = ReadonlyMap<string, Recipe>
@@ -97,22 +102,34 @@ export function* blobsOf({ source, steps }: Recipe): Generator<string> {
 
 /** The recipes of a model stored whole. */
 export function baseRecipes(shards: readonly BaseShard[]): StoredRecipes {
+  return complete(baseRecipesSteps(shards))
+}
+
+/** {@link baseRecipes} in steps. */
+export function* baseRecipesSteps(shards: readonly BaseShard[]): Steps<StoredRecipes> {
   const recipes = new Map<string, StoredRecipe>()
-  for (const [name, { shard, tensor }] of assembleTensors(shards)) {
+  for (const [name, { shard, tensor }] of yield* assembleTensorsSteps(shards)) {
+    if (recipes.size % STEP_ITEMS === 0) yield
     const span = { blob: shards[shard]!.blob, start: tensor.begin, end: tensor.end }
     const { shape, dtype } = tensor
     const count = elementCount(shape)
     const source = { kind: 'stored', dtype, span } as const
-    recipes.set(name, { name, shape, count, dtype, source, steps: [] })
+    recipes.set(name, { name, shape, count, dtype, source, steps: NO_STEPS })
   }
   return recipes
 }
 
 /** The recipes of a delta's result; tensors that it does not name are no part of it. Errors as {@link resolveLineage}. */
-export function applyLink(parent: Recipes, { blob, index, domain }: Link): Recipes {
-  if (index.format === 2) return applyLossless(parent, blob, index)
+export function applyLink(parent: Recipes, link: Link): Recipes {
+  return complete(applyLinkSteps(parent, link))
+}
+
+/** {@link applyLink} in steps. */
+export function* applyLinkSteps(parent: Recipes, { blob, index, domain }: Link): Steps<Recipes> {
+  if (index.format === 2) return yield* applyLossless(parent, blob, index)
   const recipes = new Map<string, Recipe>()
   for (const tensor of index.tensors) {
+    if (recipes.size % STEP_ITEMS === 0) yield
     const recipe = parent.get(tensor.name)
     if (!recipe) {
       throw new CodecError(
@@ -126,11 +143,14 @@ export function applyLink(parent: Recipes, { blob, index, domain }: Link): Recip
   return recipes
 }
 
-function applyLossless(parent: Recipes, blob: string, index: LosslessIndex): Recipes {
+function* applyLossless(parent: Recipes, blob: string, index: LosslessIndex): Steps<Recipes> {
   const recipes = new Map<string, Recipe>()
+  const { frames, records } = index
+  const columns = { frames, records }
   for (const tensor of index.tensors) {
+    if (recipes.size % STEP_ITEMS === 0) yield
     const from = tensor.source && sourceRecipe(parent, tensor.source)
-    recipes.set(tensor.name, losslessRecipe({ blob, index, tensor, parent: from }))
+    recipes.set(tensor.name, losslessRecipe({ blob, index: columns, tensor, parent: from }))
   }
   return recipes
 }
@@ -152,7 +172,7 @@ function losslessRecipe(frames: Omit<LosslessBytes, 'kind' | 'dtype'>): Recipe {
     bytes === 0
       ? ({ kind: 'stored', dtype, span: { blob, start: 0, end: 0 } } as const)
       : ({ kind: 'lossless', dtype, ...frames } as const)
-  return { name, shape, count, dtype, source, steps: [] }
+  return { name, shape, count, dtype, source, steps: NO_STEPS }
 }
 
 /** True if a tensor has the bytes of its parent, all of them and no others. */

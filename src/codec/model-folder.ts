@@ -1,7 +1,9 @@
 import { CodecError } from './errors.ts'
-import { type JsonMember, parseJson } from './json.ts'
+import { type JsonMember, parseJsonSteps } from './json.ts'
 import type { LayoutTensor, Shard } from './layout.ts'
 import { LIMITS } from './limits.ts'
+import { sortSteps } from './sort.ts'
+import { complete, STEP_ITEMS, type Steps } from './steps.ts'
 import { compareUtf8, utf8 } from './utf8.ts'
 
 /** Where a tensor of a model stands: index of its shard, and its entry there. */
@@ -15,13 +17,19 @@ export interface PlacedTensor {
  * @throws CodecError of kind `model`: `no-shards`, `too-many-shards`, `too-many-tensors`, `duplicate-tensor`
  */
 export function assembleTensors(shards: readonly Shard[]): Map<string, PlacedTensor> {
+  return complete(assembleTensorsSteps(shards))
+}
+
+/** {@link assembleTensors} in steps. */
+export function* assembleTensorsSteps(shards: readonly Shard[]): Steps<Map<string, PlacedTensor>> {
   if (shards.length === 0) refuse('no-shards', 'expected at least one safetensors file')
   if (shards.length > LIMITS.shards) {
     refuse('too-many-shards', `expected at most ${LIMITS.shards} shards, got ${shards.length}`)
   }
   const tensors = new Map<string, PlacedTensor>()
-  shards.forEach(({ path, layout }, shard) => {
+  for (const [shard, { path, layout }] of shards.entries()) {
     for (const tensor of layout.tensors) {
+      if (tensors.size % STEP_ITEMS === 0) yield
       const other = tensors.get(tensor.name)
       if (other) {
         const where = `${shards[other.shard]!.path} and in ${path}`
@@ -32,7 +40,7 @@ export function assembleTensors(shards: readonly Shard[]): Map<string, PlacedTen
     if (tensors.size > LIMITS.tensors) {
       refuse('too-many-tensors', `expected at most ${LIMITS.tensors} tensors, got ${tensors.size}`)
     }
-  })
+  }
   return tensors
 }
 
@@ -41,18 +49,35 @@ export function nameOrder(names: Iterable<string>): string[] {
   return [...names].sort(compareUtf8)
 }
 
+/** {@link nameOrder} in steps. */
+export function nameOrderSteps(names: Iterable<string>): Steps<readonly string[]> {
+  return sortSteps(names, compareUtf8)
+}
+
 /**
  * `names` (in name order) as the reference loads them from these shards: grouped by shard, groups in the order of their first name,
  * name order inside. For one shard that is name order. A name that no shard has comes last.
  * Source: deltatensors 0.2.0 `io.py` `_load_base_dir_numpy`.
  */
 export function shardOrder(shards: readonly Shard[], names: readonly string[]): string[] {
+  return complete(shardOrderSteps(shards, names))
+}
+
+/** {@link shardOrder} in steps. */
+export function* shardOrderSteps(
+  shards: readonly Shard[],
+  names: readonly string[],
+): Steps<string[]> {
   const shardOf = new Map<string, number>()
-  shards.forEach(({ layout }, i) => {
-    for (const { name } of layout.tensors) shardOf.set(name, i)
-  })
+  for (const [i, { layout }] of shards.entries()) {
+    for (const { name } of layout.tensors) {
+      if (shardOf.size % STEP_ITEMS === 0) yield
+      shardOf.set(name, i)
+    }
+  }
   const groups = new Map<number, string[]>()
-  for (const name of names) {
+  for (const [i, name] of names.entries()) {
+    if (i % STEP_ITEMS === 0) yield
     const shard = shardOf.get(name) ?? shards.length
     const group = groups.get(shard)
     if (group) group.push(name)
@@ -67,7 +92,12 @@ export function shardOrder(shards: readonly Shard[], names: readonly string[]): 
  * @throws CodecError of kind `model`: what the JSON tokenizer throws, `shard-index`
  */
 export function checkShardIndex(json: Uint8Array, shards: readonly Shard[]): void {
-  const tensors = assembleTensors(shards)
+  complete(checkShardIndexSteps(json, shards))
+}
+
+/** {@link checkShardIndex} in steps. */
+export function* checkShardIndexSteps(json: Uint8Array, shards: readonly Shard[]): Steps<void> {
+  const tensors = yield* assembleTensorsSteps(shards)
   let named = 0
   const check = ({ key: name, value, keyOffset }: JsonMember) => {
     const placed = tensors.get(name)
@@ -83,7 +113,7 @@ export function checkShardIndex(json: Uint8Array, shards: readonly Shard[]): voi
     }
     named++
   }
-  const root = parseJson(withoutLastLines(json), 0, 'model', ['weight_map'], check)
+  const root = yield* parseJsonSteps(withoutLastLines(json), 0, 'model', ['weight_map'], check)
   if (root.kind !== 'object' || root.members.get('weight_map')?.kind !== 'object') {
     refuse('shard-index', 'expected an object with a weight_map object', root.offset)
   }

@@ -4,7 +4,7 @@ import { isCount, type JsonMember, type JsonValue, parseJsonSteps } from './json
 import type { Layout, LayoutTensor } from './layout.ts'
 import { LIMITS } from './limits.ts'
 import { sortSteps } from './sort.ts'
-import { complete, type Steps } from './steps.ts'
+import { complete, STEP_ITEMS, type Steps } from './steps.ts'
 import { checkName, compareUtf8, utf8 } from './utf8.ts'
 
 /** Bytes of the word that holds the header's length. */
@@ -14,8 +14,6 @@ const METADATA = '__metadata__'
 const ALIGNMENT = 8
 /** Shapes that are remembered while a header is read; a power of two. */
 const SHAPE_SLOTS = 256
-/** Tensors that are handled in one step. */
-const STEP_TENSORS = 1024
 
 /**
  * Bytes of length word and header, from the first 8 bytes of a file. `fileSize` is null where it is not known yet.
@@ -233,7 +231,7 @@ function* placeTensors(tensors: ParsedTensor[], dataStart: number): Steps<Layout
   const placed: LayoutTensor[] = []
   let next = 0
   for (const { name, dtype, shape, begin, end, offset } of inOrder) {
-    if (placed.length % STEP_TENSORS === 0) yield
+    if (placed.length % STEP_ITEMS === 0) yield
     if (begin !== next) {
       refuse('hole', `${quoted(name)}: expected its data to begin at ${next}, got ${begin}`, offset)
     }
@@ -356,7 +354,7 @@ export function* buildLayoutSteps(
   const placed: LayoutTensor[] = []
   let at = header.length
   for (const tensor of sorted) {
-    if (placed.length % STEP_TENSORS === 0) yield
+    if (placed.length % STEP_ITEMS === 0) yield
     const { name, dtype, shape } = tensor
     const begin = at
     at += dataBytes(tensor)
@@ -400,7 +398,7 @@ function* writeHeader(
   return header
 }
 
-/** The JSON of a header in pieces, each of STEP_TENSORS members. */
+/** The JSON of a header in pieces, each of STEP_ITEMS members. */
 function* headerTexts(
   tensors: readonly DescribedTensor[],
   metadata: ReadonlyMap<string, string> | null,
@@ -415,8 +413,8 @@ function* headerTexts(
     separator = ','
   }
   let begin = 0
-  for (let i = 0; i < tensors.length; i += STEP_TENSORS) {
-    const members = tensors.slice(i, i + STEP_TENSORS).map(tensor => {
+  for (let i = 0; i < tensors.length; i += STEP_ITEMS) {
+    const members = tensors.slice(i, i + STEP_ITEMS).map(tensor => {
       const { name, dtype, shape } = tensor
       const offsets = [begin, begin + dataBytes(tensor)]
       begin = offsets[1]!

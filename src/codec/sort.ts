@@ -1,7 +1,4 @@
-import type { Steps } from './steps.ts'
-
-/** Items that are sorted, merged or looked at in one step. */
-const RUN = 1024
+import { STEP_ITEMS, type Steps } from './steps.ts'
 
 /** The items in the order of `compare`, equal ones in the order in which they come, as `Array.sort` has it. */
 export function* sortSteps<T>(
@@ -10,13 +7,13 @@ export function* sortSteps<T>(
 ): Steps<readonly T[]> {
   let from = [...items]
   if (yield* isSorted(from, compare)) return from
-  for (let start = 0; start < from.length; start += RUN) {
+  for (let start = 0; start < from.length; start += STEP_ITEMS) {
     yield
-    const run = from.slice(start, start + RUN).sort(compare)
+    const run = from.slice(start, start + STEP_ITEMS).sort(compare)
     for (let i = 0; i < run.length; i++) from[start + i] = run[i]!
   }
   let into = from.slice()
-  for (let width = RUN; width < from.length; width *= 2) {
+  for (let width = STEP_ITEMS; width < from.length; width *= 2) {
     for (let start = 0; start < from.length; start += width * 2) {
       yield* merge(from, into, start, width, compare)
     }
@@ -27,7 +24,7 @@ export function* sortSteps<T>(
 
 function* isSorted<T>(items: readonly T[], compare: (a: T, b: T) => number): Steps<boolean> {
   for (let i = 1; i < items.length; i++) {
-    if (i % RUN === 0) yield
+    if (i % STEP_ITEMS === 0) yield
     if (compare(items[i - 1]!, items[i]!) > 0) return false
   }
   return true
@@ -46,7 +43,7 @@ function* merge<T>(
   let left = start
   let right = middle
   for (let at = start; at < end; at++) {
-    if ((at - start) % RUN === 0) yield
+    if ((at - start) % STEP_ITEMS === 0) yield
     const takesLeft = left < middle && (right === end || compare(from[left]!, from[right]!) <= 0)
     into[at] = takesLeft ? from[left++]! : from[right++]!
   }

@@ -35,11 +35,11 @@ interface Planned {
 }
 
 /** The model as one safetensors file, cast to `dtype` where it is given. */
-export function reconstructContent(
+export async function reconstructContent(
   executor: Executor,
   model: OpenedModel,
   dtype: FloatDtype | undefined,
-): Content {
+): Promise<Content> {
   const { record, manifest, recipes, sums } = model
   const filename = `${record.name.replace('/', '--')}.safetensors`
   const checked = withSums(executor, sums)
@@ -54,7 +54,7 @@ export function reconstructContent(
     })
   }
   const cast = (stored: Dtype) => (isFloat(stored) ? dtype : stored)
-  const layout = canonicalLayout(manifest.shards, recipes, recipe => cast(recipe.dtype))
+  const layout = await canonicalLayout(manifest.shards, recipes, recipe => cast(recipe.dtype))
   return content(checked, {
     size: layout.size,
     etag: `${record.id}-${dtype.toLowerCase()}`,

@@ -4,13 +4,14 @@ import {
   type DeltaIndexV1,
   type Domain,
   type LosslessIndex,
-  nameOrder,
+  nameOrderSteps,
   type Recipes,
   sameShape,
-  shardOrder,
+  shardOrderSteps,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import type { Executor } from '../workers/execute.ts'
+import { inTurns } from '../workers/turns.ts'
 import { withSums } from './checked-reads.ts'
 import type { OpenedModel, OpenedModels } from './opened-models.ts'
 import { hashValues, identityOf } from './proofs.ts'
@@ -51,7 +52,7 @@ export async function checkClaim(
   }
   const { parentHash, tensors } = claim
   if ((await catalog.byHash(parentHash)).length > 0) return
-  if ((await catalog.bySignature(signatureOf(tensors), 1)).length > 0) return
+  if ((await catalog.bySignature(await signatureOf(tensors), 1)).length > 0) return
   throw parentUnknown(parentHash, [])
 }
 
@@ -77,7 +78,10 @@ export async function matchParent(
   }
   const tried: string[] = []
   const order = index.tensors.map(({ name }) => name)
-  for (const record of await catalog.bySignature(signatureOf(index.tensors), MOST_CANDIDATES)) {
+  for (const record of await catalog.bySignature(
+    await signatureOf(index.tensors),
+    MOST_CANDIDATES,
+  )) {
     const parent = await openCandidate(models, record)
     if (!parent) continue
     for (const domain of ['stored', 'float32'] as const) {
@@ -140,8 +144,9 @@ async function matchNamed(
   const kept = keptDomain(record, parentHash)
   if (kept) return { parent, domain: kept }
   const inRecords = index.tensors.map(({ name }) => name)
-  const inNames = nameOrder(inRecords)
-  const orders = [inRecords, inNames, shardOrder(parent.manifest.shards, inNames)]
+  const inNames = await inTurns(nameOrderSteps(inRecords), signal)
+  const inShards = await inTurns(shardOrderSteps(parent.manifest.shards, inNames), signal)
+  const orders = [inRecords, inNames, inShards]
   const tried = new Set<string>()
   const seen = new Set<string>()
   for (const order of orders) {

@@ -98,10 +98,13 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
         throw error
       }
     })
-  const contentOf = <T extends Content>(ref: string, make: (model: OpenedModel) => T) =>
+  const contentOf = <T extends Content>(
+    ref: string,
+    make: (model: OpenedModel) => T | Promise<T>,
+  ) =>
     translated(async () => {
       const model = await open(ref)
-      return held({ catalog, pins }, model, make(model))
+      return held({ catalog, pins }, model, await make(model))
     })
   const spareBefore = await translated(() => takeUp(registryDeps, pins))
   const sweeping = { catalog, blobs, pins, claims, graceMs, spareBefore }

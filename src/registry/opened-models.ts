@@ -1,15 +1,16 @@
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import {
-  applyLink,
+  applyLinkSteps,
   type BlockSums,
-  baseRecipes,
-  buildLayout,
+  baseRecipesSteps,
+  buildLayoutSteps,
   type Dtype,
   type Layout,
   type Recipes,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { type Executor, withRetries } from '../workers/execute.ts'
+import { inTurns } from '../workers/turns.ts'
 import { readChecked, withSums } from './checked-reads.ts'
 import { type Manifest, openManifest, storedShards, sumsByKey } from './manifest.ts'
 
@@ -83,11 +84,13 @@ export class OpenedModels {
   async #read(record: ModelRecord): Promise<OpenedModel> {
     const manifest = await this.#manifest(record)
     const parent = manifest.delta && (await this.#parentOf(record))
-    const recipes = parent
-      ? applyLink(parent.recipes, manifest.delta!)
-      : baseRecipes(storedShards(manifest))
+    const recipes = await inTurns<Recipes>(
+      parent
+        ? applyLinkSteps(parent.recipes, manifest.delta!)
+        : baseRecipesSteps(storedShards(manifest)),
+    )
     const sums = new Map([...(parent?.sums ?? []), ...sumsByKey(manifest.blobs)])
-    return { record, manifest, recipes, sums, layout: reconstructLayout(manifest, recipes) }
+    return { record, manifest, recipes, sums, layout: await reconstructLayout(manifest, recipes) }
   }
 
   async #manifest({ id, manifest: key }: ModelRecord): Promise<Manifest> {
@@ -118,7 +121,10 @@ export class OpenedModels {
  * The layout of the `dtype=stored` stream: the published file's own where there is one, else one file in the canonical
  * layout with the `__metadata__` of the first shard.
  */
-export function reconstructLayout({ shards }: Pick<Manifest, 'shards'>, recipes: Recipes): Layout {
+export async function reconstructLayout(
+  { shards }: Pick<Manifest, 'shards'>,
+  recipes: Recipes,
+): Promise<Layout> {
   return shards.length === 1 ? shards[0]!.layout : canonicalLayout(shards, recipes, r => r.dtype)
 }
 
@@ -127,11 +133,11 @@ export function canonicalLayout(
   shards: Manifest['shards'],
   recipes: Recipes,
   dtypeOf: (recipe: { readonly dtype: Dtype }) => Dtype,
-): Layout {
+): Promise<Layout> {
   const tensors = [...recipes.values()].map(recipe => ({
     name: recipe.name,
     dtype: dtypeOf(recipe),
     shape: recipe.shape,
   }))
-  return buildLayout(tensors, shards[0]?.layout.metadata ?? null)
+  return inTurns(buildLayoutSteps(tensors, shards[0]?.layout.metadata ?? null))
 }

@@ -2,10 +2,11 @@ import type { ErrorFigures, FileRecord, ModelRecord } from '../catalog/catalog.t
 import {
   canWiden,
   type Domain,
+  type Dtype,
   FRAME_BYTES,
   isFloat,
   type Layout,
-  nameOrder,
+  nameOrderSteps,
   planFrame,
   planHash,
   planRange,
@@ -14,11 +15,12 @@ import {
   type Shard,
   type StoredRecipe,
   type StoredRecipes,
-  shardOrder,
+  shardOrderSteps,
 } from '../codec/index.ts'
 import { digest, type Executor, gatherTuned, mapOrdered } from '../workers/execute.ts'
 import { identify } from '../workers/identify.ts'
 import type { Comparison } from '../workers/tasks.ts'
+import { inTurns } from '../workers/turns.ts'
 import type { OpenedModel } from './opened-models.ts'
 
 /** SHA-256 of a file with this layout, by reconstructing it once. */
@@ -53,12 +55,13 @@ export async function hashModel(
   shards: readonly Shard[],
   signal: AbortSignal,
 ): Promise<ModelRecord['hashes']> {
-  const names = nameOrder(recipes.keys())
-  const grouped = shardOrder(shards, names)
+  const names = await inTurns(nameOrderSteps(recipes.keys()), signal)
+  const grouped = await inTurns(shardOrderSteps(shards, names), signal)
   const sameOrder = names.every((name, i) => name === grouped[i])
-  const all = [...recipes.values()]
-  const widens = all.every(recipe => canWiden(recipe.dtype))
-  const sameValues = all.every(recipe => recipe.dtype === 'F32')
+  const dtypes = new Set<Dtype>()
+  for (const { dtype } of recipes.values()) dtypes.add(dtype)
+  const widens = [...dtypes].every(canWiden)
+  const sameValues = [...dtypes].every(dtype => dtype === 'F32')
   const stored = hashValues(executor, recipes, names, 'stored', signal)
   const shardOrderHash = sameOrder
     ? stored

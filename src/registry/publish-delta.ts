@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { FileRecord, ModelRecord } from '../catalog/catalog.ts'
 import {
-  applyLink,
+  applyLinkSteps,
   type DeltaIndex,
   type LosslessIndex,
   type Recipes,
@@ -9,6 +9,7 @@ import {
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { tools } from '../workers/tools.ts'
+import { inTurns } from '../workers/turns.ts'
 import { withSums } from './checked-reads.ts'
 import { losslessShards, type ManifestShard } from './manifest.ts'
 import { checkClaim, type MatchDeps, matchParent } from './match-parent.ts'
@@ -64,8 +65,8 @@ export async function publishDelta(
   ])
   const executor = withSums(deps.executor, publication.sums, parent.sums)
   const link = { blob: deltaBlob!.key, index, domain }
-  const recipes = applyLink(parent.recipes, link)
-  const shards = index.format === 2 ? losslessShards(index) : oneShard(parent, recipes)
+  const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
+  const shards = index.format === 2 ? losslessShards(index) : await oneShard(parent, recipes)
   const weights = await proveFiles(executor, recipes, shards, signal)
   if (index.format === 2) checkShards(index, weights)
   const naming: Naming = {
@@ -88,8 +89,8 @@ export async function publishDelta(
 }
 
 /** The one file that a version 1 delta gives. */
-function oneShard({ manifest }: OpenedModel, recipes: Recipes): ManifestShard[] {
-  const layout = canonicalLayout(manifest.shards, recipes, recipe => recipe.dtype)
+async function oneShard({ manifest }: OpenedModel, recipes: Recipes): Promise<ManifestShard[]> {
+  const layout = await canonicalLayout(manifest.shards, recipes, recipe => recipe.dtype)
   return [{ path: WEIGHTS, layout, blob: null }]
 }
 

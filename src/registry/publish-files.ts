@@ -1,18 +1,19 @@
 import { createHash } from 'node:crypto'
 import type { ModelRecord, Strategy } from '../catalog/catalog.ts'
 import {
-  applyLink,
-  baseRecipes,
+  applyLinkSteps,
+  baseRecipesSteps,
   type DeltaIndexV1,
   DeltaReader,
   type Domain,
-  nameOrder,
+  nameOrderSteps,
   type StoredRecipes,
   type StrategyV1,
-  shardOrder,
+  shardOrderSteps,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { encodeDelta, pairTensors } from '../workers/encode.ts'
+import { inTurns } from '../workers/turns.ts'
 import { withSums } from './checked-reads.ts'
 import type { OpenedModel } from './opened-models.ts'
 import { hashModel, hashValues, measureError, proveFiles } from './proofs.ts'
@@ -98,7 +99,7 @@ async function publishEncoded(
   const sides = files.filter(({ layout }) => layout === null)
   const [delta, ...kept] = await publication.keepAll([blob, ...sides.map(side => side.blob)])
   const link = { blob: delta!.key, index, domain: domainOf(parent) }
-  const recipes = applyLink(parent.recipes, link)
+  const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   const shards = asShards(fineTune.shards).map(shard => ({ ...shard, blob: null }))
   const proven = await proveFiles(deps.executor, recipes, shards, signal)
   const hashes = await hashModel(deps.executor, recipes, shards, signal)
@@ -132,7 +133,7 @@ async function tunedRecipes(
   for (const { path, layout, blob } of shards) {
     stored.push({ path, layout, blob: await publication.keepTemporarily(blob) })
   }
-  return baseRecipes(stored)
+  return inTurns(baseRecipesSteps(stored))
 }
 
 async function encode(
@@ -143,7 +144,7 @@ async function encode(
   signal: AbortSignal,
 ): Promise<{ blob: StagedBlob; index: DeltaIndexV1 }> {
   const domain = domainOf(parent)
-  const order = recordOrder(parent, domain, tuned)
+  const order = await recordOrder(parent, domain, tuned)
   const tensors = pairTensors(parent.recipes, tuned, order)
   const parentHash = hashParent(deps, parent, domain, order, signal)
   // It is awaited once the first tensors are encoded.
@@ -175,9 +176,14 @@ function domainOf({ record, manifest }: OpenedModel): Domain {
 }
 
 /** The order of the records, and of the hash: that in which the reference loads the parent. */
-function recordOrder(parent: OpenedModel, domain: Domain, tuned: StoredRecipes): string[] {
-  const names = nameOrder(tuned.keys())
-  return domain === 'float32' ? names : shardOrder(parent.manifest.shards, names)
+async function recordOrder(
+  parent: OpenedModel,
+  domain: Domain,
+  tuned: StoredRecipes,
+): Promise<readonly string[]> {
+  const names = await inTurns(nameOrderSteps(tuned.keys()))
+  if (domain === 'float32') return names
+  return inTurns(shardOrderSteps(parent.manifest.shards, names))
 }
 
 /** What the reference's loader will compute for the parent: over the delta's tensors of a base, over all tensors in a chain. */

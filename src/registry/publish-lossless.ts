@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto'
 import type { FileRecord, ModelRecord } from '../catalog/catalog.ts'
-import { applyLink, LosslessReader, type LosslessShard } from '../codec/index.ts'
+import { applyLinkSteps, LosslessReader, type LosslessShard } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { LosslessEncoder } from '../workers/encode-lossless.ts'
 import { tools } from '../workers/tools.ts'
+import { inTurns } from '../workers/turns.ts'
 import { losslessShards } from './manifest.ts'
 import type { OpenedModel } from './opened-models.ts'
 import { hashModel, identityOf, proveFiles } from './proofs.ts'
@@ -35,7 +36,7 @@ export async function publishLossless(
   const sides = received.files
   const [delta, ...kept] = await publication.keepAll([blob, ...sides.map(side => side.blob)])
   const link = { blob: delta!.key, index, domain: 'stored' } as const
-  const recipes = applyLink(parent.recipes, link)
+  const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   const shards = losslessShards(index)
   const files = await proveFiles(executor, recipes, shards, signal)
   checkProof(files, encoder.shards)
@@ -68,7 +69,7 @@ async function* encodeParts(
     if (received.isShard(part)) yield* encodeShard(encoder, part)
     else await received.side(part)
   }
-  received.check(inPathOrder(encoder.shards))
+  await received.check(inPathOrder(encoder.shards))
   yield* await encoder.end()
 }
 

@@ -1,5 +1,6 @@
 import type { FileRecord, ModelRecord } from '../catalog/catalog.ts'
-import { baseRecipes } from '../codec/index.ts'
+import { baseRecipesSteps } from '../codec/index.ts'
+import { inTurns } from '../workers/turns.ts'
 import type { ManifestShard } from './manifest.ts'
 import { storedShards } from './manifest.ts'
 import { hashModel } from './proofs.ts'
@@ -24,7 +25,7 @@ export async function publishWhole(
     layout ? [{ path, layout, blob: blobs[i]!.key }] : [],
   )
   const manifest = { shards, delta: null }
-  const recipes = baseRecipes(storedShards(manifest))
+  const recipes = await inTurns(baseRecipesSteps(storedShards(manifest)), signal)
   // Read back from where they are stored: what is hashed here is what will be served.
   const hashes = await hashModel(deps.executor, recipes, shards, signal)
   return insertProven(

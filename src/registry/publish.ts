@@ -52,7 +52,7 @@ export async function insertProven(
   signal: AbortSignal,
 ): Promise<ModelRecord> {
   const { recipes, shards, delta, files } = proven
-  const layout = reconstructLayout(proven, recipes)
+  const layout = await reconstructLayout(proven, recipes)
   const only = shards.length === 1 ? files.find(({ path }) => path === shards[0]!.path) : undefined
   const [sha256, identity] = await Promise.all([
     only?.sha256 ?? hashFile(executor, recipes, layout, signal),
@@ -77,7 +77,7 @@ export async function insertProven(
     size: layout.size,
     sha256,
     hashes: proven.hashes,
-    signature: signatureOf(all),
+    signature: await signatureOf(all),
     files,
     delta: delta?.blob ?? null,
     error: proven.error,

@@ -1,14 +1,15 @@
 import type { BlobRecord, FileRecord } from '../catalog/catalog.ts'
 import {
-  assembleTensors,
+  assembleTensorsSteps,
   checkPath,
-  checkShardIndex,
+  checkShardIndexSteps,
   type Layout,
   LayoutReader,
   LIMITS,
   type Shard,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
+import { inTurns } from '../workers/turns.ts'
 import type { Publication, StagedBlob } from './publication.ts'
 import type { UploadPart } from './registry.ts'
 import { translateErrors } from './translate.ts'
@@ -42,7 +43,7 @@ export async function receiveFiles(
   }
   const files = inPathOrder(received.files)
   const shards = files.filter((file): file is ReceivedShard => file.layout !== null)
-  received.check(shards)
+  await received.check(shards)
   return { files, shards }
 }
 
@@ -77,8 +78,8 @@ export class ModelFiles {
     if (collected) this.#index = collected.bytes()
   }
 
-  /** Whether the shards make a model, and the one that the shard index names. @throws RegistryError, CodecError */
-  check(shards: readonly Shard[]): void {
+  /** Whether the shards make a model, and the one that the shard index names. Rejects with RegistryError, CodecError */
+  async check(shards: readonly Shard[]): Promise<void> {
     if (shards.length === 0) {
       throw new RegistryError(
         'malformed-model',
@@ -86,8 +87,9 @@ export class ModelFiles {
         { details: { rule: 'no-shards' } },
       )
     }
-    assembleTensors(shards)
-    if (this.#index) checkShardIndex(this.#index, shards)
+    const index = this.#index
+    const steps = index ? checkShardIndexSteps(index, shards) : assembleTensorsSteps(shards)
+    await inTurns<unknown>(steps, this.#signal)
   }
 }
 
@@ -108,13 +110,23 @@ export async function receiveFile(
   const reader = new LayoutReader()
   try {
     const blob = await publication.stage(
-      teed(body, chunk => reader.push(chunk)),
+      teed(body, chunk => readHeader(reader, chunk, signal)),
       signal,
     )
     return { path, blob, layout: reader.end() }
   } catch (error) {
     throw inFile(path, error)
   }
+}
+
+/** Gives a reader the next bytes; the header that they complete is parsed before more of them is taken. */
+async function readHeader(
+  reader: LayoutReader,
+  chunk: Uint8Array,
+  signal: AbortSignal,
+): Promise<void> {
+  const steps = reader.take(chunk)
+  if (steps) await inTurns(steps, signal)
 }
 
 /** @throws RegistryError `bad-request` for a path that is no path in a model, or that came before. */
@@ -132,13 +144,13 @@ export function unexpectedPart({ field }: UploadPart, expected: string): Registr
   return new RegistryError('bad-request', `expected a part named ${expected}, got ${field}`)
 }
 
-/** Passes `body` on while `see` looks at each chunk; what `see` throws ends it. */
+/** Passes `body` on while `see` looks at each chunk, and is waited for; what `see` throws ends it. */
 export async function* teed(
   body: AsyncIterable<Uint8Array>,
-  see: (chunk: Uint8Array) => void,
+  see: (chunk: Uint8Array) => unknown,
 ): AsyncGenerator<Uint8Array> {
   for await (const chunk of body) {
-    see(chunk)
+    await see(chunk)
     yield chunk
   }
 }

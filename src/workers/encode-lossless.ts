@@ -20,6 +20,7 @@ import {
 import { type Executor, execute, Sources } from './execute.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
 import { tools } from './tools.ts'
+import { inTurns } from './turns.ts'
 
 /** What names the parent of a delta; it may still be in the making while frames are encoded. */
 export interface ParentNames {
@@ -140,7 +141,8 @@ export class LosslessEncoder {
     for await (const chunk of body) {
       hash.update(chunk)
       const known = reader.layout
-      reader.push(chunk)
+      const steps = reader.take(chunk)
+      if (steps) await inTurns(steps, this.#signal)
       const { layout } = reader
       if (!layout) {
         cutter.hold(chunk)

@@ -1,18 +1,20 @@
 import { createHash } from 'node:crypto'
 import {
   FRAME_BYTES,
-  identityBytes,
+  identitySteps,
   planTensor,
   type Recipe,
   type Recipes,
   storedBytes,
 } from '../codec/index.ts'
 import { digest, type Executor, mapOrdered, Sources } from './execute.ts'
+import { inTurns } from './turns.ts'
 
 /** Tensors or groups of small ones under way. */
 const WINDOW = 4
 /** Small tensors that are hashed in one task. */
 const GROUP = 256
+const DIGEST_BYTES = 32
 
 /**
  * The identity of a model, hex: see `identityBytes`. Rejects with what reading or decoding it throws.
@@ -22,18 +24,21 @@ export async function identify(
   recipes: Recipes,
   signal?: AbortSignal,
 ): Promise<string> {
-  const identified = []
-  const hashed = mapOrdered(groups(recipes.values()), WINDOW, async tensors => ({
-    tensors,
-    digests: await digests(tensors, executor, signal),
-  }))
+  const tensors = [...recipes.values()]
+  const digests = new Uint8Array(tensors.length * DIGEST_BYTES)
+  let at = 0
+  const hashed = mapOrdered(groups(tensors), WINDOW, group => digestsOf(group, executor, signal))
   for await (const group of hashed) {
-    for (const [i, { name, dtype, shape }] of group.tensors.entries()) {
-      identified.push({ name, dtype, shape, digest: group.digests[i]! })
+    for (const digest of group) {
+      digests.set(digest, at)
+      at += DIGEST_BYTES
     }
   }
   const hash = createHash('sha256')
-  for (const bytes of identityBytes(identified)) hash.update(bytes)
+  await inTurns(
+    identitySteps(tensors, digests, bytes => hash.update(bytes)),
+    signal,
+  )
   return hash.digest('hex')
 }
 
@@ -54,7 +59,7 @@ function* groups(recipes: Iterable<Recipe>): Generator<Recipe[]> {
   if (open.length > 0) yield open
 }
 
-async function digests(
+async function digestsOf(
   tensors: readonly Recipe[],
   executor: Executor,
   signal: AbortSignal | undefined,

@@ -1,14 +1,25 @@
 import t from 'tap'
 import {
+  applyLinkSteps,
+  assembleTensorsSteps,
+  baseRecipesSteps,
   buildLayoutSteps,
+  checkShardIndexSteps,
   type DescribedTensor,
   DTYPE_BITS,
   type Dtype,
+  identityBytes,
+  identitySteps,
   LayoutReader,
+  nameOrder,
+  nameOrderSteps,
   parseLayoutSteps,
   readHeaderSteps,
   type Steps,
+  shardOrder,
+  shardOrderSteps,
   sortSteps,
+  utf8,
 } from '../../src/codec/index.ts'
 
 /** Tensors of every kind that is small: empty ones, scalars, long names, many dimensions, all dtypes. */
@@ -93,4 +104,59 @@ t.test('sorting is stable, as Array.sort, and takes small steps whatever the ord
     t.strictSame(counted(sortSteps(pairs, byKey)).value, pairs.toSorted(byKey), order)
     t.ok(mostCompared(items) < 20_000, order)
   }
+})
+
+t.test('a model of many shards with a few tensors each is put together in steps', async t => {
+  const tensors = tiny(20_000)
+  const shards = Array.from({ length: 400 }, (_, i) => {
+    const { value: layout } = counted(buildLayoutSteps(tensors.slice(i * 50, i * 50 + 50), null))
+    return { path: `${i}.safetensors`, layout, blob: `${i}` }
+  })
+  const placed = counted(assembleTensorsSteps(shards))
+  const recipes = counted(baseRecipesSteps(shards))
+  const names = counted(nameOrderSteps(recipes.value.keys()))
+  const ordered = counted(shardOrderSteps(shards, names.value))
+  const weightMap = Object.fromEntries(
+    Array.from(placed.value, ([name, { shard }]) => [name, shards[shard]!.path]),
+  )
+  const index = utf8(JSON.stringify({ weight_map: weightMap }))
+  const indexed = counted(checkShardIndexSteps(index, shards))
+  for (const { steps } of [placed, recipes, names, ordered, indexed]) t.ok(steps >= 19, `${steps}`)
+  t.strictSame(names.value, nameOrder(recipes.value.keys()))
+  t.strictSame(ordered.value, shardOrder(shards, names.value))
+
+  const digests = Uint8Array.from({ length: tensors.length * 32 }, (_, i) => i)
+  const taken: Uint8Array[] = []
+  const identity = counted(identitySteps(tensors, digests, bytes => taken.push(bytes)))
+  t.ok(identity.steps >= 19)
+  const each = tensors.map((tensor, i) => ({
+    ...tensor,
+    digest: digests.subarray(i * 32, i * 32 + 32),
+  }))
+  t.strictSame(Buffer.concat(taken), Buffer.concat([...identityBytes(each)]))
+})
+
+t.test('a delta of many tensors is applied in steps', async t => {
+  const { value: layout } = counted(buildLayoutSteps(tiny(20_000), null))
+  const shards = [{ path: 'model.safetensors', layout, blob: 'base' }]
+  const { value: parent } = counted(baseRecipesSteps(shards))
+  const tensors = layout.tensors.map(({ name, dtype, shape }) => ({
+    ...{ name, dtype, shape, count: 0, bytes: 0, firstFrame: 0 },
+    source: { name, dtype, shape },
+  }))
+  const frames = {
+    encodings: new Uint8Array(0),
+    records: new Uint32Array(0),
+    checksums: new BigUint64Array(0),
+  }
+  const records = {
+    starts: new Float64Array(0),
+    lengths: new Uint32Array(0),
+    checksums: new BigUint64Array(0),
+  }
+  const named = { format: 2, strategy: 'lossless', parentHash: '', parentIdentity: '' } as const
+  const index = { ...named, size: 0, shards: [], tensors, frames, records }
+  const applied = counted(applyLinkSteps(parent, { blob: 'delta', index, domain: 'stored' }))
+  t.ok(applied.steps >= 19)
+  t.strictSame([...applied.value.keys()], [...parent.keys()])
 })
