@@ -21,11 +21,13 @@ import { createMetrics } from './http/metrics.ts'
 import { modelRoutes } from './http/model-routes.ts'
 import { notFound, refuseOtherMethods } from './http/not-found.ts'
 import { observeRequests } from './http/observe.ts'
+import { refuseOtherSites, refuseTwoHosts, type Site } from './http/own-site.ts'
 import { pressureOptions } from './http/pressure.ts'
 import { problemHandler } from './http/problem.ts'
 import { publishRoutes } from './http/publish-routes.ts'
 import { rateLimits } from './http/rate-limits.ts'
 import { PARAM_CHARACTERS } from './http/schemas.ts'
+import { addSecurityHeaders } from './http/security-headers.ts'
 import { serviceRoutes } from './http/service-routes.ts'
 import { multipartLimits } from './http/upload.ts'
 import type { LeastRate } from './http/watchdog.ts'
@@ -34,6 +36,8 @@ import type { Registry } from './registry/registry.ts'
 export interface AppDeps {
   readonly registry: Registry
   readonly auth: Auth
+  /** How it is reached; undefined: on loopback. Matters where nobody is asked for a token. */
+  readonly site?: Site | undefined
   readonly maxUploadBytes: number
   readonly logger?: FastifyBaseLogger | undefined
   /** True once the process has begun to shut down. */
@@ -65,12 +69,14 @@ const TIMEOUTS: Timeouts = {
 
 const LIMITS: Limits = { uploads: 16, downloads: 48, requestsPerMinute: 0, rssBytes: 0 }
 
+const SITE: Site = { host: 'localhost', isLoopback: true }
+
 /** Bytes of a JSON body. */
 const JSON_BYTES = 64 * 1024
 
 /** The registry over HTTP: every plugin, every scope, every route. It neither listens nor closes the registry. */
 export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
-  const { registry, auth, maxUploadBytes, logger, draining = () => false } = deps
+  const { registry, auth, site = SITE, maxUploadBytes, logger, draining = () => false } = deps
   const { headersMs, idleMs, lingerMs, stalledMs, leastRate } = { ...TIMEOUTS, ...deps.timeouts }
   const metrics = createMetrics()
   metrics.watchBadBlocks(() => registry.badBlocks())
@@ -102,6 +108,9 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   app.setNotFoundHandler(notFound)
   broken.watch(app)
   observeRequests(app, metrics)
+  addSecurityHeaders(app)
+  refuseTwoHosts(app)
+  if (auth.mode === 'none') refuseOtherSites(app, site)
   continueLater(app)
 
   await app.register(underPressure, pressureOptions(limits))

@@ -27,6 +27,10 @@ export interface Config {
   /** `none` only on loopback or where it was asked for. */
   readonly auth: 'tokens' | 'none'
   readonly adminToken: string | undefined
+  /** Where clients reach the registry if that is not `host` and `port`: an absolute http or https address. */
+  readonly publicUrl: string | undefined
+  /** True if `host` can be reached from this machine only. */
+  readonly isLoopback: boolean
   readonly workers: number
   readonly maxUploadBytes: number
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
@@ -100,6 +104,7 @@ const SCHEMA = z.object({
   S3_CACHE_BYTES: integer(0, Number.MAX_SAFE_INTEGER).default(10 * 2 ** 30),
   AUTH: z.enum(['auto', 'tokens', 'none']).default('auto'),
   ADMIN_TOKEN: z.string().optional(),
+  PUBLIC_URL: z.url({ protocol: /^https?$/ }).optional(),
   // The main thread mostly waits, so there is a worker for every processor.
   WORKERS: integer(1, 256).default(availableParallelism()),
   // Larger than any model there is; a disk that is full says so earlier.
@@ -166,6 +171,8 @@ function toConfig(data: Environment): Config {
     storage: Object.freeze(toStorage(data)),
     auth: readAuth(data.AUTH, data.HOST),
     adminToken: data.ADMIN_TOKEN,
+    publicUrl: data.PUBLIC_URL,
+    isLoopback: isLoopback(data.HOST),
     workers: data.WORKERS,
     maxUploadBytes: data.MAX_UPLOAD_BYTES,
     logLevel: data.LOG_LEVEL,

@@ -7,6 +7,10 @@ export const PROBLEMS = {
   'bad-multipart': { status: 400, title: 'The multipart body is malformed or incomplete' },
   'upload-aborted': { status: 400, title: 'The upload ended before its body was complete' },
   unauthorized: { status: 401, title: 'A valid token is required' },
+  'cross-site': {
+    status: 403,
+    title: 'The request is for another host, or comes from the page of another site',
+  },
   forbidden: { status: 403, title: 'The token does not allow this' },
   'not-found': { status: 404, title: 'There is no such thing here' },
   'model-not-found': { status: 404, title: 'There is no such model' },

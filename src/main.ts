@@ -59,6 +59,7 @@ export async function serve(): Promise<void> {
     const app = await buildApp({
       registry,
       auth,
+      site: config,
       maxUploadBytes: config.maxUploadBytes,
       timeouts: config.timeouts,
       limits: config.limits,

@@ -27,6 +27,27 @@ t.test('nothing given is safe: loopback, a folder, no tokens needed', async t =>
   }
 })
 
+t.test('where clients reach it', async t => {
+  t.match(readConfig({}), { isLoopback: true, publicUrl: undefined })
+  t.match(readConfig({ HOST: '0.0.0.0' }), { isLoopback: false })
+  for (const PUBLIC_URL of [
+    'https://registry.example',
+    'http://registry:8080/models/',
+    'http://[::1]:80',
+  ]) {
+    t.match(readConfig({ PUBLIC_URL }), { publicUrl: PUBLIC_URL })
+  }
+  for (const PUBLIC_URL of [
+    'registry.example',
+    'registry:8080',
+    'ftp://registry',
+    '//registry',
+    'x',
+  ]) {
+    t.match(problemsOf({ PUBLIC_URL }), [/^PUBLIC_URL: /], PUBLIC_URL)
+  }
+})
+
 t.test('any other address wants tokens, or an explicit none', async t => {
   for (const HOST of ['0.0.0.0', '::', '10.0.0.1', 'example.test']) {
     t.equal(readConfig({ HOST }).auth, 'tokens', HOST)

@@ -194,6 +194,20 @@ t.test('what the registry makes is for its own user, whatever the umask', async 
   }
 })
 
+t.test('PUBLIC_URL is a name of the registry, and any other is none', async t => {
+  const server = await serve(t, t.testdir(), { PUBLIC_URL: 'https://registry.example/' })
+  const { hostname, port } = new URL(server.url)
+  const status = async (host: string) => {
+    const asked = get({ hostname, port, path: '/models', headers: { host } })
+    const [answer] = await once(asked, 'response')
+    answer.resume()
+    return answer.statusCode
+  }
+  t.equal(await status('registry.example'), 200)
+  t.equal(await status(`localhost:${port}`), 200)
+  t.equal(await status('rebound.example'), 403)
+})
+
 t.test('no token comes into the log, at any level', async t => {
   const admin = 'configured-by-hand'
   const server = await serve(t, t.testdir(), {

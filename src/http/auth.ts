@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import { RegistryError } from '../errors.ts'
-import type { Registry, Scope } from '../registry/registry.ts'
+import type { PublishDeltaOptions, Registry, Scope } from '../registry/registry.ts'
 import type { RateLimits } from './rate-limits.ts'
 
 /** Who may come in: anybody, or bearers of tokens. `adminToken` is one that the configuration brings. */
@@ -28,10 +28,10 @@ export interface Access {
   /** An `onRequest` hook that lets pass who may do `scope`, as often as they may. Rejects `unauthorized`, `forbidden` or `too-many-requests`. */
   require(scope: Scope): (request: FastifyRequest) => Promise<void>
   /**
-   * Looks at the token of a request that {@link require} let pass once more: a request may last for hours, and its token be revoked or expire
-   * meanwhile. Rejects `unauthorized`.
+   * For an upload, which may last for hours while its token is revoked or expires: what looks at the token of a request that {@link require} let
+   * pass once more, and rejects `unauthorized`. Nothing where nobody is asked for a token.
    */
-  confirm(request: FastifyRequest): Promise<void>
+  recheck(request: FastifyRequest): Pick<PublishDeltaOptions, 'authorized'>
 }
 
 /** The one place where tokens are judged. */
@@ -57,10 +57,13 @@ export function accessControl({ registry, auth, rates }: AccessDeps): Access {
         )
       }
     },
-    confirm: async request => {
-      // The scope of a token never changes.
-      if (auth.mode === 'tokens' && !(await holderOf(request, auth.adminToken)))
-        throw unauthorized()
+    recheck: request => {
+      if (auth.mode === 'none') return {}
+      const authorized = async () => {
+        // The scope of a token never changes.
+        if (!(await holderOf(request, auth.adminToken))) throw unauthorized()
+      }
+      return { authorized }
     },
   }
 }

@@ -47,6 +47,7 @@ function answer(code: ErrorCode, statusLine: string): string {
   return [
     `HTTP/1.1 ${statusLine}`,
     `Content-Type: ${PROBLEM_TYPE}`,
+    'X-Content-Type-Options: nosniff',
     `Content-Length: ${Buffer.byteLength(body)}`,
     'Connection: close',
     '',

@@ -110,11 +110,13 @@ function problemHeaders({ code, details }: RegistryError): Record<string, string
   const headers: Record<string, string> = {
     'content-type': PROBLEM_TYPE,
     'cache-control': 'no-store',
+    // What is refused before any hook runs lacks it otherwise.
+    'x-content-type-options': 'nosniff',
   }
   const { status } = PROBLEMS[code]
   const { allow, size, retryAfter = RETRY_AFTER_SECONDS } = details
   if (status === 401) headers['www-authenticate'] = 'Bearer realm="wdelta"'
-  if (status === 403) {
+  if (code === 'forbidden') {
     headers['www-authenticate'] = 'Bearer realm="wdelta", error="insufficient_scope"'
   }
   if (status === 429 || status === 503) headers['retry-after'] = String(retryAfter)

@@ -28,8 +28,7 @@ export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
         receiving,
         (form, parts, signal) => {
           const { outlier_fraction: outlierFraction, sparsity, ...options } = form
-          const authorized = () => access.confirm(request)
-          const all = { ...options, outlierFraction, sparsity, authorized }
+          const all = { ...options, outlierFraction, sparsity, ...access.recheck(request) }
           return registry.publishFiles(all, parts, signal)
         },
       )
@@ -49,11 +48,7 @@ export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
     handler: async (request, reply) => {
       const fields = schemas.deltaFields
       const model = await receiveUpload(request, reply, fields, receiving, (form, parts, signal) =>
-        registry.publishDelta(
-          { ...form, authorized: () => access.confirm(request) },
-          parts,
-          signal,
-        ),
+        registry.publishDelta({ ...form, ...access.recheck(request) }, parts, signal),
       )
       return reply.code(201).header('location', `/models/${model.id}`).send(model)
     },

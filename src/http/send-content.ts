@@ -69,7 +69,6 @@ function entityHeaders({ mediaType, filename, sha256 }: Content): Record<string,
   return {
     'content-type': mediaType,
     'content-disposition': contentDisposition(filename),
-    'x-content-type-options': 'nosniff',
     ...(sha256 !== null && {
       'repr-digest': `sha-256=:${Buffer.from(sha256, 'hex').toString('base64')}:`,
     }),

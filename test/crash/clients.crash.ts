@@ -125,20 +125,21 @@ function trickle(head: string): Behaviour {
   }
 }
 
-const slowHeader = trickle('GET /models HTTP/1.1\r\nHost: x\r\nX-Long: ')
+const slowHeader = trickle('GET /models HTTP/1.1\r\nHost: localhost\r\nX-Long: ')
 
 const BODY = [
   '--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nacme/slow\r\n',
   '--b\r\nContent-Disposition: form-data; name="file"; filename="model.safetensors"\r\n\r\n',
 ].join('')
 const slowBody = trickle(
-  `POST /models HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000000000\r\n\r\n${BODY}`,
+  `POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000000000\r\n\r\n${BODY}`,
 )
 
 /** Asks for a model until it gets it, and takes nothing of it. */
 function stalledReader({ id }: Model): Behaviour {
   return socket => {
-    const ask = () => socket.write(`GET /models/${id}/reconstruct HTTP/1.1\r\nHost: x\r\n\r\n`)
+    const ask = () =>
+      socket.write(`GET /models/${id}/reconstruct HTTP/1.1\r\nHost: localhost\r\n\r\n`)
     ask()
     socket.on('data', bytes => {
       if (bytes.includes('HTTP/1.1 200')) socket.pause()
@@ -198,7 +199,7 @@ async function vanish({ url }: ServerProcess, { id, size }: Model, share: number
   let received = 0
   const sockets = Array.from({ length: VANISHING }, () => {
     const socket = connect(Number(new URL(url).port), '127.0.0.1')
-    socket.write(`GET /models/${id}/reconstruct HTTP/1.1\r\nHost: x\r\n\r\n`)
+    socket.write(`GET /models/${id}/reconstruct HTTP/1.1\r\nHost: localhost\r\n\r\n`)
     socket.on('data', bytes => {
       received += bytes.length
       if (received >= share * VANISHING * size) enough.resolve()

@@ -196,7 +196,7 @@ t.test('refs, paths and names come through as they were meant', async t => {
   t.equal(answer.headers.get('x-tensor-dtype'), 'BF16')
   t.equal(answer.headers.get('x-tensor-shape'), '[25,20]')
   const { socket, closed } = dial(t, port)
-  const head = 'HTTP/1.1\r\nHost: x\r\n'
+  const head = 'HTTP/1.1\r\nHost: localhost\r\n'
   socket.write(`HEAD /models/${ID}/files/../../etc/passwd ${head}\r\n`)
   socket.write(`HEAD /models/${ID}/files/%2e%2e%2f%2e%2e%2fetc/passwd ${head}\r\n`)
   socket.write(`HEAD /models/${ID}/tensors/%00__proto__ ${head}Connection: close\r\n\r\n`)
@@ -287,7 +287,7 @@ t.test('a failure later, too few and too many bytes cut the connection', async t
   for (const [name, open] of Object.entries(bad)) {
     const { port } = await listen(t, { openReconstruct: async () => aContent(BYTES, { open }) })
     const { socket, closed } = dial(t, port)
-    socket.write(`GET ${PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
+    socket.write(`GET ${PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`)
     const [head = '', body = ''] = (await closed()).split('\r\n\r\n')
     if (name !== 'failsAtTheStart') {
       t.match(head, /200 OK[\s\S]*content-length: 1000/)

@@ -31,7 +31,7 @@ t.test('an upload too many is told to come again, before its body is asked for',
   t.match(refused.headers.get('retry-after'), /^\d+$/)
   t.match(await refused.json(), { code: 'overloaded' })
 
-  const head = `POST /models HTTP/1.1\r\nHost: x\r\nContent-Type: ${FORM}\r\nContent-Length: 99999\r\nExpect: 100-continue\r\n\r\n`
+  const head = `POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${FORM}\r\nContent-Length: 99999\r\nExpect: 100-continue\r\n\r\n`
   const waiting = dial(t, port)
   waiting.socket.write(head)
   t.match(await waiting.until('overloaded'), /^HTTP\/1\.1 503 /)
@@ -112,7 +112,7 @@ t.test('a client that is gone before its download begins takes no place', async 
     { limits: { downloads: 1 } },
   )
   const { socket } = dial(t, port)
-  socket.write(`GET /models/${ID}/reconstruct HTTP/1.1\r\nHost: x\r\n\r\n`)
+  socket.write(`GET /models/${ID}/reconstruct HTTP/1.1\r\nHost: localhost\r\n\r\n`)
   await asked.promise
   socket.destroy()
   // Counted once its connection has closed.
@@ -186,7 +186,7 @@ const LARGE = aContent(BYTES, {
 /** A client that asks for a large content and takes nothing of it. */
 async function stall(t: Test, port: number) {
   const stalled = dial(t, port)
-  stalled.socket.write(`GET /models/${ID}/reconstruct HTTP/1.1\r\nHost: x\r\n\r\n`)
+  stalled.socket.write(`GET /models/${ID}/reconstruct HTTP/1.1\r\nHost: localhost\r\n\r\n`)
   await stalled.until('content-length')
   stalled.socket.pause()
   return stalled

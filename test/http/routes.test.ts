@@ -301,7 +301,7 @@ t.test('what is not there, and what is not allowed there', async t => {
   t.match(await answer.json(), { code: 'method-not-allowed' })
   t.equal((await fetch(`${url}/models/x/lineage`, { method: 'DELETE' })).status, 405)
   const { socket, until } = dial(t, port)
-  socket.write('GET /models/%zz HTTP/1.1\r\nHost: x\r\n\r\n')
+  socket.write('GET /models/%zz HTTP/1.1\r\nHost: localhost\r\n\r\n')
   t.match(await until('"code"'), /HTTP\/1.1 400[\s\S]*problem\+json[\s\S]*bad-request/)
   const long = await fetch(`${url}/models/${'x'.repeat(301)}`)
   t.equal(long.status, 400)
@@ -309,7 +309,7 @@ t.test('what is not there, and what is not allowed there', async t => {
 
 t.test('what is no HTTP', async t => {
   const { port } = await listen(t, { find: async () => aModel() })
-  const head = `POST /models HTTP/1.1\r\nHost: x\r\n`
+  const head = `POST /models HTTP/1.1\r\nHost: localhost\r\n`
   const attacks = {
     'length and chunked': `${head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
     'two lengths': `${head}Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello`,
@@ -319,10 +319,10 @@ t.test('what is no HTTP', async t => {
     'negative length': `${head}Content-Length: -1\r\n\r\nhello`,
     'bad chunk': `${head}Transfer-Encoding: chunked\r\n\r\nzz\r\nhello`,
     'unknown coding': `${head}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n`,
-    'bare line feed': 'GET /models/x HTTP/1.1\nHost: x\n\n',
-    'nul in a header': 'GET /models/x HTTP/1.1\r\nHost: x\r\nA: \u0000\r\n\r\n',
+    'bare line feed': 'GET /models/x HTTP/1.1\nHost: localhost\n\n',
+    'nul in a header': 'GET /models/x HTTP/1.1\r\nHost: localhost\r\nA: \u0000\r\n\r\n',
     'no host': 'GET /models/x HTTP/1.1\r\n\r\n',
-    'long head': `GET /models/x HTTP/1.1\r\nHost: x\r\nA: ${'a'.repeat(20_000)}\r\n\r\n`,
+    'long head': `GET /models/x HTTP/1.1\r\nHost: localhost\r\nA: ${'a'.repeat(20_000)}\r\n\r\n`,
     'no http': 'hello\r\n\r\n',
   }
   for (const [name, bytes] of Object.entries(attacks)) {
@@ -345,7 +345,7 @@ t.test('garbage after a request does not get into its answer', async t => {
   }
   const { port } = await listen(t, { openReconstruct: async () => aContent(BYTES, endless) })
   const { socket, until, closed } = dial(t, port)
-  socket.write(`GET /models/${ID}/reconstruct HTTP/1.1\r\nHost: x\r\n\r\n`)
+  socket.write(`GET /models/${ID}/reconstruct HTTP/1.1\r\nHost: localhost\r\n\r\n`)
   await until('mmm')
   socket.write('\u0000garbage\r\n\r\n')
   const [, body = ''] = (await closed()).split('\r\n\r\n')
@@ -363,7 +363,7 @@ t.test('heads that do not end', async t => {
 t.test('a connection that falls silent in an answer is closed', async t => {
   const { url, port } = await listen(t, {}, { timeouts: { idleMs: 100 } })
   const { socket, closed } = dial(t, port)
-  socket.write(`POST /tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n`)
+  socket.write(`POST /tokens HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n`)
   socket.write(`Content-Type: application/json\r\n\r\n{`)
   await closed()
   t.equal((await fetch(`${url}/healthz`)).status, 200)

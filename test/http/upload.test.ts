@@ -208,7 +208,7 @@ t.test('a request that ends too early', async t => {
         const { socket, closed } = dial(t, port)
         await once(socket, 'connect')
         const begun = whole.subarray(0, at)
-        socket.write(`POST /models HTTP/1.1\r\nHost: x\r\nContent-Type: ${FORM_TYPE}\r\n`)
+        socket.write(`POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${FORM_TYPE}\r\n`)
         if (framing === 'length') {
           socket.write(`Content-Length: ${whole.length}\r\n\r\n`)
           socket.write(begun)
@@ -245,7 +245,7 @@ t.test('files and bodies larger than the limit', async t => {
 
   const { socket, closed } = dial(t, port)
   socket.write(
-    `POST /models HTTP/1.1\r\nHost: x\r\nContent-Type: ${FORM_TYPE}\r\nTransfer-Encoding: chunked\r\n\r\n`,
+    `POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${FORM_TYPE}\r\nTransfer-Encoding: chunked\r\n\r\n`,
   )
   socket.write(`${form.length.toString(16)}\r\n`)
   socket.write(form)
@@ -274,7 +274,7 @@ t.test('five MiB arrive as five MiB', async t => {
 })
 
 /** The head of an upload that would be 50 GB long, and its first part. */
-const HUGE = `POST /models HTTP/1.1\r\nHost: x\r\nContent-Type: ${FORM_TYPE}\r\nContent-Length: 50000000000\r\n`
+const HUGE = `POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${FORM_TYPE}\r\nContent-Length: 50000000000\r\n`
 const START = formOf([
   ['name', 'acme/model'],
   ['file', BYTES, 'a.safetensors'],
@@ -344,7 +344,7 @@ t.test('a body that is welcome is asked for', async t => {
     ['file', BYTES, 'a.safetensors'],
   ])
   const { socket, until } = dial(t, port)
-  const head = 'HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n'
+  const head = 'HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n'
   socket.write(
     `POST /models ${head}Content-Type: ${FORM_TYPE}\r\nContent-Length: ${form.length}\r\n\r\n`,
   )
@@ -493,10 +493,10 @@ t.test(
     const { socket, until } = dial(t, port)
     for (const id of ['healthz', 'readyz']) {
       socket.write(
-        `POST /models HTTP/1.1\r\nHost: x\r\nContent-Type: ${FORM_TYPE}\r\nContent-Length: ${form.length}\r\n\r\n`,
+        `POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${FORM_TYPE}\r\nContent-Length: ${form.length}\r\n\r\n`,
       )
       socket.write(form)
-      socket.write(`GET /missing/${id} HTTP/1.1\r\nHost: x\r\n\r\n`)
+      socket.write(`GET /missing/${id} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
       t.match(await until(`/missing/${id}`), /HTTP\/1.1 201[\s\S]*HTTP\/1.1 404/)
     }
   },
