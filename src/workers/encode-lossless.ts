@@ -71,7 +71,7 @@ export class LosslessEncoder {
   readonly #shards: LosslessShard[] = []
   readonly #tensors: LosslessTensor[] = []
   readonly #frames: { encoding: number; record: number; checksum: bigint }[] = []
-  /** Records by what they hold. */
+  /** Numbers of records by the SHA-256 of their bytes. */
   readonly #records = new Map<string, number>()
   readonly #mates: Mates
   #begun = false
@@ -208,15 +208,14 @@ export class LosslessEncoder {
   }
 
   /**
-   * The number of a record that is there already, or NO_RECORD for a frame that has none; null for a new one. Equal checksums of both
-   * the record and what it decodes to are taken for equal bytes: 128 bits.
+   * The number of a record that is there already, or NO_RECORD for a frame that has none; null for a new one. Whoever uploads chooses the
+   * bytes, so that equal checksums prove nothing.
    */
-  #numberOf({ encoding, length, recordChecksum, checksum }: LosslessRecord): number | null {
+  #numberOf({ encoding, sha256 }: LosslessRecord): number | null {
     if (encoding === 'copy') return NO_RECORD
-    const content = `${encoding} ${length} ${recordChecksum} ${checksum}`
-    const known = this.#records.get(content)
+    const known = this.#records.get(sha256)
     if (known !== undefined) return known
-    this.#records.set(content, this.#writer.records)
+    this.#records.set(sha256, this.#writer.records)
     return null
   }
 }
@@ -316,7 +315,10 @@ class FrameCutter {
   }
 }
 
-/** Finds the tensor of the parent that predicts one of the fine-tune. */
+/**
+ * Finds the tensor of the parent that predicts one of the fine-tune. It goes by checksums: tensors that are wrongly taken for alike make
+ * records longer, never wrong.
+ */
 class Mates {
   readonly #parent: Recipes
   readonly #executor: Executor

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto'
 import {
   CodecError,
   decodeFrame,
@@ -70,8 +71,9 @@ export class FrameBench {
       const { encoding, record, checksum } = this.#encodeOne(job, buffers)
       const { length } = record
       bytes.set(record, start)
+      const sha256 = hash('sha256', record, 'base64')
       const recordChecksum = this.#machine.checksum(record)
-      records.push({ encoding, start, length, recordChecksum, checksum })
+      records.push({ encoding, start, length, sha256, recordChecksum, checksum })
       start += length
     }
     return { records, bytes }

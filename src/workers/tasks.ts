@@ -136,6 +136,8 @@ export interface LosslessRecord {
   /** Its bytes, by place in {@link LosslessResult}; none for `copy`. */
   readonly start: number
   readonly length: number
+  /** SHA-256 of its bytes, base64: by it one is known for another. */
+  readonly sha256: string
   /** xxh64 of the record and of the frame. */
   readonly recordChecksum: bigint
   readonly checksum: bigint
