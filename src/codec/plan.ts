@@ -74,6 +74,7 @@ export function* planRange(recipes: Recipes, layout: Layout, range: ByteRun): Ge
   for (let i = firstEndingAfter(layout.tensors, range.start); i < layout.tensors.length; i++) {
     const tensor = layout.tensors[i]!
     if (tensor.begin >= range.end) return
+    if (tensor.begin === tensor.end) continue
     const run = {
       start: Math.max(range.start, tensor.begin) - tensor.begin,
       end: Math.min(range.end, tensor.end) - tensor.begin,

@@ -225,11 +225,17 @@ export class Sources {
 
   /** Segments as pieces. */
   pieces(segments: readonly Segment[]): Piece[] {
+    // A view would take all of its buffer with it to the worker, and a buffer for each costs more than its bytes.
+    const room = new Uint8Array(bytesIn(segments))
+    let at = 0
     return segments.map((segment): Piece => {
       switch (segment.kind) {
-        case 'bytes':
-          // A view would take all of its buffer with it to the worker.
-          return { kind: 'bytes', bytes: segment.bytes.slice() }
+        case 'bytes': {
+          const start = at
+          at += segment.bytes.length
+          room.set(segment.bytes, start)
+          return { kind: 'bytes', bytes: room.subarray(start, at) }
+        }
         case 'copy': {
           const { span } = segment
           return { kind: 'copy', part: this.part(span), size: span.end - span.start }
@@ -301,6 +307,9 @@ export async function* mapOrdered<T, R>(
   for (const result of under) yield await result
 }
 
+/** Segments that are joined at most: of tensors of a few bytes, those of 2 MiB would hold the event loop for half a second. */
+const MAX_BATCH_SEGMENTS = 1024
+
 /** Consecutive segments that are produced together; `position` counts from the first byte of the first batch. */
 interface Batch {
   readonly segments: Segment[]
@@ -316,14 +325,17 @@ function* batches(segments: Iterable<Segment>): Generator<Batch> {
   let open: Segment[] = []
   let size = 0
   let position = 0
+  let joined = 0
   for (const segment of cutBytes(segments)) {
     const bytes = segmentBytes(segment)
-    if (open.length > 0 && size + bytes > FRAME_BYTES) {
+    if (open.length > 0 && (size + bytes > FRAME_BYTES || joined === MAX_BATCH_SEGMENTS)) {
       yield { segments: open, size, position }
       position += size
       open = []
       size = 0
+      joined = 0
     }
+    joined++
     const last = open.at(-1)
     const merged = last && mergeCopies(last, segment)
     if (merged) open[open.length - 1] = merged
@@ -344,6 +356,13 @@ function* cutBytes(segments: Iterable<Segment>): Generator<Segment> {
       yield { kind: 'bytes', bytes: segment.bytes.subarray(at, at + FRAME_BYTES) }
     }
   }
+}
+
+/** Bytes of the segments that are bytes. */
+function bytesIn(segments: readonly Segment[]): number {
+  let bytes = 0
+  for (const segment of segments) if (segment.kind === 'bytes') bytes += segment.bytes.length
+  return bytes
 }
 
 function segmentBytes(segment: Segment): number {

@@ -1,5 +1,7 @@
 import t from 'tap'
-import { mapOrdered, Slots } from '../../src/workers/execute.ts'
+import type { Segment } from '../../src/codec/index.ts'
+import { digest, type Executor, mapOrdered, Slots } from '../../src/workers/execute.ts'
+import type { Piece } from '../../src/workers/tasks.ts'
 
 t.test('mapOrdered keeps order and never has more than its width under way', async t => {
   let under = 0
@@ -70,4 +72,45 @@ t.test('slots are granted in order, and an aborted wait gives its place up', asy
   const again = await slots.take()
   again[Symbol.dispose]()
   await t.rejects(slots.take(AbortSignal.abort(new Error('gone'))), { message: 'gone' })
+})
+
+t.test('segments of a few bytes, or of none, make tasks of bounded length', async t => {
+  const kinds: Record<string, (i: number) => Segment> = {
+    bytes: i => ({ kind: 'bytes', bytes: Uint8Array.of(i) }),
+    'copies apart': i => ({ kind: 'copy', span: { blob: 'b', start: i * 8, end: i * 8 + 4 } }),
+    'copies joined': i => ({ kind: 'copy', span: { blob: 'b', start: i * 4, end: i * 4 + 4 } }),
+    'both in turn': i =>
+      i % 2 === 0
+        ? { kind: 'bytes', bytes: Uint8Array.of(i, i) }
+        : { kind: 'copy', span: { blob: 'b', start: i * 8, end: i * 8 + 2 } },
+  }
+  for (const [kind, segment] of Object.entries(kinds)) {
+    let drawn = 0
+    let most = 0
+    const tasks: (readonly Piece[])[] = []
+    const session = {
+      update: async (pieces: readonly Piece[]) => {
+        most = Math.max(most, drawn)
+        drawn = 0
+        tasks.push(pieces)
+      },
+      digest: async () => 'digest',
+      abandon: () => {},
+    }
+    const executor = {
+      pool: { openHash: () => session },
+      sumsOf: () => null,
+      locate: () => 'path',
+      slots: new Slots(1),
+    } as unknown as Executor
+    const segments = (function* () {
+      for (let i = 0; i < 20_000; i++, drawn++) yield segment(i)
+    })()
+    t.equal(await digest(segments, executor), 'digest')
+    t.ok(most <= 1024, `${kind}: ${most} segments between two tasks`)
+    const buffers = tasks.map(
+      pieces => new Set(pieces.map(piece => 'bytes' in piece && piece.bytes.buffer)).size,
+    )
+    t.ok(Math.max(...buffers) <= 2, `${kind}: bytes of a task lie in one buffer`)
+  }
 })
