@@ -23,15 +23,16 @@ export function startUpkeep(
   const { signal } = end
   const jobs = [
     repeat(sweepEveryMs, signal, log, async () => {
-      const { deleted, bytes } = await registry.sweep({ dryRun: false })
-      if (deleted.length > 0) log.info({ blobs: deleted.length, bytes }, 'swept')
+      const { deletedTotal, bytes } = await registry.sweep({ dryRun: false })
+      if (deletedTotal > 0) log.info({ blobs: deletedTotal, bytes }, 'swept')
     }),
   ]
   if (bytesPerSecond > 0) {
     const scrub = async () => {
-      const { blobs, bytes, damaged, cleared } = await registry.scrub({ signal, bytesPerSecond })
+      const report = await registry.scrub({ signal, bytesPerSecond })
+      const { blobs, bytes, damaged, damagedTotal, clearedTotal } = report
       if (damaged.length > 0) log.warn({ damaged }, 'the scrub found damage')
-      log.info({ blobs, bytes, damaged: damaged.length, cleared: cleared.length }, 'scrubbed')
+      log.info({ blobs, bytes, damaged: damagedTotal, cleared: clearedTotal }, 'scrubbed')
     }
     jobs.push(repeat(SCRUB_PAUSE_MS, signal, log, scrub))
   }

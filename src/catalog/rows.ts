@@ -1,4 +1,5 @@
-import type { FileRecord, ModelRecord } from './catalog.ts'
+import type { Damage, FileRecord, ModelRecord } from './catalog.ts'
+import { digestFiles, digestRow } from './seals.ts'
 
 /** A row of `models`; JSON columns as text. */
 export interface ModelRow {
@@ -22,15 +23,21 @@ export interface ModelRow {
   readonly manifest: string
   readonly delta: string | null
   readonly error: string | null
-  readonly damaged: string | null
   readonly message: string
   readonly created_at: string
+  readonly files_total: number
+  readonly files_size: number
+  /** Null in a row that an earlier version inserted, until the catalog is opened. */
+  readonly files_digest: string | null
+  readonly digest: string | null
 }
 
-export type FileRow = FileRecord
-
-/** A model from its row and those of its files. */
-export function toModel(row: ModelRow, files: readonly FileRow[]): ModelRecord {
+/** A model from its row, those of its files, and what is known of bad bytes. A row that is not what was inserted may not make sense. */
+export function toModel(
+  row: ModelRow,
+  files: readonly FileRecord[],
+  damaged: Damage | null,
+): ModelRecord {
   const { id, name, revision, kind, strategy, parent, tensors, parameters, size, sha256 } = row
   return {
     id,
@@ -41,7 +48,7 @@ export function toModel(row: ModelRow, files: readonly FileRow[]): ModelRecord {
     parent,
     tensors,
     parameters,
-    dtypes: JSON.parse(row.dtypes),
+    dtypes: parseColumn(row.dtypes) ?? [],
     size,
     sha256,
     storedSize: row.stored_size,
@@ -52,25 +59,53 @@ export function toModel(row: ModelRow, files: readonly FileRow[]): ModelRecord {
     },
     signature: row.signature,
     files,
+    filesTotal: row.files_total,
     manifest: row.manifest,
     delta: row.delta,
-    error: row.error === null ? null : JSON.parse(row.error),
-    damaged: row.damaged === null ? null : JSON.parse(row.damaged),
+    error: row.error === null ? null : parseColumn(row.error),
+    damaged,
     message: row.message,
     createdAt: row.created_at,
   }
 }
 
-/** The named parameters that insert a model. */
-export function fromModel(model: ModelRecord): Record<string, string | number | null> {
-  const { hashes, dtypes, error, damaged, files: _files, ...plain } = model
-  return {
-    ...plain,
+/** The row that inserts a model, but for its place in the order. */
+export function toRow(model: ModelRecord): Omit<ModelRow, 'seq'> {
+  const { hashes, files, dtypes, error } = model
+  const row = {
+    id: model.id,
+    name: model.name,
+    revision: model.revision,
+    kind: model.kind,
+    strategy: model.strategy,
+    parent: model.parent,
+    tensors: model.tensors,
+    parameters: model.parameters,
     dtypes: JSON.stringify(dtypes),
-    hashStored: hashes.stored,
-    hashShardOrder: hashes.shardOrder,
-    hashFloat32: hashes.float32,
+    size: model.size,
+    sha256: model.sha256,
+    stored_size: model.storedSize,
+    hash_stored: hashes.stored,
+    hash_shard_order: hashes.shardOrder,
+    hash_float32: hashes.float32,
+    signature: model.signature,
+    manifest: model.manifest,
+    delta: model.delta,
     error: error === null ? null : JSON.stringify(error),
-    damaged: damaged === null ? null : JSON.stringify(damaged),
+    message: model.message,
+    created_at: model.createdAt,
+    files_total: files.length,
+    files_size: files.reduce((sum, { size }) => sum + size, 0),
+    files_digest: digestFiles(files),
+  }
+  return { ...row, digest: digestRow(row) }
+}
+
+/** Null for what is no JSON any more. */
+function parseColumn<T>(text: string): T | null {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return null
   }
 }

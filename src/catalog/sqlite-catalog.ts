@@ -1,19 +1,48 @@
 import Sqlite from 'better-sqlite3'
 import { RegistryError } from '../errors.ts'
-import type {
-  BlobRecord,
-  Catalog,
-  Damage,
-  DamagedBlob,
-  ModelQuery,
-  ModelRecord,
-  Stats,
-  TokenRecord,
+import {
+  type BlobRecord,
+  type Catalog,
+  type DamagedBlob,
+  type FileRecord,
+  MAX_LISTED_FILES,
+  type ModelQuery,
+  type ModelRecord,
+  type ModelRecords,
+  type Stats,
+  type TokenRecord,
 } from './catalog.ts'
+import { CATALOG_FILE } from './file-names.ts'
+import { walkUp } from './lineage-walk.ts'
 import { migrate } from './migrate.ts'
-import { type FileRow, fromModel, type ModelRow, toModel } from './rows.ts'
+import { ModelDamage } from './model-damage.ts'
+import {
+  type FilledRow,
+  fillPage,
+  readCursor,
+  readTokenCursor,
+  writeCursor,
+  writeTokenCursor,
+} from './pages.ts'
+import { type ModelRow, toModel, toRow } from './rows.ts'
+import { digestFiles, digestRow } from './seals.ts'
 import { isIoError, translateSqliteError } from './sqlite-errors.ts'
-import { prepareStatements, type Statements } from './statements.ts'
+import {
+  prepareList,
+  prepareStatements,
+  SELECTORS,
+  type Selector,
+  type Statements,
+} from './statements.ts'
+
+/** Ids that a refusal names at most. */
+const MAX_NAMED_CHILDREN = 1000
+/** Models of one hash that are given where the caller sets no limit. */
+const MAX_BY_HASH = 1000
+/** A place after that of every token: years are written with four digits. */
+const LAST_TOKEN = { createdAt: '9999', id: '' }
+/** Models of an earlier version that are given their digests in one transaction. */
+const SEALED_AT_ONCE = 1000
 
 /**
  * A catalog in one SQLite file, used by this process alone. `mostBytes` caps the file.
@@ -35,7 +64,9 @@ export async function openSqliteCatalog(
       db.pragma('foreign_keys = ON')
       migrate(db)
       if (mostBytes !== undefined) capSize(db, mostBytes)
-      return new SqliteCatalog(db)
+      const sql = prepareStatements(db)
+      sealModels(db, sql)
+      return new SqliteCatalog(db, sql)
     } catch (error) {
       db.close()
       throw error
@@ -50,26 +81,43 @@ function capSize(db: Sqlite.Database, bytes: number): void {
   db.pragma(`max_page_count = ${Math.floor(bytes / page)}`)
 }
 
+/** Gives the models that an earlier version inserted the digests of their rows as they are. */
+function sealModels(db: Sqlite.Database, sql: Statements): void {
+  const sealSome = db.transaction(() => {
+    const rows = sql.unsealedModels.all(SEALED_AT_ONCE)
+    for (const row of rows) {
+      const files_digest = digestFiles(sql.filesOf.all(row.id, -1))
+      sql.sealModel.run(files_digest, digestRow({ ...row, files_digest }), row.id)
+    }
+    return rows.length
+  })
+  while (sealSome.immediate() > 0);
+}
+
 class SqliteCatalog implements Catalog {
   readonly #db: Sqlite.Database
   readonly #sql: Statements
+  readonly #damage: ModelDamage
+  /** Statements that list, by what they select by. */
+  readonly #lists = new Map<string, ReturnType<typeof prepareList>>()
   /** The last write may lie whole in the log although it failed. */
   #inDoubt = false
 
-  constructor(db: Sqlite.Database) {
+  constructor(db: Sqlite.Database, sql: Statements) {
     this.#db = db
-    this.#sql = prepareStatements(db)
+    this.#sql = sql
+    this.#damage = new ModelDamage(sql)
   }
 
   insertModel(model: ModelRecord, blobs: readonly BlobRecord[]): Promise<void> {
     return this.#write(() => {
       const { parent, id, name, revision, files } = model
-      if (parent !== null && !this.#sql.modelById.get(parent)) {
+      if (parent !== null && !this.#sql.linkOf.get(parent)) {
         const message = `the parent ${parent} was deleted while its delta was published`
         throw new RegistryError('parent-deleted', message)
       }
       for (const { key, sha256, size } of blobs) this.#sql.insertBlob.run(key, sha256, size)
-      this.#sql.insertModel.run(fromModel(model))
+      this.#sql.insertModel.run(toRow(model))
       files.forEach((file, position) => {
         const { path, size, sha256, blob } = file
         this.#sql.insertFile.run(id, position, path, size, sha256, blob)
@@ -88,73 +136,118 @@ class SqliteCatalog implements Catalog {
   }
 
   model(id: string): Promise<ModelRecord | null> {
-    return this.#read(() => this.#oneModel(this.#sql.modelById.get(id)))
-  }
-
-  resolve(name: string, revision: string): Promise<ModelRecord | null> {
-    return this.#read(() => this.#oneModel(this.#sql.modelByRevision.get(name, revision)))
-  }
-
-  list(query: ModelQuery): Promise<{ models: ModelRecord[]; next: string | null }> {
-    return this.#read(() => {
-      const { name = null, revision = null, parent = null, limit, cursor } = query
-      const before = cursor === undefined ? Number.MAX_SAFE_INTEGER : readCursor(cursor)
-      const rows = this.#sql.listModels.all({ name, revision, parent, before, limit: limit + 1 })
-      const page = rows.slice(0, limit)
-      const next = rows.length > limit ? writeCursor(page.at(-1)!.seq) : null
-      return { models: page.map(row => this.#toModel(row)), next }
+    return this.#read(async () => {
+      const [model = null] = await this.#toModels(this.#rowsOf(this.#sql.modelById.get(id)))
+      return model
     })
   }
 
-  children(id: string): Promise<ModelRecord[]> {
-    return this.#read(() => this.#sql.childrenOf.all(id).map(row => this.#toModel(row)))
+  hasModel(id: string): Promise<boolean> {
+    return this.#read(() => this.#sql.linkOf.get(id) !== undefined)
   }
 
-  lineage(id: string): Promise<ModelRecord[]> {
-    return this.#read(() => this.#sql.lineageOf.all(id).map(row => this.#toModel(row)))
+  files(id: string): Promise<FileRecord[]> {
+    return this.#read(() => {
+      const files = this.#sql.filesOf.all(id, -1)
+      const row = this.#sql.modelById.get(id)
+      if (row && row.files_digest !== digestFiles(files)) {
+        const message = `the files of model ${id} are not those that were inserted`
+        throw new RegistryError('damaged', message)
+      }
+      return files
+    })
   }
 
-  byHash(hash: string): Promise<ModelRecord[]> {
-    return this.#read(() =>
-      this.#sql.modelsByHash.all(hash, hash, hash).map(row => this.#toModel(row)),
-    )
+  distrust(id: string): Promise<void> {
+    return this.#write(() => void this.#sql.distrust.run(id))
+  }
+
+  resolve(name: string, revision: string): Promise<ModelRecord | null> {
+    return this.#read(async () => {
+      const [model = null] = await this.#toModels(
+        this.#rowsOf(this.#sql.modelByRevision.get(name, revision)),
+      )
+      // Of a row that is not what was inserted, its manifest knows the name.
+      const isOther = model && (model.name !== name || model.revision !== revision)
+      if (!isOther || model.damaged?.file === CATALOG_FILE) return model
+      const message = `revision ${name}@${revision} points at ${model.id}, a model of ${model.name}@${model.revision}`
+      throw new RegistryError('catalog-failed', message)
+    })
+  }
+
+  list({ limit, cursor, ...selected }: ModelQuery): Promise<ModelRecords> {
+    return this.#read(async () => {
+      const before = cursor === undefined ? Number.MAX_SAFE_INTEGER : readCursor(cursor)
+      const selectors = SELECTORS.filter(selector => selected[selector] !== undefined)
+      const values = selectors.map(selector => selected[selector]!)
+      const rows = this.#listing(selectors).iterate(before, ...values, limit + 1)
+      const { page, hasMore } = this.#fill(rows, limit)
+      const next = hasMore ? writeCursor(page.at(-1)!.row.seq) : null
+      return { models: await this.#toModels(page), next }
+    })
+  }
+
+  lineage(
+    id: string,
+    { limit, cursor }: Pick<ModelQuery, 'limit' | 'cursor'>,
+  ): Promise<ModelRecords> {
+    return this.#read(async () => {
+      const after = cursor === undefined ? 0 : readCursor(cursor)
+      const ids = await walkUp(this.#sql, id, after)
+      const { page, hasMore } = this.#fill(this.#rowsById(ids.reverse()), limit)
+      const next = hasMore ? writeCursor(page.at(-1)!.row.seq) : null
+      return { models: await this.#toModels(page), next }
+    })
+  }
+
+  depth(id: string): Promise<number> {
+    return this.#read(() => {
+      let deltas = 0
+      let link = this.#sql.linkOf.get(id)
+      while (link?.kind === 'delta' && link.parent !== null) {
+        deltas++
+        link = this.#sql.linkOf.get(link.parent)
+      }
+      return deltas
+    })
+  }
+
+  byHash(hash: string, limit = MAX_BY_HASH): Promise<ModelRecord[]> {
+    return this.#all(() => this.#sql.modelsByHash.all(hash, hash, hash, limit))
   }
 
   bySignature(signature: string, limit: number): Promise<ModelRecord[]> {
-    return this.#read(() =>
-      this.#sql.modelsBySignature.all(signature, limit).map(row => this.#toModel(row)),
-    )
+    return this.#all(() => this.#sql.modelsBySignature.all(signature, limit))
   }
 
   deleteModel(id: string): Promise<void> {
     return this.#write(() => {
-      if (!this.#sql.modelById.get(id)) {
+      if (!this.#sql.linkOf.get(id)) {
         throw new RegistryError('model-not-found', `there is no model ${id}`)
       }
-      const children = this.#sql.deltasOf.all(id).map(child => child.id)
-      if (children.length > 0) {
-        const message = `${children.length} models are deltas against ${id}`
-        throw new RegistryError('has-children', message, { details: { children } })
+      const { count: childrenTotal } = this.#sql.countDeltasOf.get(id)!
+      if (childrenTotal > 0) {
+        const children = this.#sql.deltasOf.all(id, MAX_NAMED_CHILDREN).map(child => child.id)
+        const message = `${childrenTotal} models are deltas against ${id}`
+        throw new RegistryError('has-children', message, { details: { children, childrenTotal } })
       }
       this.#sql.orphanBases.run(id)
       this.#sql.deleteModel.run(id)
     })
   }
 
-  setDamaged(id: string, damaged: Damage | null): Promise<void> {
-    return this.#write(() => {
-      this.#sql.setDamaged.run(damaged === null ? null : JSON.stringify(damaged), id)
-    })
-  }
-
   replaceManifest(id: string, { key, sha256, size }: BlobRecord): Promise<void> {
     return this.#write(() => {
-      const old = this.#sql.modelById.get(id)!.manifest
+      const row = this.#sql.modelById.get(id)!
+      const { manifest: old } = row
       const before = this.#sql.blobByKey.get(old)!.size
       this.#sql.insertBlob.run(key, sha256, size)
       this.#sql.insertModelBlob.run(id, key)
       this.#sql.setManifest.run(key, size - before, id)
       this.#sql.deleteModelBlob.run(id, old)
+      // What was not sound does not become so.
+      if (row.digest !== digestRow(row)) return
+      this.#sql.sealModel.run(row.files_digest, digestRow(this.#sql.modelById.get(id)!), id)
     })
   }
 
@@ -164,6 +257,10 @@ class SqliteCatalog implements Catalog {
 
   stats(): Promise<Stats> {
     return this.#read(() => this.#sql.stats.get()!)
+  }
+
+  check(): Promise<void> {
+    return this.#read(() => void this.#sql.check.get())
   }
 
   findBlob(sha256: string, size: number): Promise<BlobRecord | null> {
@@ -189,8 +286,8 @@ class SqliteCatalog implements Catalog {
     })
   }
 
-  modelsOf(key: string): Promise<ModelRecord[]> {
-    return this.#read(() => this.#sql.modelsOfBlob.all(key).map(row => this.#toModel(row)))
+  modelsOf(key: string, limit: number): Promise<ModelRecord[]> {
+    return this.#all(() => this.#sql.modelsOfBlob.all(key, limit))
   }
 
   setBlobDamage(key: string, damage: { offset: number; at: string } | null): Promise<void> {
@@ -207,8 +304,8 @@ class SqliteCatalog implements Catalog {
     return this.#read(() => this.#sql.damagedBlobs.all())
   }
 
-  unreferencedBlobs(): Promise<BlobRecord[]> {
-    return this.#read(() => this.#sql.unreferencedBlobs.all())
+  unreferencedBlobs({ after, limit }: { after: string; limit: number }): Promise<BlobRecord[]> {
+    return this.#read(() => this.#sql.unreferencedBlobs.all(after, limit))
   }
 
   forgetBlobs(keys: readonly string[]): Promise<string[]> {
@@ -223,8 +320,16 @@ class SqliteCatalog implements Catalog {
     return this.#read(() => this.#sql.tokenById.get(id) ?? null)
   }
 
-  listTokens(): Promise<TokenRecord[]> {
-    return this.#read(() => this.#sql.listTokens.all())
+  listTokens({ limit, cursor }: Pick<ModelQuery, 'limit' | 'cursor'>): Promise<{
+    tokens: TokenRecord[]
+    next: string | null
+  }> {
+    return this.#read(() => {
+      const { createdAt, id } = cursor === undefined ? LAST_TOKEN : readTokenCursor(cursor)
+      const found = this.#sql.listTokens.all(createdAt, id, limit + 1)
+      const tokens = found.slice(0, limit)
+      return { tokens, next: found.length > limit ? writeTokenCursor(tokens.at(-1)!) : null }
+    })
   }
 
   deleteToken(id: string): Promise<void> {
@@ -248,9 +353,9 @@ class SqliteCatalog implements Catalog {
     this.#db.close()
   }
 
-  async #read<T>(query: () => T): Promise<T> {
+  async #read<T>(query: () => T | Promise<T>): Promise<T> {
     try {
-      return query()
+      return await query()
     } catch (error) {
       throw translateSqliteError(error, 'the catalog')
     }
@@ -281,24 +386,47 @@ class SqliteCatalog implements Catalog {
     this.#inDoubt = false
   }
 
-  #oneModel(row: ModelRow | undefined): ModelRecord | null {
-    return row ? this.#toModel(row) : null
+  #all(query: () => ModelRow[]): Promise<ModelRecord[]> {
+    return this.#read(() => this.#toModels(query().map(row => this.#withFiles(row))))
   }
 
-  #toModel(row: ModelRow): ModelRecord {
-    return toModel(row, this.#sql.filesOf.all(row.id) as FileRow[])
+  #listing(selectors: readonly Selector[]): ReturnType<typeof prepareList> {
+    const id = selectors.join()
+    const known = this.#lists.get(id)
+    if (known) return known
+    const statement = prepareList(this.#db, selectors)
+    this.#lists.set(id, statement)
+    return statement
   }
-}
 
-function writeCursor(seq: number): string {
-  return Buffer.from(`seq:${seq}`).toString('base64url')
-}
+  #rowsOf(row: ModelRow | undefined): FilledRow[] {
+    return row ? [this.#withFiles(row)] : []
+  }
 
-function readCursor(cursor: string): number {
-  const match = /^seq:(\d{1,15})$/.exec(Buffer.from(cursor, 'base64url').toString())
-  if (match) return Number(match[1])
-  throw new RegistryError(
-    'bad-request',
-    `cursor: expected the next of a page, got ${JSON.stringify(cursor.slice(0, 80))}`,
-  )
+  *#rowsById(ids: readonly string[]): Generator<ModelRow> {
+    for (const id of ids) {
+      const row = this.#sql.modelById.get(id)
+      if (row) yield row
+    }
+  }
+
+  #fill(rows: Iterable<ModelRow>, limit: number) {
+    return fillPage(rows, limit, row => this.#withFiles(row).files)
+  }
+
+  /** A row with its files, where it has no more than a record shows. */
+  #withFiles(row: ModelRow): FilledRow {
+    const isShort = row.files_total <= MAX_LISTED_FILES
+    return { row, files: isShort ? this.#sql.filesOf.all(row.id, MAX_LISTED_FILES + 1) : [] }
+  }
+
+  async #toModels(page: readonly FilledRow[]): Promise<ModelRecord[]> {
+    const rows = page.map(({ row }) => row)
+    const files = new Map(page.map(({ row, files }) => [row, files]))
+    const damages = await this.#damage.of(rows, row => {
+      const isShort = row.files_total <= MAX_LISTED_FILES
+      return !isShort || digestFiles(files.get(row)!) === row.files_digest
+    })
+    return page.map(({ row, files }, i) => toModel(row, files, damages[i]!))
+  }
 }

@@ -4,6 +4,18 @@ import type { ModelRow } from './rows.ts'
 
 export type Statements = ReturnType<typeof prepareStatements>
 
+/** A blob of a model of which a bad block was seen; `file` is null for its delta and its manifest, unless a file is the same blob. */
+export interface DamagedPart {
+  readonly key: string
+  readonly offset: number
+  readonly at: string
+  readonly file: string | null
+}
+
+const DAMAGED_PART = `
+  key, offset, at,
+  (SELECT path FROM files WHERE model = model_blobs.model AND blob = key ORDER BY position LIMIT 1) AS file`
+
 const TOKEN_COLUMNS =
   'id, name, scope, secret_hash AS secretHash, created_at AS createdAt, expires_at AS expiresAt'
 
@@ -12,11 +24,11 @@ export function prepareStatements(db: Database) {
   return {
     insertModel: db.prepare(`
       INSERT INTO models (id, name, revision, kind, strategy, parent, tensors, parameters, dtypes, size, sha256,
-        stored_size, hash_stored, hash_shard_order, hash_float32, signature, manifest, delta, error, damaged,
-        message, created_at)
+        stored_size, hash_stored, hash_shard_order, hash_float32, signature, manifest, delta, error, message,
+        created_at, files_total, files_size, files_digest, digest)
       VALUES (:id, :name, :revision, :kind, :strategy, :parent, :tensors, :parameters, :dtypes, :size, :sha256,
-        :storedSize, :hashStored, :hashShardOrder, :hashFloat32, :signature, :manifest, :delta, :error, :damaged,
-        :message, :createdAt)`),
+        :stored_size, :hash_stored, :hash_shard_order, :hash_float32, :signature, :manifest, :delta, :error, :message,
+        :created_at, :files_total, :files_size, :files_digest, :digest)`),
     insertFile: db.prepare('INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)'),
     insertBlob: db.prepare('INSERT INTO blobs VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING'),
     insertModelBlob: db.prepare('INSERT INTO model_blobs VALUES (?, ?) ON CONFLICT DO NOTHING'),
@@ -34,41 +46,27 @@ export function prepareStatements(db: Database) {
     modelByRevision: db.prepare<[string, string], ModelRow>(`
       SELECT models.* FROM revisions JOIN models ON models.id = revisions.model
       WHERE revisions.name = ? AND revisions.revision = ?`),
-    filesOf: db.prepare<[string], FileRecord>(
-      'SELECT path, size, sha256, blob FROM files WHERE model = ? ORDER BY position',
+    // A limit of -1 is none.
+    filesOf: db.prepare<[string, number], FileRecord>(
+      'SELECT path, size, sha256, blob FROM files WHERE model = ? ORDER BY position LIMIT ?',
     ),
-    listModels: db.prepare<
-      {
-        name: string | null
-        revision: string | null
-        parent: string | null
-        before: number
-        limit: number
-      },
-      ModelRow
-    >(`
-      SELECT * FROM models
-      WHERE seq < :before AND (:name IS NULL OR name = :name)
-        AND (:revision IS NULL OR revision = :revision) AND (:parent IS NULL OR parent = :parent)
-      ORDER BY seq DESC LIMIT :limit`),
-    childrenOf: db.prepare<[string], ModelRow>(
-      'SELECT * FROM models WHERE parent = ? ORDER BY seq DESC',
+    deltasOf: db.prepare<[string, number], { id: string }>(
+      "SELECT id FROM models WHERE parent = ? AND kind = 'delta' ORDER BY seq DESC LIMIT ?",
     ),
-    deltasOf: db.prepare<[string], { id: string }>(
-      "SELECT id FROM models WHERE parent = ? AND kind = 'delta' ORDER BY seq DESC",
+    countDeltasOf: db.prepare<[string], { count: number }>(
+      "SELECT count(*) AS count FROM models WHERE parent = ? AND kind = 'delta'",
     ),
-    // A parent is always older than its child, so seq is the order from the base on.
-    lineageOf: db.prepare<[string], ModelRow>(`
-      WITH RECURSIVE lineage (id) AS (
-        SELECT ?
-        UNION
-        SELECT models.parent FROM lineage JOIN models ON models.id = lineage.id
-        WHERE models.parent IS NOT NULL
-      )
-      SELECT models.* FROM lineage JOIN models ON models.id = lineage.id ORDER BY models.seq`),
-    modelsByHash: db.prepare<[string, string, string], ModelRow>(`
+    linkOf: db.prepare<[string], { seq: number; kind: string; parent: string | null }>(
+      'SELECT seq, kind, parent FROM models WHERE id = ?',
+    ),
+    unsealedModels: db.prepare<[number], ModelRow>(
+      'SELECT * FROM models WHERE digest IS NULL LIMIT ?',
+    ),
+    sealModel: db.prepare('UPDATE models SET files_digest = ?, digest = ? WHERE id = ?'),
+    distrust: db.prepare("UPDATE models SET digest = '' WHERE id = ?"),
+    modelsByHash: db.prepare<[string, string, string, number], ModelRow>(`
       SELECT * FROM models WHERE hash_stored = ? OR hash_shard_order = ? OR hash_float32 = ?
-      ORDER BY seq DESC`),
+      ORDER BY seq DESC LIMIT ?`),
     modelsBySignature: db.prepare<[string, number], ModelRow>(
       'SELECT * FROM models WHERE signature = ? ORDER BY seq DESC LIMIT ?',
     ),
@@ -78,20 +76,25 @@ export function prepareStatements(db: Database) {
       'UPDATE models SET manifest = ?, stored_size = stored_size + ? WHERE id = ?',
     ),
     deleteModelBlob: db.prepare('DELETE FROM model_blobs WHERE model = ? AND blob = ?'),
-    setDamaged: db.prepare('UPDATE models SET damaged = ? WHERE id = ?'),
     stats: db.prepare<[], Stats>(`
-      SELECT count(*) AS models,
-        count(*) FILTER (WHERE kind = 'base') AS bases,
-        count(*) FILTER (WHERE kind = 'delta') AS deltas,
-        (SELECT coalesce(sum(size), 0) FROM files) AS logicalBytes,
-        (SELECT coalesce(sum(size), 0) FROM blobs WHERE key IN (SELECT blob FROM model_blobs)) AS storedBytes
-      FROM models`),
+      SELECT models, bases, deltas, logical_bytes AS logicalBytes, stored_bytes AS storedBytes FROM totals`),
+    check: db.prepare('SELECT 1 FROM identity'),
     blobByContent: db.prepare<[string, number], BlobRecord>(`
       SELECT key, sha256, size FROM blobs
       WHERE sha256 = ? AND size = ? AND key NOT IN (SELECT key FROM damaged_blobs) LIMIT 1`),
-    modelsOfBlob: db.prepare<[string], ModelRow>(`
+    modelsOfBlob: db.prepare<[string, number], ModelRow>(`
       SELECT models.* FROM model_blobs JOIN models ON models.id = model_blobs.model
-      WHERE model_blobs.blob = ? ORDER BY models.seq`),
+      WHERE model_blobs.blob = ? ORDER BY models.seq LIMIT ?`),
+    countDamage: db.prepare<[number], { count: number }>(
+      'SELECT count(*) AS count FROM (SELECT 1 FROM damaged_blobs LIMIT ?)',
+    ),
+    // CROSS JOIN is SQLite's word for: in this order. Few bad blobs are asked for one by one, of many those of the model are looked for.
+    damagedPartsByBlob: db.prepare<[string], DamagedPart>(`
+      SELECT ${DAMAGED_PART} FROM damaged_blobs CROSS JOIN model_blobs ON model = ? AND blob = key
+      ORDER BY at, key`),
+    damagedPartsByModel: db.prepare<[string], DamagedPart>(`
+      SELECT ${DAMAGED_PART} FROM model_blobs CROSS JOIN damaged_blobs ON key = blob
+      WHERE model = ? ORDER BY at, key`),
     damageBlob: db.prepare('INSERT INTO damaged_blobs VALUES (?, ?, ?) ON CONFLICT DO NOTHING'),
     mendBlob: db.prepare('DELETE FROM damaged_blobs WHERE key = ?'),
     damagedBlobs: db.prepare<[], DamagedBlob>(`
@@ -99,9 +102,14 @@ export function prepareStatements(db: Database) {
     blobByKey: db.prepare<[string], BlobRecord>(
       'SELECT key, sha256, size FROM blobs WHERE key = ?',
     ),
-    unreferencedBlobs: db.prepare<[], BlobRecord>(`
-      SELECT key, sha256, size FROM blobs
-      WHERE NOT EXISTS (SELECT 1 FROM model_blobs WHERE blob = blobs.key)`),
+    // What a file or a model names is needed, whatever became of the reference.
+    unreferencedBlobs: db.prepare<[string, number], BlobRecord>(`
+      SELECT key, sha256, size FROM loose_blobs JOIN blobs USING (key)
+      WHERE key > ? AND NOT EXISTS (SELECT 1 FROM model_blobs WHERE blob = key)
+        AND NOT EXISTS (SELECT 1 FROM files WHERE blob = key)
+        AND NOT EXISTS (SELECT 1 FROM models WHERE manifest = key)
+        AND NOT EXISTS (SELECT 1 FROM models WHERE delta = key)
+      ORDER BY key LIMIT ?`),
     forgetBlob: db.prepare(
       'DELETE FROM blobs WHERE key = ? AND NOT EXISTS (SELECT 1 FROM model_blobs WHERE blob = ?)',
     ),
@@ -111,9 +119,25 @@ export function prepareStatements(db: Database) {
     tokenById: db.prepare<[string], TokenRecord>(
       `SELECT ${TOKEN_COLUMNS} FROM tokens WHERE id = ?`,
     ),
-    listTokens: db.prepare<[], TokenRecord>(
-      `SELECT ${TOKEN_COLUMNS} FROM tokens ORDER BY created_at DESC, id`,
-    ),
+    listTokens: db.prepare<[string, string, number], TokenRecord>(`
+      SELECT ${TOKEN_COLUMNS} FROM tokens WHERE (created_at, id) < (?, ?)
+      ORDER BY created_at DESC, id DESC LIMIT ?`),
     deleteToken: db.prepare('DELETE FROM tokens WHERE id = ?'),
   }
+}
+
+/** What a list selects by. */
+export const SELECTORS = ['name', 'revision', 'parent'] as const
+
+export type Selector = (typeof SELECTORS)[number]
+
+/**
+ * The statement that lists models by `selectors`, newest first; its parameters are their values, and the place that it begins before. Each
+ * selection has a text of its own, for SQLite to take the index that fits it.
+ */
+export function prepareList(db: Database, selectors: readonly Selector[]) {
+  const where = ['seq < ?', ...selectors.map(selector => `${selector} = ?`)].join(' AND ')
+  return db.prepare<(string | number)[], ModelRow>(
+    `SELECT * FROM models WHERE ${where} ORDER BY seq DESC LIMIT ?`,
+  )
 }

@@ -17,6 +17,9 @@ export interface Model {
   readonly createdAt: string
 }
 
+/** A model in a list, which may leave out its files. */
+export type ListedModel = Omit<Model, 'files'>
+
 export interface ModelFile {
   readonly path: string
   readonly size: number
@@ -95,6 +98,29 @@ interface AskOptions {
   readonly body: Body | null
   readonly headers: Readonly<Record<string, string>>
   readonly idleMs: number | null
+}
+
+/** All items under `key` of a list that comes in pages; `query` without its `?`. Rejects as {@link RegistryClient.call}. */
+export async function callPages<T>(
+  client: RegistryClient,
+  { path, query = '', key }: { path: string; query?: string; key: string },
+  signal: AbortSignal,
+): Promise<T[]> {
+  const items: T[] = []
+  let cursor: string | null = null
+  do {
+    const asked = new URLSearchParams(query)
+    if (cursor !== null) asked.set('cursor', cursor)
+    const url: string = asked.size > 0 ? `${path}?${asked}` : path
+    const page = await client.call<{ [list: string]: T[] } & { next?: string | null }>(
+      'GET',
+      url,
+      signal,
+    )
+    for (const item of page[key]!) items.push(item)
+    cursor = page.next ?? null
+  } while (cursor !== null)
+  return items
 }
 
 /** The path of a model in the API; `ref` is an id, `namespace/name` or `namespace/name@revision`. */

@@ -27,9 +27,10 @@ export function adminRoutes(
     schema: {
       tags,
       summary: 'List tokens, without their secrets',
+      querystring: schemas.fullPageQuery,
       response: { 200: schemas.tokens, default: schemas.failure },
     },
-    handler: async () => ({ tokens: await registry.listTokens() }),
+    handler: ({ query }) => registry.listTokens(query),
   })
 
   app.delete('/tokens/:id', {

@@ -34,19 +34,21 @@ export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       tags,
       summary: 'The models from the base to this one',
       params: schemas.refParams,
-      response: { 200: schemas.lineage, default: schemas.failure },
+      querystring: schemas.fullPageQuery,
+      response: { 200: schemas.lineagePage, default: schemas.failure },
     },
-    handler: async ({ params }) => ({ lineage: await registry.lineage(params.id) }),
+    handler: ({ params, query }) => registry.lineage(params.id, query),
   })
 
   app.get('/models/:id/children', {
     schema: {
       tags,
-      summary: 'The models whose parent this is',
+      summary: 'The models whose parent this is, newest first',
       params: schemas.refParams,
-      response: { 200: schemas.models, default: schemas.failure },
+      querystring: schemas.pageQuery,
+      response: { 200: schemas.modelPage, default: schemas.failure },
     },
-    handler: async ({ params }) => ({ models: await registry.children(params.id) }),
+    handler: ({ params, query }) => registry.children(params.id, query),
   })
 
   app.get('/models/:id/tensors', {

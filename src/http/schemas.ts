@@ -52,6 +52,8 @@ export const deltaFields = z.object(publishing)
 
 const errorFigures = z.object({ nmse: z.number(), maxAbs: z.number() }).nullable()
 
+const files = z.array(z.object({ path: z.string(), size: bytes, sha256 })).readonly()
+
 export const model = z
   .object({
     id,
@@ -67,7 +69,8 @@ export const model = z
     storedSize: bytes.describe('Bytes of every blob that the model refers to'),
     sha256: sha256.describe('SHA-256 of the reconstruct stream, dtype=stored'),
     hashes: z.object({ stored: z.string(), float32: z.string().nullable() }),
-    files: z.array(z.object({ path: z.string(), size: bytes, sha256 })).readonly(),
+    files,
+    filesTotal: bytes.describe('How many'),
     error: errorFigures,
     damaged: z.object({ file: z.string(), offset: bytes, at: time }).nullable(),
     message: z.string(),
@@ -75,16 +78,27 @@ export const model = z
   })
   .meta({ id: 'Model', description: 'One immutable version: a set of files with an id' })
 
-export const models = z.object({ models: z.array(model).readonly() })
-export const modelPage = models.extend({ next: z.string().nullable() })
-export const lineage = z.object({ lineage: z.array(model).readonly() })
+const listedModel = model
+  .extend({ files: files.optional().describe('Left out where there are more than 100') })
+  .meta({ id: 'ListedModel', description: 'A model in a list' })
+const next = z
+  .string()
+  .nullable()
+  .describe('The `cursor` of the page that follows; null on the last one')
+export const modelPage = z.object({ models: z.array(listedModel).readonly(), next })
+export const lineagePage = z.object({ lineage: z.array(listedModel).readonly(), next })
 
-export const listQuery = z.object({
+/** Models, or tokens, of one page: a page may end before, where what it shows is large. */
+const limit = z.coerce.number().int().min(1).max(1000)
+const cursor = z.string().optional().describe('`next` of the page before')
+
+export const pageQuery = z.object({ limit: limit.default(100), cursor })
+/** Of lists that were once given whole. */
+export const fullPageQuery = z.object({ limit: limit.default(1000), cursor })
+export const listQuery = pageQuery.extend({
   name: z.string().optional(),
   revision: z.string().optional(),
   parent: ref.optional(),
-  limit: z.coerce.number().int().min(1).max(1000).default(100),
-  cursor: z.string().optional(),
 })
 
 export const tensors = z.object({
@@ -164,14 +178,18 @@ export const newToken = z.object({
 export const createdToken = token
   .extend({ token: z.string().describe('Shown this once') })
   .meta({ id: 'CreatedToken' })
-export const tokens = z.object({ tokens: z.array(token).readonly() })
+export const tokens = z.object({ tokens: z.array(token).readonly(), next })
 
 /** The body may be left out. */
 export const sweepOptions = z.object({ dryRun: z.boolean().default(false) }).nullish()
 export const sweepReport = z.object({
   dryRun: z.boolean(),
-  deleted: z.array(z.object({ key: z.string(), size: bytes })).readonly(),
-  bytes,
+  deleted: z
+    .array(z.object({ key: z.string(), size: bytes }))
+    .readonly()
+    .describe('The first 1000'),
+  deletedTotal: bytes.describe('How many'),
+  bytes: bytes.describe('Of all'),
 })
 
 export const scrubReport = z.object({
@@ -183,16 +201,23 @@ export const scrubReport = z.object({
         model: id,
         name: z.string(),
         revision: z.string(),
-        file: z.string().describe('A path, the file name of the delta, or `manifest`'),
-        tensors: z.array(z.string()).readonly(),
+        file: z
+          .string()
+          .describe(
+            'A path, the file name of the delta, `manifest`, or `registry.sqlite` for the row in the catalog',
+          ),
+        tensors: z.array(z.string()).readonly().describe('The first 100'),
         offset: bytes.describe('First bad byte of what the file is stored in'),
         bytes,
         why: z.enum(['checksum', 'short', 'missing', 'unreadable']),
         blob: z.string(),
       }),
     )
-    .readonly(),
-  cleared: z.array(id).readonly().describe('Models that were marked and are sound'),
+    .readonly()
+    .describe('The first 1000'),
+  damagedTotal: bytes.describe('How many'),
+  cleared: z.array(id).readonly().describe('Models that were marked and are sound: the first 1000'),
+  clearedTotal: bytes.describe('How many'),
 })
 
 export const refParams = z.object({

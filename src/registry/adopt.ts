@@ -4,8 +4,7 @@ import { RegistryError } from '../errors.ts'
 import { blobKey, nameOfKey } from '../storage/blob-key.ts'
 import type { BlobInfo, BlobStore } from '../storage/blob-store.ts'
 import { BlockError } from '../workers/block-error.ts'
-import { type ManifestHead, readManifestHead } from './manifest.ts'
-import { toRecord } from './publish.ts'
+import { type ManifestHead, readManifestHead, toRecord } from './manifest.ts'
 import { readTombstones } from './tombstones.ts'
 
 /** Manifests that are read at once. */

@@ -52,7 +52,7 @@ export async function readAgain(
   const bad = [error, (error as Error).cause].find(each => each instanceof BlockError)
   if (!bad) return
   const { blob, offset } = bad
-  const [owner] = await deps.catalog.modelsOf(blob)
+  const [owner] = await deps.catalog.modelsOf(blob, 1)
   if (!owner) return
   try {
     const { sums } = await deps.models.open(owner)

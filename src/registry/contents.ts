@@ -1,3 +1,4 @@
+import { deltaFilename } from '../catalog/file-names.ts'
 import {
   CodecError,
   type Dtype,
@@ -13,7 +14,6 @@ import { RegistryError } from '../errors.ts'
 import { type Executor, execute } from '../workers/execute.ts'
 import { withSums } from './checked-reads.ts'
 import { canonicalLayout, type OpenedModel } from './opened-models.ts'
-import { deltaFilename } from './refs.ts'
 import type { Content, TensorContent } from './registry.ts'
 import { translateErrors } from './translate.ts'
 

@@ -1,13 +1,10 @@
 import type { Catalog, Damage, ModelRecord } from '../catalog/catalog.ts'
+import { deltaFilename, MANIFEST_FILE } from '../catalog/file-names.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import { BlockError } from '../workers/block-error.ts'
-import { deltaFilename } from './refs.ts'
-
-/** The name that a report gives to a model's manifest, which no client ever downloads. */
-const MANIFEST = 'manifest'
 
 /**
- * What is known of bad blocks. A blob with one is marked, and so are the models that need it; where the catalog knows another blob of
+ * What is known of bad blocks. A blob with one is marked, and the catalog says so of all models that need it; where it knows another blob of
  * the same content, that is read in its place from then on.
  */
 export class Damages {
@@ -63,17 +60,10 @@ export class Damages {
     return copy !== null && copy.key !== bad
   }
 
-  /** Marks a blob with a bad block at `offset`, and the models that cannot do without it. */
+  /** Marks a blob with a bad block at `offset`: one row, however many models need it. */
   async mark(key: string, offset: number): Promise<void> {
-    const at = new Date().toISOString()
     this.#bad.add(key)
-    await this.#catalog.setBlobDamage(key, { offset, at })
-    for (const owner of await this.#catalog.modelsOf(key)) {
-      const damage = { file: fileOf(owner, key), offset, at }
-      for (const model of await withDeltas(this.#catalog, owner)) {
-        if (model.damaged === null) await this.#catalog.setDamaged(model.id, damage)
-      }
-    }
+    await this.#catalog.setBlobDamage(key, { offset, at: new Date().toISOString() })
   }
 
   /** A blob was read as a whole, and is as it was stored. */
@@ -84,17 +74,11 @@ export class Damages {
   }
 }
 
-/** The name of a blob in its model: the path of a file, or what a client downloads the delta as. */
-export function fileOf({ name, delta, files }: ModelRecord, key: string): Damage['file'] {
-  if (key === delta) return deltaFilename(name)
-  return files.find(({ blob }) => blob === key)?.path ?? MANIFEST
-}
+/** What the names of a model's blobs are made of. */
+export type Names = Pick<ModelRecord, 'name' | 'delta' | 'files'>
 
-/** A model and every delta that is built on it. */
-async function withDeltas(catalog: Catalog, model: ModelRecord): Promise<ModelRecord[]> {
-  const found = [model]
-  for (const { id } of found) {
-    found.push(...(await catalog.children(id)).filter(({ kind }) => kind === 'delta'))
-  }
-  return found
+/** The name of a blob in its model: the path of a file, or what a client downloads the delta as. */
+export function fileOf({ name, delta, files }: Names, key: string): Damage['file'] {
+  if (key === delta) return deltaFilename(name)
+  return files.find(({ blob }) => blob === key)?.path ?? MANIFEST_FILE
 }

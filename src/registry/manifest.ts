@@ -36,7 +36,7 @@ export interface ManifestBlob extends BlobRecord {
 }
 
 /** A row of the catalog without what is not known when a model is published, or follows from the rest. */
-export type PublishedModel = Omit<ModelRecord, 'manifest' | 'storedSize' | 'damaged'>
+export type PublishedModel = Omit<ModelRecord, 'manifest' | 'storedSize' | 'damaged' | 'filesTotal'>
 
 /**
  * What a plan needs of one model beside its blobs, and all that the catalog would need to know it again: a blob of its own, so that the
@@ -120,6 +120,17 @@ export function writeManifest(manifest: Manifest): Uint8Array {
 function storedDelta({ blob, domain, index, errors }: ManifestDelta): StoredManifest['delta'] {
   if (index.format === 2) return { format: 2, blob, size: index.size }
   return { format: 1, blob, domain, index, errors: errors && [...errors] }
+}
+
+/** The row of a model whose manifest is stored. */
+export function toRecord(
+  model: PublishedModel,
+  manifest: Pick<BlobRecord, 'key' | 'size'>,
+  blobs: readonly BlobRecord[],
+): ModelRecord {
+  const storedSize = blobs.reduce((sum, { size }) => sum + size, manifest.size)
+  const filesTotal = model.files.length
+  return { ...model, filesTotal, manifest: manifest.key, storedSize, damaged: null }
 }
 
 /** Reads bytes `[start, end)` of a blob, checked. */

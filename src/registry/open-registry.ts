@@ -1,4 +1,4 @@
-import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
+import type { Catalog, FileRecord, ModelRecord } from '../catalog/catalog.ts'
 import { type Span, storedBytes } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
@@ -22,7 +22,7 @@ import type { PublishDeps } from './publish.ts'
 import { publishDelta } from './publish-delta.ts'
 import { publishFiles } from './publish-files.ts'
 import { findRef } from './refs.ts'
-import type { Content, Model, Registry } from './registry.ts'
+import type { Content, ListedModel, Model, Registry } from './registry.ts'
 import { scrub } from './scrub.ts'
 import { sweep } from './sweep.ts'
 import { authenticate, createToken, toToken } from './tokens.ts'
@@ -115,21 +115,29 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       published(() => publishFiles(deps, options, parts, signal)),
     publishDelta: (options, parts, signal) =>
       published(() => publishDelta(deps, options, parts, signal)),
-    find: ref => translated(async () => toModel(await findRef(catalog, ref))),
+    find: ref =>
+      translated(async () => {
+        const record = await findRef(catalog, ref)
+        const files = await allFiles(catalog, record)
+        return toModel({ ...record, files })
+      }),
     list: query =>
       translated(async () => {
         const { models: records, next } = await catalog.list(withoutUndefined(query))
-        return { models: records.map(toModel), next }
+        return { models: records.map(toListed), next }
       }),
-    lineage: ref =>
+    lineage: (ref, page) =>
       translated(async () => {
         const { id } = await findRef(catalog, ref)
-        return (await catalog.lineage(id)).map(toModel)
+        const { models: records, next } = await catalog.lineage(id, withoutUndefined(page))
+        return { lineage: records.map(toListed), next }
       }),
-    children: ref =>
+    children: (ref, page) =>
       translated(async () => {
         const { id } = await findRef(catalog, ref)
-        return (await catalog.children(id)).map(toModel)
+        const query = { ...withoutUndefined(page), parent: id }
+        const { models: records, next } = await catalog.list(query)
+        return { models: records.map(toListed), next }
       }),
     remove: ref =>
       translated(async () => {
@@ -164,7 +172,11 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     sweep: ({ dryRun }) => translated(() => sweep(sweeping, dryRun)),
     backup: () => translated(() => backup(catalog, scratch)),
     createToken: options => translated(() => createToken(catalog, options)),
-    listTokens: () => translated(async () => (await catalog.listTokens()).map(toToken)),
+    listTokens: page =>
+      translated(async () => {
+        const { tokens, next } = await catalog.listTokens(withoutUndefined(page))
+        return { tokens: tokens.map(toToken), next }
+      }),
     revokeToken: id => translated(() => catalog.deleteToken(id)),
     authenticate: token => translated(() => authenticate(catalog, token)),
     ready: () => translated(() => ready(catalog, blobs)),
@@ -242,21 +254,27 @@ async function ready(catalog: Catalog, blobs: BlobStore): Promise<void> {
   for await (const _blob of blobs.list('blobs/')) break
 }
 
-/** A row as `API.md` shows it: without what only the registry needs. */
+/** A row with all of its files as `API.md` shows it: without what only the registry needs. */
 function toModel(record: ModelRecord): Model {
-  const {
-    manifest: _manifest,
-    delta: _delta,
-    signature: _signature,
-    hashes,
-    files,
-    ...shown
-  } = record
+  const { manifest: _manifest, delta: _delta, signature: _signature, hashes, ...shown } = record
   return {
     ...shown,
     hashes: { stored: hashes.stored, float32: hashes.float32 },
-    files: files.map(({ path, size, sha256 }) => ({ path, size, sha256 })),
+    files: record.files.map(({ path, size, sha256 }) => ({ path, size, sha256 })),
   }
+}
+
+function toListed(record: ModelRecord): ListedModel {
+  const { files, ...listed } = toModel(record)
+  return files.length === record.filesTotal ? { ...listed, files } : listed
+}
+
+/** The files of a model, which its record has or not. */
+async function allFiles(
+  catalog: Catalog,
+  { id, files, filesTotal }: ModelRecord,
+): Promise<readonly FileRecord[]> {
+  return files.length === filesTotal ? files : catalog.files(id)
 }
 
 /** Without the keys that are undefined: what `exactOptionalPropertyTypes` asks for. */

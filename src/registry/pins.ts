@@ -38,6 +38,6 @@ export async function holdModel(
 ): Promise<Disposable> {
   using held = new DisposableStack()
   held.use(pins.hold(sums.keys()))
-  if (await catalog.model(id)) return held.move()
+  if (await catalog.hasModel(id)) return held.move()
   throw new RegistryError('model-not-found', `model ${id} was deleted`)
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { BlobRecord, Catalog, FileRecord, ModelRecord, Strategy } from '../catalog/catalog.ts'
+import type { Catalog, FileRecord, ModelRecord, Strategy } from '../catalog/catalog.ts'
 import { type Dtype, LIMITS, type Recipes } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { blobKey } from '../storage/blob-key.ts'
@@ -7,7 +7,7 @@ import type { BlobStore } from '../storage/blob-store.ts'
 import type { Executor } from '../workers/execute.ts'
 import { identify } from '../workers/identify.ts'
 import type { Clock } from './clock.ts'
-import { type Manifest, type PublishedModel, writeManifest } from './manifest.ts'
+import { type Manifest, toRecord, writeManifest } from './manifest.ts'
 import { type OpenedModel, type OpenedModels, reconstructLayout } from './opened-models.ts'
 import { hashFile } from './proofs.ts'
 import type { Publication, PublicationDeps } from './publication.ts'
@@ -91,16 +91,6 @@ export async function insertProven(
   return record
 }
 
-/** The row of a model whose manifest is stored. */
-export function toRecord(
-  model: PublishedModel,
-  manifest: BlobRecord,
-  blobs: readonly BlobRecord[],
-): ModelRecord {
-  const storedSize = blobs.reduce((sum, { size }) => sum + size, manifest.size)
-  return { ...model, manifest: manifest.key, storedSize, damaged: null }
-}
-
 /** The parent that a caller names. Rejects `parent-unknown`, or `chain-too-deep` where another delta would be one too many. */
 export async function findParent(
   { catalog }: Pick<PublishDeps, 'catalog'>,
@@ -133,8 +123,7 @@ export async function checkDepth(
   { catalog }: Pick<PublishDeps, 'catalog'>,
   parent: OpenedModel,
 ): Promise<void> {
-  const lineage = await catalog.lineage(parent.record.id)
-  const deltas = lineage.length - 1 - lineage.findLastIndex(({ kind }) => kind === 'base')
+  const deltas = await catalog.depth(parent.record.id)
   if (deltas < LIMITS.chainDepth) return
   throw new RegistryError(
     'chain-too-deep',

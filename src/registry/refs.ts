@@ -17,8 +17,3 @@ export async function findRef(catalog: Catalog, ref: string): Promise<ModelRecor
   if (record) return record
   throw new RegistryError('model-not-found', `there is no model ${ref}`)
 }
-
-/** The name under which a client downloads the delta of a model. */
-export function deltaFilename(name: string): string {
-  return `${name.replace('/', '--')}.wdelta`
-}

@@ -24,15 +24,31 @@ export interface Model {
     readonly size: number
     readonly sha256: string
   }[]
+  readonly filesTotal: number
   readonly error: ErrorFigures | null
   readonly damaged: Damage | null
   readonly message: string
   readonly createdAt: string
 }
 
+/** A model in a list, which leaves out `files` where there are more than 100. */
+export type ListedModel = Omit<Model, 'files'> & Partial<Pick<Model, 'files'>>
+
 export interface ModelPage {
-  readonly models: readonly Model[]
+  readonly models: readonly ListedModel[]
   readonly next: string | null
+}
+
+export interface LineagePage {
+  readonly lineage: readonly ListedModel[]
+  readonly next: string | null
+}
+
+/** Which part of a list: `cursor` is the `next` of the page before. */
+export interface PageQuery {
+  /** 1..1000 */
+  readonly limit: number
+  readonly cursor?: string | undefined
 }
 
 export interface TensorInfo {
@@ -135,7 +151,10 @@ export interface Token {
 
 export interface SweepReport {
   readonly dryRun: boolean
+  /** The first 1000. */
   readonly deleted: readonly { readonly key: string; readonly size: number }[]
+  readonly deletedTotal: number
+  /** Of all. */
   readonly bytes: number
 }
 
@@ -144,14 +163,17 @@ export interface ScrubFinding {
   readonly model: string
   readonly name: string
   readonly revision: string
-  /** The path of a file, the name under which a client downloads the delta, or `manifest`. */
+  /**
+   * The path of a file, the name under which a client downloads the delta, or `manifest`; `registry.sqlite` where the row of the model in the
+   * catalog is not what its manifest says.
+   */
   readonly file: string
-  /** Tensors that have bytes there; none where a header, an index or a side file is bad. */
+  /** The first 100 tensors that have bytes there; none where a header, an index or a side file is bad. */
   readonly tensors: readonly string[]
   readonly offset: number
   readonly bytes: number
   readonly why: 'checksum' | 'short' | 'missing' | 'unreadable'
-  /** The key in the blob store. */
+  /** The key in the blob store; that of the manifest for a row. */
   readonly blob: string
 }
 
@@ -161,9 +183,12 @@ export interface Backup extends Content, AsyncDisposable {}
 export interface ScrubReport {
   readonly blobs: number
   readonly bytes: number
+  /** The first 1000. */
   readonly damaged: readonly ScrubFinding[]
-  /** Models that were marked as damaged and that are sound. */
+  readonly damagedTotal: number
+  /** Models that were marked as damaged and that are sound: the first 1000. */
   readonly cleared: readonly string[]
+  readonly clearedTotal: number
 }
 
 /**
@@ -183,16 +208,21 @@ export interface Registry {
     parts: AsyncIterable<UploadPart>,
     signal: AbortSignal,
   ): Promise<Model>
+  /** One model with all of its files. */
   find(ref: string): Promise<Model>
-  list(query: {
-    name?: string | undefined
-    revision?: string | undefined
-    parent?: string | undefined
-    limit: number
-    cursor?: string | undefined
-  }): Promise<ModelPage>
-  lineage(ref: string): Promise<Model[]>
-  children(ref: string): Promise<Model[]>
+  /** Newest first. A page has at most `limit` models, and may have fewer although more follow: `next` tells. */
+  list(
+    query: PageQuery & {
+      readonly name?: string | undefined
+      readonly revision?: string | undefined
+      /** The id of a model. */
+      readonly parent?: string | undefined
+    },
+  ): Promise<ModelPage>
+  /** From the base to the model, in pages as those of `list`. */
+  lineage(ref: string, page: PageQuery): Promise<LineagePage>
+  /** Models whose parent this is, as `list` has them. */
+  children(ref: string, page: PageQuery): Promise<ModelPage>
   remove(ref: string): Promise<void>
   tensors(ref: string): Promise<TensorInfo[]>
   inspect(ref: string): Promise<Inspection>
@@ -225,7 +255,7 @@ export interface Registry {
     scope: Scope
     expiresAt?: string | undefined
   }): Promise<Token & { token: string }>
-  listTokens(): Promise<Token[]>
+  listTokens(page: PageQuery): Promise<{ tokens: Token[]; next: string | null }>
   revokeToken(id: string): Promise<void>
   /** The token's scope and id, or null if it is unknown, expired or malformed. */
   authenticate(token: string): Promise<{ id: string; scope: Scope } | null>

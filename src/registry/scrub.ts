@@ -1,15 +1,20 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import { BLOCK_BYTES, type BlockSums, FRAME_BYTES } from '../codec/index.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { type Executor, mapOrdered, Sources } from '../workers/execute.ts'
 import type { BadBlock, BlockFault } from '../workers/tasks.ts'
 import { withSums } from './checked-reads.ts'
-import { type Damages, fileOf } from './damage.ts'
-import { type ManifestBlob, readManifestHead } from './manifest.ts'
+import { type Damages, fileOf, type Names } from './damage.ts'
+import { type ManifestBlob, type ManifestHead, readManifestHead } from './manifest.ts'
 import type { OpenedModels } from './opened-models.ts'
 import type { ScrubFinding, ScrubReport } from './registry.ts'
 import { tensorsAt } from './tensors-at.ts'
+
+/** Findings, and models that are sound again, that a report names; it counts all. */
+const MAX_REPORTED = 1000
+/** Tensors that a finding names. */
+const MAX_NAMED_TENSORS = 100
 
 export interface ScrubDeps {
   readonly catalog: Catalog
@@ -42,22 +47,31 @@ interface BadRun {
  */
 export async function scrub(deps: ScrubDeps, options: ScrubOptions): Promise<ScrubReport> {
   const pass = new Pass(deps, options)
-  for await (const record of oldestFirst(deps.catalog)) await pass.model(record)
+  for await (const { record, wasDamaged } of oldestFirst(deps.catalog)) {
+    await pass.model(record, wasDamaged)
+  }
   return pass.report()
 }
 
+/** A model, and whether it was marked when the pass began: to clear a blob clears all models that have it. */
+interface Candidate {
+  readonly record: ModelRecord
+  readonly wasDamaged: boolean
+}
+
 /** All models, parents before what is built on them. A model that is published meanwhile may be left out. */
-async function* oldestFirst(catalog: Catalog): AsyncGenerator<ModelRecord> {
-  const ids: string[] = []
+async function* oldestFirst(catalog: Catalog): AsyncGenerator<Candidate> {
+  const found: { id: string; wasDamaged: boolean }[] = []
   let cursor: string | null | undefined
   while (cursor !== null) {
     const page = await catalog.list({ limit: PAGE, ...(cursor !== undefined && { cursor }) })
-    ids.push(...page.models.map(({ id }) => id))
+    for (const { id, damaged } of page.models) found.push({ id, wasDamaged: damaged !== null })
     cursor = page.next
+    await turn()
   }
-  for (const id of ids.reverse()) {
+  for (const { id, wasDamaged } of found.reverse()) {
     const record = await catalog.model(id)
-    if (record) yield record
+    if (record) yield { record, wasDamaged }
   }
 }
 
@@ -67,10 +81,10 @@ class Pass {
   readonly #options: ScrubOptions
   /** What is bad of each blob that was read, by key; nothing where it is sound. */
   readonly #blobs = new Map<string, readonly BadRun[]>()
-  /** Models that cannot be read in full. */
-  readonly #broken = new Set<string>()
   readonly #findings: ScrubFinding[] = []
   readonly #cleared: string[] = []
+  #damagedTotal = 0
+  #clearedTotal = 0
   #bytes = 0
 
   constructor(deps: ScrubDeps, options: ScrubOptions) {
@@ -83,41 +97,45 @@ class Pass {
       blobs: this.#blobs.size,
       bytes: this.#bytes,
       damaged: this.#findings,
+      damagedTotal: this.#damagedTotal,
       cleared: this.#cleared,
+      clearedTotal: this.#clearedTotal,
     }
   }
 
-  async model(record: ModelRecord): Promise<void> {
-    const { id, manifest, kind, parent } = record
-    const blobs = await this.#manifest(manifest)
+  async model(record: ModelRecord, wasDamaged: boolean): Promise<void> {
+    const { id, manifest } = record
+    const head = await this.#manifest(manifest)
+    const blobs = head?.blobs ?? []
     for (const blob of blobs) await this.#blob(blob)
     const keys = [manifest, ...blobs.map(({ key }) => key)]
     const bad = keys.filter(key => this.#blobs.get(key)!.length > 0)
+    if (bad.length === 0 && !wasDamaged) return
+    const now = await this.#deps.catalog.model(id)
     // Deleted while it was read: what is missing of it has gone with it.
-    if (bad.length > 0 && !(await this.#deps.catalog.model(id))) return
-    for (const key of bad) await this.#report(record, key)
-    const onBroken = kind === 'delta' && parent !== null && this.#broken.has(parent)
-    if (bad.length > 0 || onBroken) this.#broken.add(id)
-    else if (record.damaged !== null) {
-      await this.#deps.catalog.setDamaged(id, null)
-      this.#cleared.push(id)
-    }
+    if (!now) return
+    for (const key of bad) await this.#report(record, head?.model ?? record, key)
+    if (bad.length === 0 && now.damaged === null) this.#clear(id)
   }
 
-  /** The blobs that a manifest names; none where it cannot be read. */
-  async #manifest(key: string): Promise<readonly ManifestBlob[]> {
+  #clear(id: string): void {
+    if (this.#clearedTotal++ < MAX_REPORTED) this.#cleared.push(id)
+  }
+
+  /** What a manifest says; null where it cannot be read. */
+  async #manifest(key: string): Promise<ManifestHead | null> {
     const { catalog, executor } = this.#deps
     const { size } = await catalog.blob(key)
     this.#bytes += size
     try {
       const bytes = await executor.read({ blob: key, start: 0, end: size }, this.#options.signal)
-      const { blobs } = readManifestHead(key, bytes)
+      const head = readManifestHead(key, bytes)
       await this.#done(key, [])
-      return blobs
+      return head
     } catch (error) {
       if (!(error instanceof BlockError)) throw error
       await this.#done(key, [{ start: 0, end: size, why: error.why }])
-      return []
+      return null
     }
   }
 
@@ -148,11 +166,13 @@ class Pass {
     else await damages.clear(key)
   }
 
-  async #report(record: ModelRecord, key: string): Promise<void> {
+  /** Reports what is bad of a blob, which `names` has the name of. */
+  async #report(record: ModelRecord, names: Names, key: string): Promise<void> {
     const { id, name, revision } = record
     for (const { start, end, why } of this.#blobs.get(key)!) {
+      if (this.#damagedTotal++ >= MAX_REPORTED) continue
       const tensors = await this.#tensors(record, key, { start, end })
-      const where = { model: id, name, revision, file: fileOf(record, key), tensors }
+      const where = { model: id, name, revision, file: fileOf(names, key), tensors }
       this.#findings.push({ ...where, offset: start, bytes: end - start, why, blob: key })
     }
   }
@@ -160,7 +180,8 @@ class Pass {
   /** The tensors that bad bytes belong to, as far as what describes them can be read. */
   async #tensors(record: ModelRecord, key: string, run: { start: number; end: number }) {
     try {
-      return tensorsAt((await this.#deps.models.open(record)).manifest, key, run)
+      const { manifest } = await this.#deps.models.open(record)
+      return tensorsAt(manifest, key, run).slice(0, MAX_NAMED_TENSORS)
     } catch {
       // The header, the index or the manifest is what is bad: that is said already.
       return []

@@ -1,10 +1,14 @@
 import type { Catalog } from '../catalog/catalog.ts'
 import type { BlobInfo, BlobStore } from '../storage/blob-store.ts'
 import { deleteBlobs } from './delete-blobs.ts'
+import { forgetBlobs, unreferencedBlobs } from './loose-blobs.ts'
 import type { Pins } from './pins.ts'
 import type { Claims } from './publication.ts'
 import type { SweepReport } from './registry.ts'
 import { sweepTombstones } from './tombstones.ts'
+
+/** Blobs that a report names; it counts all. */
+const MAX_REPORTED = 1000
 
 export interface SweepDeps {
   readonly catalog: Catalog
@@ -26,10 +30,10 @@ export async function sweep(deps: SweepDeps, dryRun: boolean): Promise<SweepRepo
   const { catalog, blobs, pins, graceMs } = deps
   const before = new Date(Date.now() - graceMs)
   const unknown = await unknownBlobs(deps, before)
-  const unreferenced = (await catalog.unreferencedBlobs()).filter(({ key }) => !pins.has(key))
+  const unreferenced = (await unreferencedBlobs(catalog)).filter(({ key }) => !pins.has(key))
   const keys = unreferenced.map(({ key }) => key)
   if (!dryRun) await blobs.delete(keys.filter(key => key.startsWith('manifests/')))
-  const forgotten = new Set(dryRun ? keys : await catalog.forgetBlobs(keys))
+  const forgotten = new Set(dryRun ? keys : await forgetBlobs(catalog, keys))
   // A publication that saw the blob still known pinned it before: its row will make it known again.
   const freed = unreferenced.filter(({ key }) => forgotten.has(key) && !pins.has(key))
   const deleted = [...freed, ...unknown].map(({ key, size }) => ({ key, size }))
@@ -41,7 +45,12 @@ export async function sweep(deps: SweepDeps, dryRun: boolean): Promise<SweepRepo
     await sweepTombstones(deps)
   }
   for (const { key, size } of await blobs.sweepStaged(before, dryRun)) deleted.push({ key, size })
-  return { dryRun, deleted, bytes: deleted.reduce((sum, { size }) => sum + size, 0) }
+  return {
+    dryRun,
+    deleted: deleted.slice(0, MAX_REPORTED),
+    deletedTotal: deleted.length,
+    bytes: deleted.reduce((sum, { size }) => sum + size, 0),
+  }
 }
 
 /** Blobs that the catalog does not know, last changed before `before`. */

@@ -67,7 +67,14 @@ async function upgrade(
   record: ModelRecord,
   sums: Map<string, BlockSums>,
 ): Promise<void> {
-  const { manifest: old, storedSize: _size, damaged: _damaged, ...model } = record
+  const {
+    manifest: old,
+    storedSize: _size,
+    damaged: _damaged,
+    filesTotal: _total,
+    ...rest
+  } = record
+  const model = { ...rest, files: await catalog.files(rest.id) }
   const stored = await readOld(catalog, blobs, old)
   const keys = new Set([...model.files.map(({ blob }) => blob), model.delta])
   const named = []

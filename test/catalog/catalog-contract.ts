@@ -1,6 +1,13 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { TAP, Test } from 'tap'
-import type { BlobRecord, Catalog, ModelRecord, TokenRecord } from '../../src/catalog/catalog.ts'
+import {
+  type BlobRecord,
+  type Catalog,
+  MAX_LISTED_FILES,
+  MAX_PAGE_BYTES,
+  type ModelRecord,
+  type TokenRecord,
+} from '../../src/catalog/catalog.ts'
 import { newBlobKey } from '../../src/storage/blob-key.ts'
 
 const sha = (text: string) => createHash('sha256').update(text).digest('hex')
@@ -19,6 +26,10 @@ export function model(changes: Partial<ModelRecord> = {}): {
   const id = changes.id ?? randomBytes(20).toString('hex')
   const [manifest, data] = [blob(10), blob(1000)]
   const delta = changes.kind === 'delta'
+  const files = changes.files ?? [
+    { path: 'a.json', size: 1, sha256: sha('a'), blob: delta ? null : data.key },
+    { path: 'Z.safetensors', size: 2000, sha256: sha('z'), blob: null },
+  ]
   const record: ModelRecord = {
     id,
     name: 'acme/model',
@@ -34,10 +45,8 @@ export function model(changes: Partial<ModelRecord> = {}): {
     storedSize: 1010,
     hashes: { stored: sha(`${id}s`), shardOrder: sha(`${id}o`), float32: sha(`${id}f`) },
     signature: sha('signature'),
-    files: [
-      { path: 'a.json', size: 1, sha256: sha('a'), blob: delta ? null : data.key },
-      { path: 'Z.safetensors', size: 2000, sha256: sha('z'), blob: null },
-    ],
+    files,
+    filesTotal: files.length,
     manifest: manifest.key,
     delta: delta ? data.key : null,
     error: delta ? { nmse: 0.01, maxAbs: 1e-7 } : null,
@@ -67,6 +76,8 @@ async function insert(catalog: Catalog, changes: Partial<ModelRecord> = {}): Pro
 
 const ids = (records: readonly ModelRecord[]) => records.map(({ id }) => id)
 
+const ALL = { after: '', limit: 1000 }
+
 /** The behaviour that every catalog has. `open` gives an empty one, and closes it with the test. */
 export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): void {
   const test = (name: string, fn: (t: Test, catalog: Catalog) => Promise<void>) =>
@@ -81,7 +92,6 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     const bare = await insert(catalog, {
       hashes: { stored: sha('x'), shardOrder: sha('y'), float32: null },
       files: [],
-      damaged: { file: 'f', offset: 12, at: '2026-11-24T10:00:00.000Z' },
     })
     t.strictSame(await catalog.model(bare.id), bare)
   })
@@ -142,10 +152,73 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     for (let i = 0; i < 64; i++) {
       chain.push((await insert(catalog, { kind: 'delta', parent: chain.at(-1)! })).id)
     }
-    t.strictSame(ids(await catalog.lineage(chain.at(-1)!)), chain)
-    t.strictSame(ids(await catalog.lineage(chain[0]!)), [chain[0]])
-    t.strictSame(ids(await catalog.children(chain[3]!)), [chain[4]])
-    t.strictSame(await catalog.lineage('0'.repeat(40)), [])
+    const lineage = async (id: string) => ids((await catalog.lineage(id, { limit: 100 })).models)
+    t.strictSame(await lineage(chain.at(-1)!), chain)
+    t.strictSame(await lineage(chain[0]!), [chain[0]])
+    t.strictSame(await lineage('0'.repeat(40)), [])
+    t.strictSame(ids((await catalog.list({ parent: chain[3]!, limit: 10 })).models), [chain[4]])
+    t.equal(await catalog.depth(chain.at(-1)!), 64)
+    t.equal(await catalog.depth(chain[0]!), 0)
+  })
+
+  test('a lineage comes in pages, from the base on', async (t, catalog) => {
+    const chain = [(await insert(catalog)).id]
+    // Each whole and made from the last: a lineage without a bound.
+    for (let i = 0; i < 2500; i++) chain.push((await insert(catalog, { parent: chain.at(-1)! })).id)
+    const seen: string[] = []
+    const sizes: number[] = []
+    let cursor: string | null | undefined
+    while (cursor !== null) {
+      const page = { limit: 1000, ...(cursor !== undefined && { cursor }) }
+      const { models, next } = await catalog.lineage(chain.at(-1)!, page)
+      seen.push(...ids(models))
+      sizes.push(models.length)
+      cursor = next
+    }
+    t.strictSame(seen, chain)
+    t.strictSame(sizes, [1000, 1000, 501])
+    t.equal(await catalog.depth(chain.at(-1)!), 0, 'no byte passes through a delta')
+    await t.rejects(catalog.lineage(chain[0]!, { limit: 1, cursor: 'nonsense' }), {
+      code: 'bad-request',
+    })
+  })
+
+  test('a page ends before it is too large, and none skips or repeats', async (t, catalog) => {
+    const message = 'm'.repeat(10_000)
+    const all: string[] = []
+    for (let i = 0; i < 500; i++) all.unshift((await insert(catalog, { message })).id)
+    const seen: string[] = []
+    let pages = 0
+    let cursor: string | null | undefined
+    while (cursor !== null) {
+      const query = { limit: 1000, ...(cursor !== undefined && { cursor }) }
+      const { models, next } = await catalog.list(query)
+      t.ok(JSON.stringify(models).length < MAX_PAGE_BYTES + 50_000)
+      seen.push(...ids(models))
+      cursor = next
+      pages++
+    }
+    t.strictSame(seen, all)
+    t.ok(pages > 2)
+  })
+
+  test('a record has few files or none; all are asked for', async (t, catalog) => {
+    const files = Array.from({ length: MAX_LISTED_FILES + 1 }, (_, i) => {
+      const path = `${String(i).padStart(4, '0')}.json`
+      return { path, size: i, sha256: sha(path), blob: null }
+    })
+    const few = await insert(catalog, { files: files.slice(1) })
+    const many = await insert(catalog, { files })
+    t.strictSame((await catalog.model(few.id))!.files, files.slice(1))
+    t.match(await catalog.model(many.id), { files: [], filesTotal: files.length, damaged: null })
+    const { models } = await catalog.list({ limit: 10 })
+    t.match(models, [
+      { id: many.id, files: [], filesTotal: files.length },
+      { id: few.id, filesTotal: MAX_LISTED_FILES },
+    ])
+    t.equal(models[1]!.files.length, MAX_LISTED_FILES)
+    t.strictSame(await catalog.files(many.id), files)
+    t.strictSame(await catalog.files(few.id), files.slice(1))
   })
 
   test('a model is found by each of its hashes, newest first', async (t, catalog) => {
@@ -170,9 +243,10 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     const copy = await insert(catalog, { parent: base.id })
     await t.rejects(catalog.deleteModel(base.id), {
       code: 'has-children',
-      details: { children: [delta.id] },
+      details: { children: [delta.id], childrenTotal: 1 },
     })
-    t.strictSame(ids(await catalog.children(base.id)), [copy.id, delta.id])
+    const { models } = await catalog.list({ parent: base.id, limit: 10 })
+    t.strictSame(ids(models), [copy.id, delta.id])
     await catalog.deleteModel(delta.id)
     await catalog.deleteModel(base.id)
     t.equal((await catalog.model(copy.id))!.parent, null)
@@ -219,9 +293,32 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     await t.rejects(catalog.blob(newBlobKey()), { code: 'blob-missing' })
     await catalog.deleteModel(record.id)
     t.strictSame(
-      (await catalog.unreferencedBlobs()).map(({ key }) => key),
+      (await catalog.unreferencedBlobs(ALL)).map(({ key }) => key),
       [blobs[0]!.key],
     )
+    t.strictSame(await catalog.unreferencedBlobs({ after: blobs[0]!.key, limit: 10 }), [])
+  })
+
+  test('what nobody refers to comes in pages, until somebody does again', async (t, catalog) => {
+    const models = await Promise.all(
+      Array.from({ length: 5 }, async () => {
+        const made = model()
+        await catalog.insertModel(made.record, made.blobs)
+        return made
+      }),
+    )
+    for (const { record } of models) await catalog.deleteModel(record.id)
+    const keys = models.flatMap(({ blobs }) => blobs.map(({ key }) => key)).sort()
+    const seen: string[] = []
+    for (;;) {
+      const page = await catalog.unreferencedBlobs({ after: seen.at(-1) ?? '', limit: 3 })
+      if (page.length === 0) break
+      seen.push(...page.map(({ key }) => key))
+    }
+    t.strictSame(seen, keys)
+    const [again] = models
+    await catalog.insertModel({ ...again!.record, id: 'a'.repeat(40) }, again!.blobs)
+    t.equal((await catalog.unreferencedBlobs(ALL)).length, keys.length - 2)
   })
 
   test('a blob that two files of a model share is named once or twice', async (t, catalog) => {
@@ -232,7 +329,7 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     t.strictSame((await catalog.model(record.id))!.files, files)
     t.match(await catalog.stats(), { logicalBytes: 2, storedBytes: 1010 })
     await catalog.deleteModel(record.id)
-    t.equal((await catalog.unreferencedBlobs()).length, 2)
+    t.equal((await catalog.unreferencedBlobs(ALL)).length, 2)
   })
 
   test('only what no model refers to is forgotten', async (t, catalog) => {
@@ -246,7 +343,7 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     t.strictSame([...forgotten].sort(), gone.blobs.map(({ key }) => key).sort())
     t.equal(await catalog.hasBlob(kept.blobs[0]!.key), true)
     t.equal(await catalog.hasBlob(gone.blobs[0]!.key), false)
-    t.strictSame(await catalog.unreferencedBlobs(), [])
+    t.strictSame(await catalog.unreferencedBlobs(ALL), [])
   })
 
   test('stats count files as downloaded and blobs as stored', async (t, catalog) => {
@@ -258,13 +355,91 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     )
   })
 
-  test('damage is noted and cleared', async (t, catalog) => {
-    const { id } = await insert(catalog)
-    const damaged = { file: 'model.safetensors', offset: 2 ** 33, at: '2026-11-24T10:00:00.000Z' }
-    await catalog.setDamaged(id, damaged)
-    t.strictSame((await catalog.model(id))!.damaged, damaged)
-    await catalog.setDamaged(id, null)
-    t.equal((await catalog.model(id))!.damaged, null)
+  test('stats follow what comes and goes', async (t, catalog) => {
+    const shared = blob(5000)
+    const models = []
+    for (let i = 0; i < 3; i++) {
+      const { record, blobs } = model()
+      const files = [...record.files, { path: 'b', size: 1, sha256: sha('b'), blob: shared.key }]
+      await catalog.insertModel({ ...record, files }, [...blobs, shared])
+      models.push(record.id)
+    }
+    t.match(await catalog.stats(), { models: 3, logicalBytes: 3 * 2002, storedBytes: 3030 + 5000 })
+    await catalog.deleteModel(models[0]!)
+    t.match(await catalog.stats(), { models: 2, logicalBytes: 2 * 2002, storedBytes: 2020 + 5000 })
+    const { record, blobs } = model({ id: models[1]! })
+    await t.rejects(catalog.insertModel(record, [...blobs, blob(7)]))
+    t.match(await catalog.stats(), { models: 2, storedBytes: 2020 + 5000 }, 'a failure counts not')
+    for (const id of models.slice(1)) await catalog.deleteModel(id)
+    t.strictSame(
+      { ...(await catalog.stats()) },
+      { models: 0, bases: 0, deltas: 0, logicalBytes: 0, storedBytes: 0 },
+    )
+  })
+
+  test('a bad blob is damage of all models that need it', async (t, catalog) => {
+    const at = '2026-11-24T10:00:00.000Z'
+    const later = '2026-11-24T11:00:00.000Z'
+    const side = blob()
+    const withSide = (made: ReturnType<typeof model>, path: string) => {
+      const file = { path, size: side.size, sha256: side.sha256, blob: side.key }
+      return { record: { ...made.record, files: [...made.record.files, file] }, own: made.blobs }
+    }
+    const base = withSide(model(), 'tokenizer.json')
+    const weights = base.own[1]!
+    const shard = { path: 'm.safetensors', size: 9, sha256: weights.sha256, blob: weights.key }
+    const baseRecord = { ...base.record, files: [...base.record.files.slice(1), shard] }
+    await catalog.insertModel(baseRecord, [...base.own, side])
+    const tuned = model({ kind: 'delta', parent: base.record.id })
+    await catalog.insertModel(tuned.record, tuned.blobs)
+    const last = withSide(model({ kind: 'delta', parent: tuned.record.id }), 'vocab.json')
+    await catalog.insertModel(last.record, [...last.own, side])
+    const whole = model({ parent: base.record.id })
+    await catalog.insertModel(whole.record, whole.blobs)
+    const all = [base.record.id, tuned.record.id, last.record.id, whole.record.id]
+    const shown = async () => {
+      const found = await Promise.all(all.map(async id => (await catalog.model(id))!.damaged))
+      const { models } = await catalog.list({ limit: 10 })
+      t.strictSame(
+        models.map(({ damaged }) => damaged),
+        found.toReversed(),
+        'a list says the same',
+      )
+      return found.map(damaged => damaged && `${damaged.file} ${damaged.offset} ${damaged.at}`)
+    }
+    t.strictSame(await shown(), [null, null, null, null])
+    const bad = async (key: string, offset: number, when = at) => {
+      await catalog.setBlobDamage(key, { offset, at: when })
+      return shown()
+    }
+    const tokenizer = `tokenizer.json 3 ${later}`
+    t.strictSame(
+      await bad(side.key, 3, later),
+      [tokenizer, null, `vocab.json 3 ${later}`, null],
+      'a side file matters to who has it, by the path that it has there',
+    )
+    t.strictSame(
+      await bad(weights.key, 2 ** 40),
+      [...Array(3).fill(`m.safetensors ${2 ** 40} ${at}`), null],
+      'weights matter to all that is built on them; what was seen first is shown',
+    )
+    await catalog.setBlobDamage(weights.key, null)
+    const delta = `acme--model.wdelta 0 ${at}`
+    t.strictSame(await bad(tuned.record.delta!, 0), [tokenizer, delta, delta, null])
+    await catalog.setBlobDamage(tuned.record.delta!, null)
+    const manifest = `manifest 0 ${at}`
+    t.strictSame(await bad(base.record.manifest, 0), [manifest, manifest, manifest, null])
+    // More bad blobs than are asked for one by one.
+    for (let i = 0; i < 50; i++) {
+      const other = model({ name: 'acme/other' })
+      await catalog.insertModel(other.record, other.blobs)
+      await catalog.setBlobDamage(other.blobs[0]!.key, { offset: 0, at })
+      await catalog.deleteModel(other.record.id)
+    }
+    t.strictSame(await shown(), [manifest, manifest, manifest, null])
+    await catalog.setBlobDamage(base.record.manifest, null)
+    await catalog.setBlobDamage(side.key, null)
+    t.strictSame(await shown(), [null, null, null, null])
   })
 
   test('a blob with a bad block is not what equal content is taken to be', async (t, catalog) => {
@@ -287,8 +462,8 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     t.strictSame(await catalog.copyOf(bad!.key), copy)
     await catalog.setBlobDamage(bad!.key, null)
     t.strictSame(await catalog.damagedBlobs(), [])
-    t.strictSame(ids(await catalog.modelsOf(bad!.key)), [record.id])
-    t.strictSame(await catalog.modelsOf(newBlobKey()), [])
+    t.strictSame(ids(await catalog.modelsOf(bad!.key, 2)), [record.id])
+    t.strictSame(await catalog.modelsOf(newBlobKey(), 2), [])
     await catalog.setBlobDamage(bad!.key, { offset: 1, at })
     await catalog.deleteModel(record.id)
     await catalog.forgetBlobs([bad!.key])
@@ -328,7 +503,14 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     await catalog.insertToken(two)
     t.strictSame({ ...(await catalog.findToken('2')) }, two)
     t.equal(await catalog.findToken('3'), null)
-    t.equal((await catalog.listTokens()).length, 2)
+    const page = await catalog.listTokens({ limit: 1 })
+    t.equal(page.tokens[0]!.id, '2')
+    t.match(await catalog.listTokens({ limit: 1, cursor: page.next! }), {
+      tokens: [{ id: '1' }],
+      next: null,
+    })
+    t.equal((await catalog.listTokens({ limit: 10 })).tokens.length, 2)
+    await t.rejects(catalog.listTokens({ limit: 1, cursor: 'x' }), { code: 'bad-request' })
     await catalog.deleteToken('1')
     t.equal(await catalog.findToken('1'), null)
     await t.rejects(catalog.deleteToken('1'), { code: 'token-not-found' })

@@ -2,7 +2,9 @@ import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Sqlite from 'better-sqlite3'
 import t from 'tap'
+import type { ModelRecord } from '../../src/catalog/catalog.ts'
 import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
+import { prepareList, SELECTORS } from '../../src/catalog/statements.ts'
 import { catalogContract, model } from './catalog-contract.ts'
 
 const fixture = (file: string) => new URL(`../fixtures/catalog/${file}`, import.meta.url)
@@ -106,10 +108,56 @@ t.test('a catalog of schema version 1 opens, and can be written', async t => {
   const catalog = await openSqliteCatalog(path)
   t.teardown(() => catalog.close())
   const { models } = await catalog.list({ limit: 10 })
-  t.strictSame(models, JSON.parse(readFileSync(fixture('v1.json'), 'utf8')))
+  const old: ModelRecord[] = JSON.parse(readFileSync(fixture('v1.json'), 'utf8'))
+  t.strictSame(
+    models,
+    old.map(one => ({ ...one, filesTotal: one.files.length })),
+  )
   const { record, blobs } = model({ kind: 'delta', parent: models.at(-1)!.id })
   await catalog.insertModel(record, blobs)
   t.strictSame(await catalog.model(record.id), record)
+})
+
+t.test('marks of an earlier version move from models to the blobs that they name', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  copyFileSync(fixture('v1.sqlite'), path)
+  const old = new Sqlite(path)
+  const { id, manifest } = old
+    .prepare<[], { id: string; manifest: string }>("SELECT * FROM models WHERE kind = 'base'")
+    .get()!
+  const damage = { file: 'manifest', offset: 7, at: '2026-11-24T10:00:00.000Z' }
+  // Its deltas had the same mark.
+  old.prepare('UPDATE models SET damaged = ?').run(JSON.stringify(damage))
+  old
+    .prepare("UPDATE models SET damaged = ? WHERE kind = 'delta'")
+    .run(JSON.stringify({ ...damage, file: 'model.safetensors' }))
+  old.close()
+  const catalog = await openSqliteCatalog(path)
+  t.teardown(() => catalog.close())
+  t.match(await catalog.damagedBlobs(), [{ key: manifest, offset: 7, at: damage.at }])
+  const { models } = await catalog.list({ limit: 10 })
+  t.ok(models.length > 1)
+  for (const { damaged } of models) t.strictSame(damaged, damage)
+  await catalog.setBlobDamage(manifest, null)
+  t.equal((await catalog.model(id))!.damaged, null)
+})
+
+t.test('a list of any selection is read from an index, a page at a time', async t => {
+  const path = join(t.testdir(), 'registry.sqlite')
+  await (await openSqliteCatalog(path)).close()
+  const db = new Sqlite(path)
+  t.teardown(() => db.close())
+  for (const mask of Array.from({ length: 8 }, (_, i) => i)) {
+    const selectors = SELECTORS.filter((_, i) => mask & (1 << i))
+    const values = selectors.map(() => 'x')
+    const { source } = prepareList(db, selectors)
+    const plan = db
+      .prepare<(string | number)[], { detail: string }>(`EXPLAIN QUERY PLAN ${source}`)
+      .all(9, ...values, 1)
+    const steps = plan.map(({ detail }) => detail)
+    t.equal(steps.length, 1, `${selectors.join()}: ${steps.join('; ')}`)
+    t.match(steps[0], /^SEARCH models USING /, 'neither scanned nor sorted')
+  }
 })
 
 t.test('a full disk is told from other failures, and the next write works', async t => {

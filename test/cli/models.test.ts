@@ -65,6 +65,28 @@ t.test('lineage and rm name the model in one segment', async t => {
   )
 })
 
+t.test('a lineage and the tokens are asked for to the last page', async t => {
+  const token = { id: 't', name: 'ci', scope: 'read', createdAt: 'now', expiresAt: null }
+  const { url, seen } = await openFakeRegistry(t, ({ url }, response) => {
+    const next = url.includes('cursor=') ? null : 'a b'
+    if (url.startsWith('/tokens')) json(response, 200, { tokens: [token], next })
+    else json(response, 200, { lineage: [model(next === null ? 1 : 0)], next })
+  })
+  const lineage = await wdelta(['lineage', 'acme/tiny', '--registry', url, '--json'])
+  t.strictSame(JSON.parse(lineage.stdout), [model(0), model(1)])
+  const tokens = await wdelta(['token', 'list', '--registry', url, '--json'])
+  t.strictSame(JSON.parse(tokens.stdout), [token, token])
+  t.strictSame(
+    seen.map(one => one.url),
+    [
+      '/models/acme%2Ftiny/lineage',
+      '/models/acme%2Ftiny/lineage?cursor=a+b',
+      '/tokens',
+      '/tokens?cursor=a+b',
+    ],
+  )
+})
+
 t.test('tokens are made, listed and revoked', async t => {
   const token = {
     id: 't1',

@@ -22,6 +22,7 @@ export function aModel(members: Partial<Model> = {}): Model {
     sha256: 'c'.repeat(64),
     hashes: { stored: 'd'.repeat(64), float32: null },
     files: [{ path: 'model.safetensors', size: 1000, sha256: 'e'.repeat(64) }],
+    filesTotal: 1,
     error: { nmse: 0.25, maxAbs: 1e-9 },
     damaged: { file: 'model.safetensors', offset: 7, at: '2026-11-23T07:00:00.000Z' },
     message: 'hello',

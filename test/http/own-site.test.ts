@@ -23,7 +23,7 @@ async function open(t: Test, options: Partial<AppDeps> = {}) {
       openReconstruct: count('reconstruct', aContent()),
       openFile: count('file', aContent()),
       remove: count('remove', undefined),
-      sweep: count('sweep', { dryRun: false, deleted: [], bytes: 0 }),
+      sweep: count('sweep', { dryRun: false, deleted: [], deletedTotal: 0, bytes: 0 }),
       publishFiles: count('publish', aModel()),
       ready: async () => {},
       authenticate: async () => ({ id: 'x', scope: 'admin' }),

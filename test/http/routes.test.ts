@@ -18,8 +18,10 @@ t.test('what is known about models', async t => {
       asked.push(query)
       return { models: [aModel()], next: 'more' }
     },
-    lineage: async () => [aModel(), aModel({ kind: 'base', parent: null })],
-    children: async () => [],
+    lineage: async () => {
+      return { lineage: [aModel(), aModel({ kind: 'base', parent: null })], next: null }
+    },
+    children: async () => ({ models: [], next: null }),
     tensors: async () => [{ name: 'a/b', dtype: 'BF16', shape: [], size: 2 }],
     inspect: async () => inspection,
     stats: async () => stats,
@@ -65,7 +67,7 @@ t.test('what is known about models', async t => {
     { parent: ID, limit: 100 },
   ])
   t.match(await ask(`/models/${ID}/lineage`), { lineage: [{ kind: 'delta' }, { kind: 'base' }] })
-  t.strictSame(await ask(`/models/${ID}/children`), { models: [] })
+  t.strictSame(await ask(`/models/${ID}/children`), { models: [], next: null })
   t.strictSame(await ask(`/models/${ID}/tensors`), {
     tensors: [{ name: 'a/b', dtype: 'BF16', shape: [], size: 2 }],
   })
@@ -85,7 +87,12 @@ t.test('delete, tokens, sweep', async t => {
     createdAt: 'now',
     expiresAt: null,
   }
-  const report = { dryRun: true, deleted: [{ key: 'blobs/00', size: 3 }], bytes: 3 }
+  const report = {
+    dryRun: true,
+    deleted: [{ key: 'blobs/00', size: 3 }],
+    deletedTotal: 1,
+    bytes: 3,
+  }
   const { url } = await listen(t, {
     remove: async ref => void asked.push(ref),
     createToken: async options => {
@@ -93,7 +100,10 @@ t.test('delete, tokens, sweep', async t => {
       return { ...token, token: 'shown once' }
     },
     // A registry that says too much is not repeated.
-    listTokens: async () => [{ ...token, token: 'secret' } as typeof token],
+    listTokens: async () => ({
+      tokens: [{ ...token, token: 'secret' } as typeof token],
+      next: null,
+    }),
     revokeToken: async id => void asked.push(id),
     sweep: async options => {
       asked.push(options)
@@ -112,7 +122,7 @@ t.test('delete, tokens, sweep', async t => {
   t.equal(created.status, 201)
   t.equal(created.headers.get('cache-control'), 'no-store')
   t.strictSame(await created.json(), { ...token, token: 'shown once' })
-  t.strictSame(await (await ask('GET', '/tokens')).json(), { tokens: [token] })
+  t.strictSame(await (await ask('GET', '/tokens')).json(), { tokens: [token], next: null })
   t.equal((await ask('DELETE', '/tokens/t1')).status, 204)
   t.strictSame(await (await ask('POST', '/admin/sweep', { dryRun: true })).json(), report)
   t.equal((await ask('POST', '/admin/sweep')).status, 200)
@@ -161,7 +171,7 @@ t.test('scopes', async t => {
       find: async () => aModel(),
       openFile: async () => aContent(),
       remove: async () => {},
-      listTokens: async () => [],
+      listTokens: async () => ({ tokens: [], next: null }),
     },
     { auth: { mode: 'tokens', adminToken: 'configured' } },
   )

@@ -1,8 +1,11 @@
 import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
+import { openRegistry } from '../../src/registry/open-registry.ts'
+import { openFolderBlobStore } from '../../src/storage/folder-blob-store.ts'
 import { damageMatrix, MODEL, publishScene, readEverything } from './damage-matrix.ts'
-import { openTestRegistry, part, publish } from './helper.ts'
+import { bytesOf, openRegistryOver, openTestRegistry, part, publish } from './helper.ts'
 import { weights } from './weights.ts'
 
 const SIGNAL = new AbortController().signal
@@ -79,4 +82,56 @@ t.test('a model is not published over a parent that has a bad block', async t =>
     'and that is known from then on',
   )
   t.equal((await registry.list({ limit: 100 })).models.length, models.length)
+})
+
+t.test('a bad block costs as much with any number of models that share it', async t => {
+  const folder = t.testdir()
+  const blobs = await openFolderBlobStore(join(folder, 'store'))
+  const {
+    registry: publisher,
+    catalog: first,
+    close,
+    pool,
+  } = await openRegistryOver(t, folder, blobs)
+  const side = Buffer.alloc(100_000, 'tokenizer')
+  const base = await publish(publisher, [part(MODEL, weights(1)), part('tokenizer.json', side)])
+  const ids = [base.id]
+  const calls: number[] = []
+  const key = (await first.files(base.id)).find(({ path }) => path === 'tokenizer.json')!.blob!
+  await close()
+  const file = join(folder, 'store', key)
+  for (const count of [10, 20]) {
+    const store = await openFolderBlobStore(join(folder, 'store'))
+    const catalog = await openSqliteCatalog(join(folder, 'registry.sqlite'))
+    let called = 0
+    const counted = new Proxy(catalog, {
+      get: (target, name) => {
+        const method = Reflect.get(target, name)
+        return (...args: unknown[]) => {
+          called++
+          return method.apply(target, args)
+        }
+      },
+    })
+    const registry = await openRegistry({ catalog: counted, blobs: store, pool, scratch: folder })
+    while (ids.length < count) {
+      const parts = [part(MODEL, weights(ids.length + 1)), part('tokenizer.json', side)]
+      ids.push((await publish(registry, parts, { name: `acme/m${ids.length}` })).id)
+    }
+    const bad = Buffer.from(side)
+    bad[70_000]! ^= 1
+    writeFileSync(file, bad)
+    const content = await registry.openFile(ids[3]!, 'tokenizer.json')
+    called = 0
+    await t.rejects(bytesOf(content), { code: 'damaged' })
+    calls.push(called)
+    const { models } = await registry.list({ limit: 100 })
+    t.equal(models.length, count)
+    for (const { damaged } of models) t.match(damaged, { file: 'tokenizer.json', offset: 65_536 })
+    writeFileSync(file, side)
+    t.equal((await registry.scrub({ signal: SIGNAL })).clearedTotal, count)
+    await catalog.close()
+    await store.close()
+  }
+  t.equal(calls[0], calls[1], `${calls.join(' and ')} questions`)
 })

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import root from 'tap'
 import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
 import { openRegistry } from '../../src/registry/open-registry.ts'
-import type { Content, Registry, UploadPart } from '../../src/registry/registry.ts'
+import type { Content, ListedModel, Registry, UploadPart } from '../../src/registry/registry.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
 import { openFolderBlobStore } from '../../src/storage/folder-blob-store.ts'
 import { openPool } from '../../src/workers/pool.ts'
@@ -130,4 +130,16 @@ export function before<T extends object>(
       }
     },
   })
+}
+
+/** All models of a lineage, from the base on. */
+export async function lineageOf(registry: Registry, ref: string): Promise<ListedModel[]> {
+  const lineage: ListedModel[] = []
+  let cursor: string | null | undefined
+  while (cursor !== null) {
+    const page = await registry.lineage(ref, { limit: 1000, cursor })
+    lineage.push(...page.lineage)
+    cursor = page.next
+  }
+  return lineage
 }

@@ -3,7 +3,7 @@ import { buildLayout, type FloatDtype, type LayoutTensor } from '../../src/codec
 import type { Model, Registry } from '../../src/registry/registry.ts'
 import { layoutOf } from '../codec/generated-ranges.ts'
 import { changed, filled, Random, sprinkle, unitBytes } from '../codec/generated-values.ts'
-import { bytesOf, openTestRegistry, part, publish } from './helper.ts'
+import { bytesOf, lineageOf, openTestRegistry, part, publish } from './helper.ts'
 
 type Strategy = 'lossless' | 'int4' | 'sparse' | 'quantized'
 
@@ -171,7 +171,7 @@ for (const dtype of ['BF16', 'F16', 'F32'] as const) {
       )
       parent = model
     }
-    const lineage = await registry.lineage(parent.id)
+    const lineage = await lineageOf(registry, parent.id)
     t.strictSame(
       lineage.map(({ strategy }) => strategy),
       ['whole', ...CHAIN],

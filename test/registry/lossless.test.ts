@@ -5,7 +5,7 @@ import { ENCODINGS, FRAME_BYTES } from '../../src/codec/index.ts'
 import type { Content, Model, Registry } from '../../src/registry/registry.ts'
 import { FEATURES, type Folder, generateLineage } from '../codec/generated-models.ts'
 import { layoutOf, rangesOf, tensorsOf, weightsOf } from '../codec/generated-ranges.ts'
-import { bytesOf, openTestRegistry, part, publish, publishWdelta } from './helper.ts'
+import { bytesOf, lineageOf, openTestRegistry, part, publish, publishWdelta } from './helper.ts'
 
 /** Generated lineages; `FULL=1` takes more. */
 const SEEDS = process.env['FULL'] === '1' ? 500 : 60
@@ -166,7 +166,7 @@ for (let first = 0; first < SEEDS; first += GROUP) {
           }
           parent = model
         }
-        t.equal((await registry.lineage(parent.id)).length, depth + 1)
+        t.equal((await lineageOf(registry, parent.id)).length, depth + 1)
         await checkContents(t, other, otherParent, fineTunes.at(-1)!, seed)
         await checkWhole(t, other, parent, fineTunes.at(-1)!)
       })

@@ -8,6 +8,7 @@ import {
   bytesOf,
   folderParts,
   goldenCases,
+  lineageOf,
   openTestRegistry,
   part,
   publish,
@@ -51,7 +52,7 @@ for (const { name, folder, deltas, hash } of goldenCases()) {
     const stored = await bytesOf(await registry.openReconstruct(id))
     t.equal(stored.length, model.size)
     t.equal(sha256(stored), model.sha256)
-    t.equal((await registry.lineage(id)).length, deltas.length + 1)
+    t.equal((await lineageOf(registry, id)).length, deltas.length + 1)
   })
 }
 
@@ -112,7 +113,7 @@ t.test('a delta of a delta is made against unrounded values, at any depth', asyn
     t.equal((await registry.inspect(model.id)).parentHash, expected)
     parent = model
   }
-  t.equal((await registry.lineage(parent.id)).length, 4)
+  t.equal((await lineageOf(registry, parent.id)).length, 4)
 })
 
 t.test('ranges of every kind of content are slices of the whole', async t => {
@@ -230,7 +231,7 @@ t.test('a whole model with a parent needs nobody: the parent may be deleted', as
   const copy = await publish(registry, files(), { parent: base.id, strategy: 'whole' })
   t.match(copy, { kind: 'base', strategy: 'whole', parent: base.id })
   t.strictSame(
-    (await registry.lineage(copy.id)).map(({ id }) => id),
+    (await lineageOf(registry, copy.id)).map(({ id }) => id),
     [base.id, copy.id],
   )
   await registry.remove(base.id)

@@ -5,12 +5,13 @@ import t, { type Test } from 'tap'
 import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
 import { rebuildCatalog } from '../../src/registry/adopt.ts'
 import { openRegistry } from '../../src/registry/open-registry.ts'
-import type { Model, Registry } from '../../src/registry/registry.ts'
+import type { ListedModel, Registry } from '../../src/registry/registry.ts'
 import { openFolderBlobStore } from '../../src/storage/folder-blob-store.ts'
 import {
   bytesOf,
   folderParts,
   goldenCases,
+  lineageOf,
   openTestRegistry,
   part,
   publish,
@@ -55,7 +56,7 @@ async function told(registry: Registry) {
       () => null,
     )
   }
-  const lineages = await Promise.all(models.map(({ id }) => registry.lineage(id)))
+  const lineages = await Promise.all(models.map(({ id }) => lineageOf(registry, id)))
   const {
     storedBytes: _withWhatWaitsForASweep,
     savedBytes: _saved,
@@ -64,7 +65,7 @@ async function told(registry: Registry) {
   return { models, revisions, lineages, stats }
 }
 
-async function sound(t: Test, registry: Registry, models: readonly Model[]): Promise<void> {
+async function sound(t: Test, registry: Registry, models: readonly ListedModel[]): Promise<void> {
   for (const { id, sha256 } of models) {
     const content = await registry.openReconstruct(id)
     t.equal(content.sha256, sha256)

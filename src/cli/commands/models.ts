@@ -1,4 +1,11 @@
-import { type Model, modelPath, openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
+import {
+  callPages,
+  type ListedModel,
+  modelPath,
+  openClient,
+  REGISTRY_HELP,
+  REGISTRY_OPTIONS,
+} from '../client.ts'
 import { command } from '../command.ts'
 import { humanBytes, say, table } from '../terminal.ts'
 
@@ -29,19 +36,9 @@ export const ls = command({
     const filters = Object.entries({ name, revision, parent }).filter(
       (filter): filter is [string, string] => filter[1] !== undefined,
     )
-    const models: Model[] = []
-    let cursor: string | null = null
-    do {
-      const query = new URLSearchParams([...filters, ['limit', String(PAGE)]])
-      if (cursor !== null) query.set('cursor', cursor)
-      const page: { models: Model[]; next: string | null } = await client.call(
-        'GET',
-        `/models?${query}`,
-        signal,
-      )
-      models.push(...page.models)
-      cursor = page.next
-    } while (cursor !== null)
+    const query = new URLSearchParams([...filters, ['limit', String(PAGE)]]).toString()
+    const list = { path: '/models', query, key: 'models' }
+    const models = await callPages<ListedModel>(client, list, signal)
     await show(models, json)
   },
 })
@@ -56,12 +53,8 @@ export const lineage = command({
   positionals: [1, 1],
   run: async ({ json, ...values }, [ref], signal) => {
     const client = openClient(values)
-    const answer = await client.call<{ lineage: Model[] }>(
-      'GET',
-      `${modelPath(ref!)}/lineage`,
-      signal,
-    )
-    await show(answer.lineage, json)
+    const list = { path: `${modelPath(ref!)}/lineage`, key: 'lineage' }
+    await show(await callPages<ListedModel>(client, list, signal), json)
   },
 })
 
@@ -79,7 +72,7 @@ ${REGISTRY_HELP}`,
   },
 })
 
-async function show(models: readonly Model[], json: boolean): Promise<void> {
+async function show(models: readonly ListedModel[], json: boolean): Promise<void> {
   if (json) return say(JSON.stringify(models, null, 1))
   const rows = models.map(({ name, revision, kind, strategy, size, storedSize, id }) => {
     return [name, revision, kind, strategy, humanBytes(size), humanBytes(storedSize), id]

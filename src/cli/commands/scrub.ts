@@ -17,6 +17,9 @@ interface ScrubReport {
     readonly why: string
   }[]
   readonly cleared: readonly string[]
+  /** Not told by older registries, which name all. */
+  readonly damagedTotal?: number
+  readonly clearedTotal?: number
 }
 
 /** `wdelta scrub`: reads and checks everything. */
@@ -31,6 +34,7 @@ Ends with exit code 1 if anything is.
   run: async (values, _none, signal) => {
     const report = await openClient(values).call<ScrubReport>('POST', '/admin/scrub', signal)
     const { blobs, bytes, damaged, cleared } = report
+    const { damagedTotal = damaged.length, clearedTotal = cleared.length } = report
     if (values.json) await say(JSON.stringify(report, null, 1))
     else {
       for (const { model, name, revision, file, tensors, ...run } of damaged) {
@@ -38,9 +42,12 @@ Ends with exit code 1 if anything is.
         const which = tensors.length === 0 ? '' : `, tensors ${tensors.join(' ')}`
         await say(`${where}: ${run.why}${which}`)
       }
+      if (damagedTotal > damaged.length) await say(`and ${damagedTotal - damaged.length} more`)
       for (const id of cleared) await say(`${id}: sound again`)
+      const more = clearedTotal - cleared.length
+      if (more > 0) await say(`and ${more} more that are sound again`)
       await say(`checked ${blobs} blobs, ${humanBytes(bytes)}`)
     }
-    if (damaged.length > 0) throw new CliError('damaged', `${damaged.length} places are damaged`)
+    if (damagedTotal > 0) throw new CliError('damaged', `${damagedTotal} places are damaged`)
   },
 })

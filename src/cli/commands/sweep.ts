@@ -4,6 +4,8 @@ import { humanBytes, say } from '../terminal.ts'
 
 interface SweepReport {
   readonly deleted: readonly { readonly key: string; readonly size: number }[]
+  /** Not told by older registries, which name all. */
+  readonly deletedTotal?: number
   readonly bytes: number
 }
 
@@ -27,6 +29,8 @@ export const sweep = command({
     if (values.json) return say(JSON.stringify(report, null, 1))
     for (const { key, size } of report.deleted) await say(`${key} ${humanBytes(size)}`)
     const verb = dryRun ? 'would delete' : 'deleted'
-    await say(`${verb} ${report.deleted.length} blobs, ${humanBytes(report.bytes)}`)
+    const total = report.deletedTotal ?? report.deleted.length
+    if (total > report.deleted.length) await say(`and ${total - report.deleted.length} more`)
+    await say(`${verb} ${total} blobs, ${humanBytes(report.bytes)}`)
   },
 })

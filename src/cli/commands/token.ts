@@ -1,4 +1,4 @@
-import { openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
+import { callPages, openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
 import { choice, command, required, UsageError } from '../command.ts'
 import { say, table } from '../terminal.ts'
 
@@ -48,7 +48,8 @@ export const token = command({
         return
       }
       case 'list': {
-        const tokens = listed(await client.call('GET', '/tokens', signal))
+        const list = { path: '/tokens', key: 'tokens' }
+        const tokens = await callPages<Token>(client, list, signal)
         await say(values.json ? JSON.stringify(tokens, null, 1) : table(rows(tokens)))
         return
       }
@@ -62,10 +63,6 @@ export const token = command({
     }
   },
 })
-
-function listed(answer: { tokens: Token[] }): Token[] {
-  return answer.tokens
-}
 
 function rows(tokens: readonly Token[]): string[][] {
   return [
