@@ -29,6 +29,7 @@ import { rateLimits } from './http/rate-limits.ts'
 import { PARAM_CHARACTERS } from './http/schemas.ts'
 import { addSecurityHeaders } from './http/security-headers.ts'
 import { serviceRoutes } from './http/service-routes.ts'
+import { refuseSlowBodies } from './http/slow-bodies.ts'
 import { multipartLimits } from './http/upload.ts'
 import type { LeastRate } from './http/watchdog.ts'
 import type { Registry } from './registry/registry.ts'
@@ -112,6 +113,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   refuseTwoHosts(app)
   if (auth.mode === 'none') refuseOtherSites(app, site)
   continueLater(app)
+  refuseSlowBodies(app, leastRate)
 
   await app.register(underPressure, pressureOptions(limits))
   await app.register(rateLimit, { global: false })

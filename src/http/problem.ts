@@ -125,7 +125,7 @@ function problemHeaders({ code, details }: RegistryError): Record<string, string
 }
 
 /** True while a body that the client announced has not been received in full. */
-function isArriving({ complete, headers }: IncomingMessage): boolean {
+export function isArriving({ complete, headers }: IncomingMessage): boolean {
   if (complete) return false
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 }

@@ -7,7 +7,7 @@ import type { UploadPart } from '../registry/registry.ts'
 import { closeSignal } from './close-signal.ts'
 import type { Metrics } from './metrics.ts'
 import { invalid, toRegistryError } from './problem.ts'
-import { type LeastRate, watchRate } from './watchdog.ts'
+import { type LeastRate, tooSlow, watchRate } from './watchdog.ts'
 
 export interface UploadLimits {
   /** Of a whole request body. */
@@ -239,12 +239,5 @@ function tooLarge(maxUploadBytes: number): RegistryError {
   return new RegistryError(
     'upload-too-large',
     `expected an upload of at most ${maxUploadBytes} bytes`,
-  )
-}
-
-function tooSlow({ bytesPerSecond, windowMs }: LeastRate): RegistryError {
-  return new RegistryError(
-    'upload-too-slow',
-    `expected at least ${bytesPerSecond} bytes per second over ${windowMs / 1000} s`,
   )
 }

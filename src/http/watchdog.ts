@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http'
+import { RegistryError } from '../errors.ts'
 
 /** The least that a client must send while the registry waits for it. */
 export interface LeastRate {
@@ -90,4 +91,12 @@ export function watchRate(
   raw.on('pause', onPause).on('resume', onResume)
   if (raw.isPaused()) onPause()
   return stop
+}
+
+/** What a client is told that {@link watchRate} found too slow. */
+export function tooSlow({ bytesPerSecond, windowMs }: LeastRate): RegistryError {
+  return new RegistryError(
+    'upload-too-slow',
+    `expected at least ${bytesPerSecond} bytes per second over ${windowMs / 1000} s`,
+  )
 }
