@@ -170,8 +170,6 @@ export interface Catalog {
   dropRevision(name: string, revision: string, before: string): Promise<void>
   /** As quick with any number of models. */
   stats(): Promise<Stats>
-  /** Rejects where the catalog cannot be read; as quick with any number of models. */
-  check(): Promise<void>
   /** A known blob with this content that is not damaged; null where there is none. */
   findBlob(sha256: string, size: number): Promise<BlobRecord | null>
   hasBlob(key: string): Promise<boolean>

@@ -259,10 +259,6 @@ class SqliteCatalog implements Catalog {
     return this.#read(() => this.#sql.stats.get()!)
   }
 
-  check(): Promise<void> {
-    return this.#read(() => void this.#sql.check.get())
-  }
-
   findBlob(sha256: string, size: number): Promise<BlobRecord | null> {
     return this.#read(() => this.#sql.blobByContent.get(sha256, size) ?? null)
   }

@@ -78,7 +78,6 @@ export function prepareStatements(db: Database) {
     deleteModelBlob: db.prepare('DELETE FROM model_blobs WHERE model = ? AND blob = ?'),
     stats: db.prepare<[], Stats>(`
       SELECT models, bases, deltas, logical_bytes AS logicalBytes, stored_bytes AS storedBytes FROM totals`),
-    check: db.prepare('SELECT 1 FROM identity'),
     blobByContent: db.prepare<[string, number], BlobRecord>(`
       SELECT key, sha256, size FROM blobs
       WHERE sha256 = ? AND size = ? AND key NOT IN (SELECT key FROM damaged_blobs) LIMIT 1`),

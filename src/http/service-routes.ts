@@ -6,6 +6,8 @@ import * as schemas from './schemas.ts'
 /** What operators, probes and readers of the API ask for; open to all who reach the listener. */
 export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: RouteDeps): void {
   const tags = ['service']
+  // Made once, at the first request: no route comes after.
+  let description: string | null = null
 
   app.get('/healthz', {
     schema: {
@@ -51,6 +53,9 @@ export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: Rou
       summary: 'This description',
       response: { 200: schemas.text('OpenAPI 3.1', 'application/yaml') },
     },
-    handler: async (_request, reply) => reply.type('application/yaml').send(apiText(app)),
+    handler: async (_request, reply) => {
+      description ??= apiText(app)
+      return reply.type('application/yaml').send(description)
+    },
   })
 }

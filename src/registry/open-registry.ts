@@ -21,6 +21,7 @@ import { Claims } from './publication.ts'
 import type { PublishDeps } from './publish.ts'
 import { publishDelta } from './publish-delta.ts'
 import { publishFiles } from './publish-files.ts'
+import { Readiness } from './readiness.ts'
 import { findRef } from './refs.ts'
 import type { Content, ListedModel, Model, Registry } from './registry.ts'
 import { scrub } from './scrub.ts'
@@ -110,6 +111,8 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   const sweeping = { catalog, blobs, pins, claims, graceMs, spareBefore }
   await translated(() => sweep(sweeping, false))
 
+  const readiness = new Readiness(catalog, blobs)
+
   return {
     publishFiles: (options, parts, signal) =>
       published(() => publishFiles(deps, options, parts, signal)),
@@ -179,7 +182,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       }),
     revokeToken: id => translated(() => catalog.deleteToken(id)),
     authenticate: token => translated(() => authenticate(catalog, token)),
-    ready: () => translated(() => ready(catalog, blobs)),
+    ready: () => translated(() => readiness.check()),
   }
 }
 
@@ -247,11 +250,6 @@ function originOf(blobs: BlobStore, resolve: (key: string) => string): Origin {
     locate: blob => blobs.locate(resolve(blob)),
     fetch: (span, signal) => blobs.fetch(resolve(span.blob), span, signal).catch(bad(span)),
   }
-}
-
-async function ready(catalog: Catalog, blobs: BlobStore): Promise<void> {
-  await catalog.stats()
-  for await (const _blob of blobs.list('blobs/')) break
 }
 
 /** A row with all of its files as `API.md` shows it: without what only the registry needs. */
