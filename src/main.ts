@@ -116,11 +116,18 @@ async function openParts(
   parts: AsyncDisposableStack,
   log: Logger,
 ): Promise<Registry> {
-  const { dataDir, workers, upkeep } = config
+  const { dataDir, maxUploadBytes, workers, upkeep } = config
   const stores = await openStores(config, parts, log)
   const pool = parts.use(await openPool({ workers }))
   const { sweepGraceMs } = upkeep
-  return openRegistry({ ...stores, pool, scratch: dataDir, sweepGraceMs, log })
+  return openRegistry({
+    ...stores,
+    pool,
+    scratch: dataDir,
+    sweepGraceMs,
+    maxModelBytes: maxUploadBytes,
+    log,
+  })
 }
 
 async function openStores(config: Config, parts: AsyncDisposableStack, log: Logger) {

@@ -3,6 +3,7 @@ import {
   type BaseShard,
   baseRecipes,
   canWiden,
+  checkExpansion,
   type DeltaIndexV1,
   type Domain,
   LIMITS,
@@ -109,7 +110,10 @@ function chainRecipes({ shards, deltas }: Chain, domains: readonly Domain[]): Re
   deltas.forEach(({ path, index }, i) => {
     const link: Link = { blob: path, index, domain: domains[i]! }
     try {
-      recipes.push(applyLink(recipes.at(-1)!, link))
+      const parent = recipes.at(-1)!
+      const made = applyLink(parent, link)
+      checkExpansion(parent, made, index.size)
+      recipes.push(made)
     } catch (error) {
       throw inFile(path, error)
     }

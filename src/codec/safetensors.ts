@@ -74,8 +74,8 @@ export function readHeader(header: Uint8Array): Layout {
   return complete(readHeaderSteps(header))
 }
 
-/** {@link readHeader} in steps. */
-export function* readHeaderSteps(header: Uint8Array): Steps<Layout> {
+/** {@link readHeader} in steps. @throws CodecError also `too-many-tensors`, as soon as more than `most` have come */
+export function* readHeaderSteps(header: Uint8Array, most: number = LIMITS.tensors): Steps<Layout> {
   if (header[LENGTH_BYTES] !== 0x7b) {
     refuse('header-start', 'expected the header to begin with {', LENGTH_BYTES)
   }
@@ -86,6 +86,9 @@ export function* readHeaderSteps(header: Uint8Array): Steps<Layout> {
   yield* parseJsonSteps(json, LENGTH_BYTES, 'safetensors', [], member => {
     if (member.key === METADATA) metadata = parseMetadata(member)
     else tensors.push(parseTensor(member, shapes))
+    if (tensors.length > most) {
+      refuse('too-many-tensors', `expected at most ${most} tensors`, member.keyOffset)
+    }
   })
   const placed = yield* placeTensors(tensors, header.length)
   return { header, metadata, size: placed.at(-1)?.end ?? header.length, tensors: placed }

@@ -4,6 +4,11 @@
  */
 export type Steps<T> = Generator<undefined, T, undefined>
 
+/** Takes the first step: null if that was all, else the steps that are left. @throws what the step throws */
+export function begin(steps: Steps<void>): Steps<void> | null {
+  return steps.next().done ? null : steps
+}
+
 /** Runs all steps at once, and returns the result. @throws what the steps throw */
 export function complete<T>(steps: Steps<T>): T {
   for (;;) {

@@ -1,8 +1,9 @@
 import type { LosslessTools } from './coded-frame.ts'
-import type { DeltaIndex } from './delta-index.ts'
+import type { DeltaIndex, DeltaIndexV1 } from './delta-index.ts'
+import { complete, type Steps } from './steps.ts'
 import { MAGIC } from './wdelta-v1-format.ts'
 import { DeltaReader, type DeltaReaderOptions, type Hasher } from './wdelta-v1-reader.ts'
-import { LosslessReader } from './wdelta-v2-reader.ts'
+import { LosslessReader, type StoredIndex } from './wdelta-v2-reader.ts'
 
 /** Bytes up to the end of the version. */
 const VERSION_BYTES = 11
@@ -32,19 +33,29 @@ export class WdeltaReader {
 
   /** Takes the next bytes of the file; they are not kept. @throws CodecError of kind `delta` */
   push(chunk: Uint8Array): void {
-    if (this.#reader) {
-      this.#reader.push(chunk)
-      return
-    }
+    const steps = this.take(chunk)
+    if (steps) complete(steps)
+  }
+
+  /** As {@link push}, but gives the steps that are left, as `DeltaReader.take` does; null where there are none. */
+  take(chunk: Uint8Array): Steps<void> | null {
+    if (this.#reader) return take(this.#reader, chunk)
     const taken = chunk.subarray(0, VERSION_BYTES - this.#held)
     this.#first.set(taken, this.#held)
     this.#held += taken.length
-    if (this.#held === VERSION_BYTES) this.#open().push(chunk.subarray(taken.length))
+    if (this.#held < VERSION_BYTES) return null
+    return take(this.#open(), chunk.subarray(taken.length))
   }
 
   /** Ends the file. @throws CodecError as {@link push} */
   end(): DeltaIndex {
     return (this.#reader ?? this.#open()).end()
+  }
+
+  /** Ends the file in steps, and leaves the index of a version 2 file as it is stored. @throws CodecError as {@link push} */
+  *finish(): Steps<DeltaIndexV1 | StoredIndex> {
+    const reader = this.#reader ?? this.#open()
+    return reader instanceof DeltaReader ? yield* reader.finish() : reader.finish()
   }
 
   #open(): DeltaReader | LosslessReader {
@@ -59,4 +70,10 @@ export class WdeltaReader {
   #version(): number {
     return new DataView(this.#first.buffer).getUint32(MAGIC.length, true)
   }
+}
+
+function take(reader: DeltaReader | LosslessReader, chunk: Uint8Array): Steps<void> | null {
+  if (reader instanceof DeltaReader) return reader.take(chunk)
+  reader.push(chunk)
+  return null
 }

@@ -1,7 +1,14 @@
 import type { StrategyV1 } from './delta-index.ts'
 import { type Dtype, elementCount, isDtype } from './dtypes.ts'
-import { isCount, type JsonMembers, type JsonValue, parseJson } from './json.ts'
+import {
+  isCount,
+  type JsonMember,
+  type JsonMembers,
+  type JsonValue,
+  parseJsonSteps,
+} from './json.ts'
 import { LIMITS } from './limits.ts'
+import { complete, type Steps } from './steps.ts'
 import { checkName } from './utf8.ts'
 import { type DeltaHeader, FIELDS, quoted, refuse, type TensorEntry } from './wdelta-v1-format.ts'
 
@@ -19,10 +26,16 @@ const EXTRA_TEXT = 256
  * `extra-key`
  */
 export function parseDeltaHeader(json: Uint8Array, offset: number): DeltaHeader {
+  return complete(parseDeltaHeaderSteps(json, offset))
+}
+
+/** {@link parseDeltaHeader} in steps. */
+export function* parseDeltaHeaderSteps(json: Uint8Array, offset: number): Steps<DeltaHeader> {
   const entries: TensorEntry[] = []
-  const root = parseJson(json, offset, 'delta', ['tensors'], ({ key, value, keyOffset }) => {
+  const take = ({ key, value, keyOffset }: JsonMember) => {
     entries.push(readEntry(key, value, keyOffset))
-  })
+  }
+  const root = yield* parseJsonSteps(json, offset, 'delta', ['tensors'], take)
   if (root.kind !== 'object') {
     refuse('header-object', `the header: expected an object, got ${describe(root)}`, root.offset)
   }

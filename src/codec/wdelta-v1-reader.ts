@@ -1,6 +1,7 @@
-import type { DeltaIndexV1 } from './delta-index.ts'
+import type { DeltaIndexV1, DeltaTensor } from './delta-index.ts'
 import { LIMITS } from './limits.ts'
 import { type Program, PushCursor } from './push-cursor.ts'
+import { begin, complete, STEP_ITEMS, type Steps } from './steps.ts'
 import { utf8 } from './utf8.ts'
 import { Aligner } from './wdelta-v1-checks.ts'
 import {
@@ -12,7 +13,7 @@ import {
   refuse,
   TRAILER_BYTES,
 } from './wdelta-v1-format.ts'
-import { parseDeltaHeader } from './wdelta-v1-header.ts'
+import { parseDeltaHeaderSteps } from './wdelta-v1-header.ts'
 import { TensorArrays } from './wdelta-v1-tensor.ts'
 
 /** A SHA-256 that takes bytes in pieces; `digest` ends it and gives its 32 bytes. */
@@ -75,17 +76,15 @@ export class DeltaReader {
    * @throws CodecError of kind `delta`; its `rule` names the class of fault
    */
   push(chunk: Uint8Array): void {
-    this.#guard(() => {
-      const fed = this.#tailBytes + chunk.length - TRAILER_BYTES
-      const fromTail = Math.min(Math.max(fed, 0), this.#tailBytes)
-      this.#feed(this.#tail.subarray(0, fromTail))
-      this.#tail.copyWithin(0, fromTail, this.#tailBytes)
-      this.#tailBytes -= fromTail
-      const fromChunk = Math.max(fed - fromTail, 0)
-      this.#feed(chunk.subarray(0, fromChunk))
-      this.#tail.set(chunk.subarray(fromChunk), this.#tailBytes)
-      this.#tailBytes += chunk.length - fromChunk
-    })
+    complete(this.#taking(chunk))
+  }
+
+  /**
+   * As {@link push}, but gives the steps that are left where the bytes complete the header: they are to be run before anything else is
+   * asked of this reader, and `chunk` must stay as it is until then. Null where nothing is left to do.
+   */
+  take(chunk: Uint8Array): Steps<void> | null {
+    return begin(this.#taking(chunk))
   }
 
   /**
@@ -93,26 +92,44 @@ export class DeltaReader {
    * @throws CodecError as {@link push}; `too-short`, `checksum`, `truncated`, `stray-bytes`, `overrun`, `array-missing`
    */
   end(): DeltaIndexV1 {
-    return this.#guard(() => {
-      this.#index ??= this.#finish()
-      return this.#index
-    })
+    return complete(this.finish())
   }
 
-  #guard<T>(work: () => T): T {
+  /** {@link end} in steps. */
+  finish(): Steps<DeltaIndexV1> {
+    return this.#guard(this.#finish())
+  }
+
+  *#guard<T>(work: Steps<T>): Steps<T> {
     if (this.#failure !== null) throw this.#failure
     try {
-      return work()
+      return yield* work
     } catch (error) {
       this.#failure = error
       throw error
     }
   }
 
-  #feed(bytes: Uint8Array): void {
+  #taking(chunk: Uint8Array): Steps<void> {
+    return this.#guard(this.#read(chunk))
+  }
+
+  *#read(chunk: Uint8Array): Steps<void> {
+    const fed = this.#tailBytes + chunk.length - TRAILER_BYTES
+    const fromTail = Math.min(Math.max(fed, 0), this.#tailBytes)
+    yield* this.#feed(this.#tail.subarray(0, fromTail))
+    this.#tail.copyWithin(0, fromTail, this.#tailBytes)
+    this.#tailBytes -= fromTail
+    const fromChunk = Math.max(fed - fromTail, 0)
+    yield* this.#feed(chunk.subarray(0, fromChunk))
+    this.#tail.set(chunk.subarray(fromChunk), this.#tailBytes)
+    this.#tailBytes += chunk.length - fromChunk
+  }
+
+  *#feed(bytes: Uint8Array): Steps<void> {
     if (bytes.length === 0) return
     this.#hasher.update(bytes)
-    this.#cursor.push(bytes)
+    yield* this.#cursor.push(bytes)
     const limit = this.#payloadEnd()
     if (this.#cursor.position > limit) {
       const message = `more bytes than the ${limit + TRAILER_BYTES} announced`
@@ -131,7 +148,7 @@ export class DeltaReader {
     const headerLength = this.#readPrefix(prefix)
     this.#reading = 'the header'
     const json = yield { take: headerLength }
-    this.#openHeader(parseDeltaHeader(json, PREFIX_BYTES))
+    yield { steps: this.#openHeader(json) }
     for (;;) {
       const start = cursor.position
       this.#record = start
@@ -180,11 +197,13 @@ export class DeltaReader {
     return length
   }
 
-  #openHeader(header: DeltaHeader): void {
+  *#openHeader(json: Uint8Array): Steps<void> {
+    const header = yield* parseDeltaHeaderSteps(json, PREFIX_BYTES)
     const { maxElements = LIMITS.elements } = this.#options
     let elements = 0
     let bytes = this.#cursor.position
     for (const entry of header.tensors) {
+      if (this.#tensors.size % STEP_ITEMS === 0) yield
       const arrays = new TensorArrays(entry)
       this.#tensors.set(entry.name, arrays)
       elements += entry.count
@@ -259,7 +278,8 @@ export class DeltaReader {
     return items
   }
 
-  #finish(): DeltaIndexV1 {
+  *#finish(): Steps<DeltaIndexV1> {
+    if (this.#index) return this.#index
     const payload = this.#cursor.position
     const size = payload + this.#tailBytes
     if (payload < PREFIX_BYTES) {
@@ -276,8 +296,13 @@ export class DeltaReader {
     }
     for (const tensor of this.#tensors.values()) if (!this.#order.has(tensor)) tensor.finish()
     const { parentHash, strategy } = this.#header!
-    const tensors = [...this.#order].map(tensor => tensor.finish())
-    return { format: 1, parentHash, strategy, size, tensors }
+    const tensors: DeltaTensor[] = []
+    for (const tensor of this.#order) {
+      if (tensors.length % STEP_ITEMS === 0) yield
+      tensors.push(tensor.finish())
+    }
+    this.#index = { format: 1, parentHash, strategy, size, tensors }
+    return this.#index
   }
 
   /** The file ends within something: cut off if its trailer is wrong, else written so. */

@@ -3,12 +3,18 @@ import { DTYPE_BITS, isDtype, isFloat } from './dtypes.ts'
 import { CodecError } from './errors.ts'
 import { FRAME_BYTES, LIMITS } from './limits.ts'
 import { ENCODINGS } from './lossless.ts'
-import { assembleTensors, checkPath } from './model-folder.ts'
-import { readHeader } from './safetensors.ts'
+import { assembleTensorsSteps, checkPath } from './model-folder.ts'
+import { readHeaderSteps } from './safetensors.ts'
+import { STEP_ITEMS, type Steps } from './steps.ts'
 import { checkName, utf8 } from './utf8.ts'
 import { quoted, refuse } from './wdelta-v1-format.ts'
 import { frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './wdelta-v2-format.ts'
 
+/** Entries of a column that are handled in one step. */
+const STEP_ENTRIES = 65_536
+/** An index counts so many tensors, and one more for so many of its stored bytes: a tensor that is not empty takes a checksum at the least. */
+const FLOOR_TENSORS = 16_384
+const LEAST_TENSOR_BYTES = 4
 /** Bytes of the length word in front of a safetensors header. */
 const LENGTH_BYTES = 8
 const HASH_BYTES = 32
@@ -57,60 +63,143 @@ function writeSource(out: ByteWriter, name: string, source: LosslessSource | nul
   if (source.name !== name) out.text16(source.name)
 }
 
+/** What is known of a file before its index is read. */
+export interface IndexBounds {
+  /** Bytes of the whole file. */
+  readonly size: number
+  /** Where its stored index begins. */
+  readonly indexAt: number
+  /** Records that came before the index; null where nobody has counted them. */
+  readonly records: number | null
+  /** Most bytes of all shards together. */
+  readonly maxBytes: number
+  /** Bytes of the index as it is stored. */
+  readonly stored: number
+}
+
 /**
- * Parses an index, inflated, of a file of `size` bytes whose stored index begins at `indexAt`.
- * @throws CodecError of kind `delta`: `index`, `shard`, `source`, `record`, `frame`, `encoding`; what safetensors headers, names and paths are
- * refused for
+ * Parses an index, inflated, in steps. Every number is compared with what is there, or with a limit, before anything is made for it.
+ * @throws CodecError of kind `delta`: `index`, `shard`, `model-size`, `too-many-frames`, `source`, `record`, `frame`, `encoding`; what
+ * safetensors headers, names and paths are refused for
  */
-export function parseIndex(bytes: Uint8Array, size: number, indexAt: number): LosslessIndex {
+export function* parseIndexSteps(bytes: Uint8Array, bounds: IndexBounds): Steps<LosslessIndex> {
+  const { size } = bounds
   const input = new ByteReader(bytes)
   const parentIdentity = toHex(input.bytes(HASH_BYTES))
   const parentHash = toHex(input.bytes(HASH_BYTES))
-  const shards = readShards(input)
-  const records = readRecords(input, indexAt)
-  const tensors = readTensors(input, shards)
+  const most = countTensors(input.fork(), bounds)
+  const shards = yield* readShards(input, most, bounds)
+  const records = yield* readRecords(input, bounds)
+  const tensors = yield* readTensors(input, shards)
   const frames = readFrames(input, tensors)
   input.end()
-  checkFrames(tensors, frames, records.lengths)
+  yield* checkFrames(tensors, frames, records.lengths)
   const index = { format: 2, strategy: 'lossless', parentHash, parentIdentity, size } as const
   return { ...index, shards, tensors, records, frames }
 }
 
-function readShards(input: ByteReader): LosslessShard[] {
-  const count = input.u32()
-  if (count < 1 || count > LIMITS.shards) {
-    refuse('shard', `expected 1 to ${LIMITS.shards} shards, got ${count}`)
+/** How many tensors the index counts, found by the lengths of what stands before: no header has to be parsed for a count that is too large. */
+function countTensors(input: ByteReader, { stored }: IndexBounds): number {
+  const shards = readShardCount(input)
+  let headers = 0
+  for (let i = 0; i < shards; i++) {
+    input.bytes(input.u16())
+    const length = readHeaderLength(input, headers)
+    headers += length
+    input.bytes(length + HASH_BYTES)
   }
+  const records = input.u32()
+  input.bytes(records * 12)
+  const count = input.u32()
+  const most = Math.min(LIMITS.tensors, FLOOR_TENSORS + Math.floor(stored / LEAST_TENSOR_BYTES))
+  if (count <= most) return count
+  const message = `an index of ${stored} stored bytes: expected at most ${most} tensors, got ${count}`
+  return refuse('too-many-tensors', message)
+}
+
+function readShardCount(input: ByteReader): number {
+  const count = input.u32()
+  if (count >= 1 && count <= LIMITS.shards) return count
+  return refuse('shard', `expected 1 to ${LIMITS.shards} shards, got ${count}`)
+}
+
+/** The length of the next header; `before` are the bytes of those before it. */
+function readHeaderLength(input: ByteReader, before: number): number {
+  const length = input.u32()
+  const most = Math.min(LIMITS.headerBytes, LIMITS.totalHeaderBytes - before)
+  if (length <= most) return length
+  return refuse('shard', `expected a header of at most ${most} bytes, got ${length}`)
+}
+
+/** The shards, which have at most `most` tensors. */
+function* readShards(
+  input: ByteReader,
+  most: number,
+  { maxBytes }: IndexBounds,
+): Steps<LosslessShard[]> {
+  const count = readShardCount(input)
   const shards: LosslessShard[] = []
   const paths = new Set<string>()
+  let [headers, tensors, bytes] = [0, 0, 0]
   for (let i = 0; i < count; i++) {
-    const path = input.text(input.u16())
-    checkPath(path)
-    if (!path.endsWith('.safetensors') || paths.has(path)) {
-      refuse('shard', `shard ${i}: ${JSON.stringify(path)} is no safetensors file, or comes twice`)
+    yield
+    const path = readPath(input, paths)
+    const header = readShardHeader(input, headers)
+    headers += header.length - LENGTH_BYTES
+    const layout = yield* readHeaderSteps(header, most - tensors)
+    tensors += layout.tensors.length
+    bytes += layout.size
+    if (bytes > maxBytes) {
+      refuse(
+        'model-size',
+        `expected a model of at most ${maxBytes} bytes, its headers say ${bytes}`,
+      )
     }
-    paths.add(path)
-    const length = input.u32()
-    const header = new Uint8Array(LENGTH_BYTES + length)
-    header.set(input.bytes(length), LENGTH_BYTES)
-    new DataView(header.buffer).setUint32(0, length, true)
-    if (length > LIMITS.headerBytes) {
-      refuse('shard', `a header of at most ${LIMITS.headerBytes} bytes, got ${length}`)
-    }
-    shards.push({ path, layout: readHeader(header), sha256: toHex(input.bytes(HASH_BYTES)) })
+    shards.push({ path, layout, sha256: toHex(input.bytes(HASH_BYTES)) })
   }
-  assembleTensors(shards)
+  yield* assembleTensorsSteps(shards)
   return shards
 }
 
-function readRecords(input: ByteReader, indexAt: number): LosslessIndex['records'] {
+/** The path of the next shard, which is none of `paths`; it is added to them. */
+function readPath(input: ByteReader, paths: Set<string>): string {
+  const path = input.text(input.u16())
+  checkPath(path)
+  if (!path.endsWith('.safetensors') || paths.has(path)) {
+    const shown = JSON.stringify(path)
+    refuse('shard', `shard ${paths.size}: ${shown} is no safetensors file, or comes twice`)
+  }
+  paths.add(path)
+  return path
+}
+
+/** The next header with its length word; `before` are the bytes of those before it. */
+function readShardHeader(input: ByteReader, before: number): Uint8Array {
+  const length = readHeaderLength(input, before)
+  const bytes = input.bytes(length)
+  const header = new Uint8Array(LENGTH_BYTES + length)
+  header.set(bytes, LENGTH_BYTES)
+  new DataView(header.buffer).setUint32(0, length, true)
+  return header
+}
+
+function* readRecords(
+  input: ByteReader,
+  { indexAt, records }: IndexBounds,
+): Steps<LosslessIndex['records']> {
   const count = input.u32()
+  // Each has a word of its length in front, and one byte at least; a word and the length of the index follow the last.
+  const most = Math.min(LIMITS.frames, (indexAt - PREFIX_BYTES_V2 - 8) / 5)
+  if (count > most || (records !== null && count !== records)) {
+    const expected = records ?? `at most ${Math.floor(most)}`
+    refuse('record', `expected ${expected} records, as the file has, the index names ${count}`)
+  }
   const lengths = input.column(count)
   const checksums = input.wideColumn(count)
   const starts = new Float64Array(count)
-  // Each record, and the end of all, has a word of its length in front.
   let at = PREFIX_BYTES_V2 + 4
   for (let i = 0; i < count; i++) {
+    if (i % STEP_ENTRIES === 0) yield
     const length = lengths[i]!
     if (length < 1 || length > FRAME_BYTES) {
       refuse('record', `record ${i}: expected 1 to ${FRAME_BYTES} bytes, got ${length}`)
@@ -124,19 +213,33 @@ function readRecords(input: ByteReader, indexAt: number): LosslessIndex['records
   return { starts, lengths, checksums }
 }
 
-function readTensors(input: ByteReader, shards: readonly LosslessShard[]): LosslessTensor[] {
-  const described = shards.flatMap(({ layout }) => layout.tensors)
+function* readTensors(
+  input: ByteReader,
+  shards: readonly LosslessShard[],
+): Steps<LosslessTensor[]> {
+  const expected = shards.reduce((sum, { layout }) => sum + layout.tensors.length, 0)
   const count = input.u32()
-  if (count !== described.length) {
-    refuse('index', `expected ${described.length} tensors, as the headers name, got ${count}`)
+  if (count !== expected) {
+    refuse('index', `expected ${expected} tensors, as the headers name, got ${count}`)
   }
+  const tensors: LosslessTensor[] = []
   let firstFrame = 0
-  return described.map(placed => {
-    const tensor = { ...sized(placed), firstFrame, source: readSource(input, placed.name) }
-    firstFrame += frameCount(tensor.bytes)
-    if (tensor.source) checkSource(tensor, tensor.source)
-    return tensor
-  })
+  for (const { layout } of shards) {
+    for (const placed of layout.tensors) {
+      if (tensors.length % STEP_ITEMS === 0) yield
+      const tensor = { ...sized(placed), firstFrame, source: readSource(input, placed.name) }
+      if (tensor.source) checkSource(tensor, tensor.source)
+      tensors.push(tensor)
+      firstFrame += frameCount(tensor.bytes)
+    }
+  }
+  if (firstFrame > LIMITS.frames) {
+    refuse(
+      'too-many-frames',
+      `expected at most ${LIMITS.frames} frames, the headers say ${firstFrame}`,
+    )
+  }
+  return tensors
 }
 
 function readSource(input: ByteReader, name: string): LosslessSource | null {
@@ -186,42 +289,56 @@ function readFrames(
   input: ByteReader,
   tensors: readonly LosslessTensor[],
 ): LosslessIndex['frames'] {
-  const expected = tensors.reduce((sum, { bytes }) => sum + frameCount(bytes), 0)
+  const last = tensors.at(-1)
+  const expected = last ? last.firstFrame + frameCount(last.bytes) : 0
   const count = input.u32()
   if (count !== expected) refuse('frame', `expected ${expected} frames, got ${count}`)
-  const encodings = input.bytes(count).slice()
+  const encodings = input.copy(count)
   return { encodings, records: input.column(count), checksums: input.wideColumn(count) }
 }
 
 /** Every frame has a record that can be its, and every record a frame. */
-function checkFrames(
+function* checkFrames(
   tensors: readonly LosslessTensor[],
-  { encodings, records }: LosslessIndex['frames'],
+  frames: LosslessIndex['frames'],
   lengths: Uint32Array,
-): void {
+): Steps<void> {
   let next = 0
   for (const { name, bytes, firstFrame } of tensors) {
-    for (let i = 0; i < frameCount(bytes); i++) {
+    const count = frameCount(bytes)
+    for (let i = 0; i < count; i++) {
       const frame = firstFrame + i
-      const record = records[frame]!
-      const at = `${quoted(name)}, frame ${i}`
-      const encoding = ENCODINGS[encodings[frame]!]
-      if (!encoding) refuse('encoding', `${at}: no encoding has number ${encodings[frame]}`)
-      if ((encoding === 'copy') !== (record === NO_RECORD)) {
-        refuse('frame', `${at}: ${encoding} with record ${record}`)
-      }
-      if (encoding === 'copy') continue
-      if (record > next || record >= lengths.length) {
-        refuse('frame', `${at}: expected record ${next} or one before, got ${record}`)
-      }
-      if (record === next) next++
+      if (frame % STEP_ENTRIES === 0) yield
       const size = Math.min(FRAME_BYTES, bytes - i * FRAME_BYTES)
-      if (lengths[record]! > size) {
-        refuse('frame', `${at}: a record of ${lengths[record]} bytes for ${size}`)
-      }
+      const fault = frameFault(frames, frame, size, { next, lengths })
+      if (fault) refuse(fault.rule, `${quoted(name)}, frame ${i}: ${fault.message}`)
+      if (frames.records[frame] === next) next++
     }
   }
   if (next < lengths.length) refuse('record', `no frame names record ${next}`)
+}
+
+/** What is wrong with a frame of `size` bytes, where the first record that none before has named is `next`. */
+function frameFault(
+  { encodings, records }: LosslessIndex['frames'],
+  frame: number,
+  size: number,
+  { next, lengths }: { next: number; lengths: Uint32Array },
+): { rule: string; message: string } | null {
+  const record = records[frame]!
+  const encoding = ENCODINGS[encodings[frame]!]
+  if (!encoding) {
+    return { rule: 'encoding', message: `no encoding has number ${encodings[frame]}` }
+  }
+  if ((encoding === 'copy') !== (record === NO_RECORD)) {
+    return { rule: 'frame', message: `${encoding} with record ${record}` }
+  }
+  if (encoding === 'copy') return null
+  if (record > next || record >= lengths.length) {
+    return { rule: 'frame', message: `expected record ${next} or one before, got ${record}` }
+  }
+  if (lengths[record]! <= size) return null
+  return { rule: 'frame', message: `a record of ${lengths[record]} bytes for ${size}` }
 }
 
 class ByteWriter {
@@ -300,9 +417,21 @@ class ByteReader {
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   }
 
+  /** Another reader, from where this one is. */
+  fork(): ByteReader {
+    const other = new ByteReader(this.#bytes)
+    other.#at = this.#at
+    return other
+  }
+
   bytes(count: number): Uint8Array {
     const at = this.#take(count)
     return this.#bytes.subarray(at, at + count)
+  }
+
+  /** As {@link bytes}, in memory of their own: the index as a whole is not kept. */
+  copy(count: number): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.bytes(count))
   }
 
   u8(): number {
@@ -337,18 +466,12 @@ class ByteReader {
 
   /** `count` u32; nothing is allocated for values that are not there. */
   column(count: number): Uint32Array {
-    const from = this.#take(count * 4)
-    const values = new Uint32Array(count)
-    for (let i = 0; i < count; i++) values[i] = this.#view.getUint32(from + i * 4, true)
-    return values
+    return new Uint32Array(this.copy(count * 4).buffer)
   }
 
   /** `count` u64, as {@link column}. */
   wideColumn(count: number): BigUint64Array {
-    const from = this.#take(count * 8)
-    const values = new BigUint64Array(count)
-    for (let i = 0; i < count; i++) values[i] = this.#view.getBigUint64(from + i * 8, true)
-    return values
+    return new BigUint64Array(this.copy(count * 8).buffer)
   }
 
   end(): void {

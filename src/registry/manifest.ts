@@ -9,11 +9,12 @@ import {
   type Domain,
   type LosslessIndex,
   parseLayout,
-  readIndex,
+  readStoredIndex,
   type Shard,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { BlockError } from '../workers/block-error.ts'
+import { openStoredIndex } from '../workers/open-index.ts'
 import { tools } from '../workers/tools.ts'
 
 /** A safetensors file of a model; `blob` is null where its bytes are reconstructed. */
@@ -190,7 +191,8 @@ async function openLossless(
   { blob, size }: { blob: string; size: number },
   read: ReadBlob,
 ): Promise<Pick<Manifest, 'shards' | 'delta'>> {
-  const index = await readIndex((start, end) => read(blob, start, end), size, tools())
+  const stored = await readStoredIndex((start, end) => read(blob, start, end), size, tools())
+  const index = await openStoredIndex(stored)
   return {
     shards: losslessShards(index),
     delta: { blob, domain: 'stored', index, errors: null },

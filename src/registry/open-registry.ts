@@ -39,6 +39,10 @@ export interface RegistryDeps {
   readonly scratch: string
   /** What an upload left is not swept before it is so old, in milliseconds. */
   readonly sweepGraceMs?: number | undefined
+  /**
+   * Most bytes of all safetensors files of a model that a `.wdelta` describes: what could be uploaded as files. Any number if absent.
+   */
+  readonly maxModelBytes?: number | undefined
   readonly log?: Log | undefined
 }
 
@@ -63,6 +67,7 @@ const MOST_AHEAD = 8
 export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry> {
   const { catalog, blobs, pool, scratch } = registryDeps
   const { sweepGraceMs: graceMs = SWEEP_GRACE_MS } = registryDeps
+  const { maxModelBytes = Number.MAX_SAFE_INTEGER } = registryDeps
   const damages = await Damages.open(catalog, blobs)
   // Of what is stored, not of copies of it: scrub looks at that.
   const stored = originOf(blobs.origin, key => key)
@@ -88,7 +93,17 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   const models = new OpenedModels(catalog, executor)
   const [newest] = (await catalog.list({ limit: 1 })).models
   const clock = new Clock(newest?.createdAt ?? null)
-  const deps: PublishDeps = { catalog, blobs, executor, models, pins, claims, fresh, clock }
+  const deps: PublishDeps = {
+    catalog,
+    blobs,
+    executor,
+    models,
+    pins,
+    claims,
+    fresh,
+    clock,
+    maxModelBytes,
+  }
   const open = async (ref: string) => models.open(await findRef(catalog, ref))
   const published = (publish: () => Promise<ModelRecord>) =>
     translated(async () => {

@@ -2,14 +2,18 @@ import { createHash } from 'node:crypto'
 import type { FileRecord, ModelRecord } from '../catalog/catalog.ts'
 import {
   applyLinkSteps,
+  CodecError,
+  checkExpansion,
   type DeltaIndex,
+  LIMITS,
   type LosslessIndex,
   type Recipes,
   WdeltaReader,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
+import { finishReading } from '../workers/open-index.ts'
 import { tools } from '../workers/tools.ts'
-import { inTurns } from '../workers/turns.ts'
+import { inTurns, takeInTurns } from '../workers/turns.ts'
 import { withSums } from './checked-reads.ts'
 import { losslessShards, type ManifestShard } from './manifest.ts'
 import { checkClaim, type MatchDeps, matchParent } from './match-parent.ts'
@@ -37,6 +41,9 @@ import type { PublishDeltaOptions, UploadPart } from './registry.ts'
 
 /** The one safetensors file that a model published as `.wdelta` serves. */
 const WEIGHTS = 'model.safetensors'
+
+/** What receiving a delta needs. */
+type ReceiveDeps = MatchDeps & Pick<PublishDeps, 'maxModelBytes'>
 
 interface ReceivedDelta {
   readonly blob: StagedBlob
@@ -66,7 +73,9 @@ export async function publishDelta(
   const executor = withSums(deps.executor, publication.sums, parent.sums)
   const link = { blob: deltaBlob!.key, index, domain }
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
+  checkExpansion(parent.recipes, recipes, delta.blob.size)
   const shards = index.format === 2 ? losslessShards(index) : await oneShard(parent, recipes)
+  checkModelSize(shards, deps)
   const weights = await proveFiles(executor, recipes, shards, signal)
   if (index.format === 2) checkShards(index, weights)
   const naming: Naming = {
@@ -94,6 +103,17 @@ async function oneShard({ manifest }: OpenedModel, recipes: Recipes): Promise<Ma
   return [{ path: WEIGHTS, layout, blob: null }]
 }
 
+/** Refuses a model that is larger than any that could be uploaded as files, before a byte of it is decoded. */
+function checkModelSize(
+  shards: readonly ManifestShard[],
+  { maxModelBytes }: Pick<PublishDeps, 'maxModelBytes'>,
+): void {
+  const bytes = shards.reduce((sum, { layout }) => sum + layout.size, 0)
+  if (bytes <= maxModelBytes) return
+  const message = `expected a model of at most ${maxModelBytes} bytes, the delta gives ${bytes}`
+  throw new CodecError('delta', 'model-size', message)
+}
+
 /** Refuses a lossless delta that gives other files than it says. */
 function checkShards({ shards }: LosslessIndex, files: readonly FileRecord[]): void {
   for (const { path, sha256 } of shards) {
@@ -108,7 +128,7 @@ function checkShards({ shards }: LosslessIndex, files: readonly FileRecord[]): v
 }
 
 async function receiveParts(
-  deps: MatchDeps,
+  deps: ReceiveDeps,
   publication: Publication,
   named: ModelRecord | null,
   parts: AsyncIterable<UploadPart>,
@@ -134,16 +154,19 @@ async function receiveParts(
 
 /** Stages a `.wdelta` while it is indexed; its parent is looked for as soon as its header is there. */
 async function receiveDelta(
-  deps: MatchDeps,
+  deps: ReceiveDeps,
   publication: Publication,
   named: ModelRecord | null,
   { path, body }: UploadPart,
   signal: AbortSignal,
 ): Promise<ReceivedDelta> {
-  const reader = new WdeltaReader(tools(), createHash('sha256'))
+  const { maxModelBytes: maxBytes } = deps
+  // An element takes a byte at least.
+  const maxElements = Math.min(LIMITS.elements, maxBytes)
+  const reader = new WdeltaReader(tools(), createHash('sha256'), { maxElements })
   try {
-    const blob = await publication.stage(indexed(body, reader, deps, named), signal)
-    return { blob, index: reader.end() }
+    const blob = await publication.stage(indexed(body, reader, { deps, named, signal }), signal)
+    return { blob, index: await finishReading(reader, { maxBytes, signal }) }
   } catch (error) {
     throw inFile(path, error)
   }
@@ -152,12 +175,11 @@ async function receiveDelta(
 async function* indexed(
   body: AsyncIterable<Uint8Array>,
   reader: WdeltaReader,
-  deps: MatchDeps,
-  named: ModelRecord | null,
+  { deps, named, signal }: { deps: MatchDeps; named: ModelRecord | null; signal: AbortSignal },
 ): AsyncGenerator<Uint8Array> {
   let checked = false
   for await (const chunk of body) {
-    reader.push(chunk)
+    await takeInTurns(reader, chunk, signal)
     const { header } = reader
     if (header && !checked) {
       await checkClaim(deps, header, named)

@@ -13,7 +13,7 @@ import {
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { encodeDelta, pairTensors } from '../workers/encode.ts'
-import { inTurns } from '../workers/turns.ts'
+import { inTurns, takeInTurns } from '../workers/turns.ts'
 import { withSums } from './checked-reads.ts'
 import type { OpenedModel } from './opened-models.ts'
 import { hashModel, hashValues, measureError, proveFiles } from './proofs.ts'
@@ -164,10 +164,10 @@ async function encode(
   // Our own file passes the same reader as everybody's.
   const reader = new DeltaReader(createHash('sha256'))
   const blob = await publication.stage(
-    teed(encoded, chunk => reader.push(chunk)),
+    teed(encoded, chunk => takeInTurns(reader, chunk, signal)),
     signal,
   )
-  return { blob, index: reader.end() }
+  return { blob, index: await inTurns(reader.finish(), signal) }
 }
 
 /** The values that the server encodes against: of a version 1 parent its unrounded float32 ones, where its dtypes have them. */

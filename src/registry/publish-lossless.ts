@@ -3,6 +3,7 @@ import type { FileRecord, ModelRecord } from '../catalog/catalog.ts'
 import { applyLinkSteps, LosslessReader, type LosslessShard } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { LosslessEncoder } from '../workers/encode-lossless.ts'
+import { openStoredIndex } from '../workers/open-index.ts'
 import { tools } from '../workers/tools.ts'
 import { inTurns } from '../workers/turns.ts'
 import { losslessShards } from './manifest.ts'
@@ -32,7 +33,7 @@ export async function publishLossless(
   const reader = new LosslessReader(tools(), createHash('sha256'))
   const encoded = teed(encodeParts(encoder, received, parts), chunk => reader.push(chunk))
   const blob = await publication.stage(encoded, signal)
-  const index = reader.end()
+  const index = await openStoredIndex(reader.finish(), { signal })
   const sides = received.files
   const [delta, ...kept] = await publication.keepAll([blob, ...sides.map(side => side.blob)])
   const link = { blob: delta!.key, index, domain: 'stored' } as const

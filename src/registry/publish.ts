@@ -22,6 +22,8 @@ export interface PublishDeps extends PublicationDeps {
   readonly models: OpenedModels
   /** Times that grow with every publication. */
   readonly clock: Clock
+  /** Most bytes of all safetensors files of a model that a `.wdelta` describes. */
+  readonly maxModelBytes: number
 }
 
 /** Who publishes what under which name. */

@@ -9,7 +9,7 @@ import {
   type Shard,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import { inTurns } from '../workers/turns.ts'
+import { inTurns, takeInTurns } from '../workers/turns.ts'
 import type { Publication, StagedBlob } from './publication.ts'
 import type { UploadPart } from './registry.ts'
 import { translateErrors } from './translate.ts'
@@ -110,23 +110,13 @@ export async function receiveFile(
   const reader = new LayoutReader()
   try {
     const blob = await publication.stage(
-      teed(body, chunk => readHeader(reader, chunk, signal)),
+      teed(body, chunk => takeInTurns(reader, chunk, signal)),
       signal,
     )
     return { path, blob, layout: reader.end() }
   } catch (error) {
     throw inFile(path, error)
   }
-}
-
-/** Gives a reader the next bytes; the header that they complete is parsed before more of them is taken. */
-async function readHeader(
-  reader: LayoutReader,
-  chunk: Uint8Array,
-  signal: AbortSignal,
-): Promise<void> {
-  const steps = reader.take(chunk)
-  if (steps) await inTurns(steps, signal)
 }
 
 /** @throws RegistryError `bad-request` for a path that is no path in a model, or that came before. */

@@ -20,7 +20,7 @@ import {
 import { type Executor, execute, Sources } from './execute.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
 import { tools } from './tools.ts'
-import { inTurns } from './turns.ts'
+import { takeInTurns } from './turns.ts'
 
 /** What names the parent of a delta; it may still be in the making while frames are encoded. */
 export interface ParentNames {
@@ -141,8 +141,7 @@ export class LosslessEncoder {
     for await (const chunk of body) {
       hash.update(chunk)
       const known = reader.layout
-      const steps = reader.take(chunk)
-      if (steps) await inTurns(steps, this.#signal)
+      await takeInTurns(reader, chunk, this.#signal)
       const { layout } = reader
       if (!layout) {
         cutter.hold(chunk)

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import { promisify } from 'node:util'
+import { constants, zstdCompressSync, zstdDecompress, zstdDecompressSync } from 'node:zlib'
 import { CodecError, type Compression, type LosslessTools, openKernels } from '../codec/index.ts'
 
 /** Longest window that a zstd frame may ask for, as a power of two: it is allocated before a byte is checked. */
@@ -17,10 +18,15 @@ const compression: Compression = {
       maxOutputLength: bytes.length + (bytes.length >> 7) + 1024,
     }),
   decompress: (bytes, size) => {
-    const { buffer, engine } = inflate(bytes, size)
-    if (buffer.length === size && engine.bytesWritten === bytes.length) return buffer
-    const came = `got ${buffer.length}, and ${bytes.length - engine.bytesWritten} bytes after it`
-    throw new CodecError('delta', 'zstd', `expected a zstd frame of ${size} bytes, ${came}`)
+    try {
+      return checked(
+        zstdDecompressSync(bytes, optionsFor(size)) as unknown as Inflated,
+        bytes,
+        size,
+      )
+    } catch (cause) {
+      throw noFrame(cause, size)
+    }
   },
 }
 
@@ -36,24 +42,44 @@ function openMachine() {
   return openKernels(readFileSync(new URL('../codec/kernels/kernels.wasm', import.meta.url)))
 }
 
+const zstdDecompressAside = promisify(zstdDecompress)
+
+/**
+ * The content of one zstd frame, which must be `size` bytes, inflated beside this thread. Its memory is asked for at once: `size` must have
+ * been compared with what is stored. Rejects with CodecError `zstd` for anything else.
+ */
+export async function inflate(bytes: Uint8Array, size: number): Promise<Uint8Array> {
+  try {
+    // In one piece: of many, each would come through the event loop, and all be copied at the end.
+    const options = { ...optionsFor(size), chunkSize: Math.max(size + 1, constants.Z_MIN_CHUNK) }
+    return checked((await zstdDecompressAside(bytes, options)) as unknown as Inflated, bytes, size)
+  } catch (cause) {
+    throw noFrame(cause, size)
+  }
+}
+
 /** What Node gives with `info`, which its types leave out. */
 interface Inflated {
   readonly buffer: Uint8Array
   readonly engine: { readonly bytesWritten: number }
 }
 
-function inflate(bytes: Uint8Array, size: number): Inflated {
-  try {
-    const options = {
-      params: { [constants.ZSTD_d_windowLogMax]: WINDOW_BITS },
-      // Node wants at least 1, and one byte more tells a longer content from an exact one.
-      maxOutputLength: size + 1,
-      // How much was read: Node passes over what follows a frame.
-      info: true,
-    }
-    return zstdDecompressSync(bytes, options) as unknown as Inflated
-  } catch (cause) {
-    const message = `expected a zstd frame of ${size} bytes: ${(cause as Error).message}`
-    throw new CodecError('delta', 'zstd', message, null, { cause })
+function optionsFor(size: number) {
+  return {
+    params: { [constants.ZSTD_d_windowLogMax]: WINDOW_BITS },
+    // Node wants at least 1, and one byte more tells a longer content from an exact one.
+    maxOutputLength: size + 1,
+    // How much was read: Node passes over what follows a frame.
+    info: true,
   }
+}
+
+function checked({ buffer, engine }: Inflated, bytes: Uint8Array, size: number): Uint8Array {
+  if (buffer.length === size && engine.bytesWritten === bytes.length) return buffer
+  throw new Error(`got ${buffer.length}, and ${bytes.length - engine.bytesWritten} bytes after it`)
+}
+
+function noFrame(cause: unknown, size: number): CodecError {
+  const message = `expected a zstd frame of ${size} bytes: ${(cause as Error).message}`
+  return new CodecError('delta', 'zstd', message, null, { cause })
 }

@@ -39,6 +39,16 @@ export function inTurns<T>(steps: Steps<T>, signal?: AbortSignal): Promise<T> {
   })
 }
 
+/** Gives a reader its next bytes. What is long about it, as parsing a header that they complete, is done in turns before this resolves. */
+export async function takeInTurns(
+  reader: { take(chunk: Uint8Array): Steps<void> | null },
+  chunk: Uint8Array,
+  signal?: AbortSignal,
+): Promise<void> {
+  const steps = reader.take(chunk)
+  if (steps) await inTurns(steps, signal)
+}
+
 function next(): void {
   const turn = waiting.shift()!
   if (turn()) waiting.push(turn)

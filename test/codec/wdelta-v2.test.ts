@@ -8,11 +8,13 @@ import {
   encodeFrame,
   FRAME_BYTES,
   frameCount,
+  LIMITS,
   type LosslessIndex,
   LosslessReader,
   type LosslessTensor,
   LosslessWriter,
   NO_RECORD,
+  parseIndexSteps,
   prefixV2,
   readIndex,
   sized,
@@ -272,7 +274,12 @@ t.test('what an index may not say', async t => {
     ['a record that does not come', frame('records', 0, 99), 'frame'],
     ['a record out of turn', frame('records', 0, 1), 'frame'],
     ['a record left over', frame('records', 2, 0), 'frame'],
-    ['fewer tensors', c => ({ ...c, tensors: c.tensors.slice(1) }), 'index'],
+    ['fewer tensors', c => ({ ...c, tensors: c.tensors.slice(1) }), 'too-many-tensors'],
+    [
+      'more tensors',
+      c => ({ ...c, tensors: [...c.tensors, { ...c.tensors[0]!, source: null }] }),
+      'index',
+    ],
     [
       'fewer frames',
       c => ({ ...c, frames: { ...c.frames, encodings: c.frames.encodings.slice(1) } }),
@@ -315,10 +322,168 @@ t.test('bombs and huge counts are refused before anything is allocated for them'
     ruleOf(() => read(sealed([], index))),
     'index',
   )
+  index.writeUInt32LE(0xffffffff, records + 4)
+  t.equal(
+    ruleOf(() => read(sealed([], index))),
+    'index',
+  )
   const long = Buffer.concat([prefixV2(), Buffer.from([0, 0, 0, 0x7f])])
   t.equal(
     ruleOf(() => read(long)),
     'record',
   )
   t.ok(TAIL_BYTES < FRAME_BYTES)
+})
+
+/** An index of one record of one byte, and of whatever shards; `counts` are what it says of its tensors and frames. */
+function indexOf(
+  headers: readonly string[],
+  counts: { tensors: number; frames: number; headerLength?: number },
+): Uint8Array {
+  const u16 = (value: number) => Buffer.from(Uint16Array.of(value).buffer)
+  const u32 = (value: number) => Buffer.from(Uint32Array.of(value).buffer)
+  const shards = headers.flatMap((json, i) => {
+    const path = Buffer.from(`${i}.safetensors`)
+    const length = u32(counts.headerLength ?? json.length)
+    return [u16(path.length), path, length, Buffer.from(json), Buffer.alloc(32)]
+  })
+  const records = [u32(1), u32(1), Buffer.alloc(8)]
+  const tensors = [u32(counts.tensors), Buffer.alloc(counts.tensors)]
+  const columns = [Buffer.alloc(counts.frames, 1), Buffer.alloc(counts.frames * 12)]
+  return Buffer.concat([
+    Buffer.alloc(64),
+    u32(headers.length),
+    ...shards,
+    ...records,
+    ...tensors,
+    u32(counts.frames),
+    ...columns,
+  ])
+}
+
+/** How a bare index is refused, and after how many steps. */
+function refusal(index: Uint8Array, { maxBytes = 2 ** 40, stored = index.length } = {}) {
+  const bounds = { size: 200, indexAt: 16 + 5 + 8, records: 1, maxBytes, stored }
+  const steps = parseIndexSteps(index, bounds)
+  let taken = 0
+  const rule = ruleOf(() => {
+    while (!steps.next().done) taken++
+  })
+  return { rule, taken }
+}
+
+const emptyTensors = (count: number, from = 0) =>
+  `{${Array.from({ length: count }, (_, i) => `"${i + from}":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}`)}}`
+const bigTensor = (name: string, frames: number) =>
+  `{"${name}":{"dtype":"U8","shape":[${frames},${FRAME_BYTES}],"data_offsets":[0,${frames * FRAME_BYTES}]}}`
+
+t.test('the numbers of an index are compared before anything is parsed for them', async t => {
+  const many = emptyTensors(30_000)
+  const one = bigTensor('w', 1000)
+  const hundred = Array.from({ length: 100 }, (_, i) => emptyTensors(200, i * 200))
+  const wide = ' '.repeat(LIMITS.headerBytes)
+  const cases: [string, { rule: string; taken: number }, string, number][] = [
+    [
+      'more tensors in a header than are counted',
+      refusal(indexOf([many], { tensors: 1, frames: 0 })),
+      'too-many-tensors',
+      5,
+    ],
+    [
+      'more of them over all headers',
+      refusal(indexOf(hundred, { tensors: 1000, frames: 0 })),
+      'too-many-tensors',
+      50,
+    ],
+    [
+      'more than the stored bytes of an index can tell',
+      refusal(indexOf([many], { tensors: 30_000, frames: 0 }), { stored: 5000 }),
+      'too-many-tensors',
+      0,
+    ],
+    [
+      'more than a model may have',
+      refusal(indexOf([many], { tensors: LIMITS.tensors + 1, frames: 0 })),
+      'too-many-tensors',
+      0,
+    ],
+    [
+      'a header of 2^32 - 1 bytes',
+      refusal(indexOf([one], { tensors: 1, frames: 0, headerLength: 2 ** 32 - 1 })),
+      'shard',
+      0,
+    ],
+    [
+      'five headers of the largest size',
+      refusal(indexOf([wide, wide, wide, wide, wide], { tensors: 1, frames: 0 })),
+      'shard',
+      0,
+    ],
+    [
+      'a model larger than the most that is allowed',
+      refusal(indexOf([one], { tensors: 1, frames: 1000 }), { maxBytes: 1000 * FRAME_BYTES }),
+      'model-size',
+      10,
+    ],
+    [
+      'one that is so only together',
+      refusal(indexOf([one, bigTensor('v', 1000)], { tensors: 2, frames: 2000 }), {
+        maxBytes: 1001 * FRAME_BYTES,
+      }),
+      'model-size',
+      20,
+    ],
+    [
+      'more frames than any model has',
+      refusal(indexOf([bigTensor('w', LIMITS.frames + 1)], { tensors: 1, frames: 0 }), {
+        maxBytes: 2 ** 50,
+      }),
+      'too-many-frames',
+      20,
+    ],
+    ['fewer frames', refusal(indexOf([one], { tensors: 1, frames: 999 })), 'frame', 20],
+  ]
+  for (const [what, { rule, taken }, expected, most] of cases) {
+    t.equal(rule, expected, what)
+    t.ok(taken <= most, `${what}: refused after ${taken} steps`)
+  }
+  const { rule, taken } = refusal(indexOf([many], { tensors: 30_000, frames: 0 }))
+  t.equal(rule, 'record', 'no frame names the record')
+  t.ok(taken > 100, `a long index is parsed in many steps: ${taken}`)
+})
+
+t.test('records are those that came', async t => {
+  const index = read(build())
+  const records = [...index.records.starts].map(
+    (start, i) => new Uint8Array(build().subarray(start, start + index.records.lengths[i]!)),
+  )
+  const sound = writeIndex(index)
+  t.equal(
+    ruleOf(() => read(sealed(records.slice(1), sound))),
+    'record',
+  )
+  t.equal(
+    ruleOf(() => read(sealed([...records, Uint8Array.of(1)], sound))),
+    'record',
+  )
+  const other = records.with(
+    0,
+    records[0]!.map(byte => byte ^ 1),
+  )
+  t.equal(
+    ruleOf(() => read(sealed(other, sound))),
+    'record-checksum',
+  )
+  t.match(await endRuleOf(sealed(records.slice(1), sound)), 'record', 'also from the end alone')
+})
+
+t.test('an index outlives the memory that its file came in', async t => {
+  const file = Buffer.from(build())
+  const expected = read(file)
+  const reader = new LosslessReader(tools(), hasher())
+  const chunk = Buffer.alloc(file.length)
+  file.copy(chunk)
+  reader.push(chunk)
+  chunk.fill(0)
+  t.strictSame(reader.end(), expected)
 })
