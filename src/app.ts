@@ -15,7 +15,7 @@ import { type Auth, accessControl } from './http/auth.ts'
 import { clientErrors } from './http/client-error.ts'
 import { contentRoutes } from './http/content-routes.ts'
 import { continueLater } from './http/continue.ts'
-import { Downloads, type Limits } from './http/gates.ts'
+import { Downloads, type Limits, type PlaceTimes, Uploads } from './http/gates.ts'
 import type { RouteDeps } from './http/http-app.ts'
 import { createMetrics } from './http/metrics.ts'
 import { modelRoutes } from './http/model-routes.ts'
@@ -48,15 +48,13 @@ export interface AppDeps {
 }
 
 /** How long a client may take. Milliseconds. */
-export interface Timeouts {
+export interface Timeouts extends PlaceTimes {
   /** For the head of a request. */
   readonly headersMs: number
   /** Between two bytes in either direction; uploads have `leastRate` instead. */
   readonly idleMs: number
   /** For a client that was refused to notice before its connection ends. */
   readonly lingerMs: number
-  /** For a download that nobody reads from to keep a place that another one needs. */
-  readonly stalledMs: number
   readonly leastRate: LeastRate
 }
 
@@ -65,6 +63,8 @@ const TIMEOUTS: Timeouts = {
   idleMs: 120_000,
   lingerMs: 1000,
   stalledMs: 5000,
+  uploadWaitMs: 10_000,
+  downloadWaitMs: 2000,
   leastRate: { bytesPerSecond: 16 * 1024, windowMs: 30_000 },
 }
 
@@ -78,7 +78,8 @@ const JSON_BYTES = 64 * 1024
 /** The registry over HTTP: every plugin, every scope, every route. It neither listens nor closes the registry. */
 export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   const { registry, auth, site = SITE, maxUploadBytes, logger, draining = () => false } = deps
-  const { headersMs, idleMs, lingerMs, stalledMs, leastRate } = { ...TIMEOUTS, ...deps.timeouts }
+  const times = { ...TIMEOUTS, ...deps.timeouts }
+  const { headersMs, idleMs, lingerMs, leastRate } = times
   const metrics = createMetrics()
   metrics.watchBadBlocks(() => registry.badBlocks())
   metrics.watchTasks(() => registry.tasks())
@@ -119,16 +120,17 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   await app.register(rateLimit, { global: false })
   const rates = rateLimits(app, limits)
   const access = accessControl({ registry, auth, rates })
-  const downloads = new Downloads(limits, stalledMs)
+  const gates = { limits, times, access }
   const routes: RouteDeps = {
     registry,
     auth,
     access,
     metrics,
     uploads,
+    places: new Uploads(gates),
     limits,
     rates,
-    downloads,
+    downloads: new Downloads(gates),
     draining,
   }
 

@@ -32,6 +32,8 @@ export interface Access {
    * pass once more, and rejects `unauthorized`. Nothing where nobody is asked for a token.
    */
   recheck(request: FastifyRequest): Pick<PublishDeltaOptions, 'authorized'>
+  /** Who sent a request that {@link require} let pass: the id of a token, or an address where there are none. */
+  ownerOf(request: FastifyRequest): string
 }
 
 /** The one place where tokens are judged. */
@@ -41,6 +43,7 @@ export function accessControl({ registry, auth, rates }: AccessDeps): Access {
     if (isSame(token, adminToken)) return ADMINISTRATOR
     return registry.authenticate(token)
   }
+  const owners = new WeakMap<FastifyRequest, string>()
   return {
     require: scope => async request => {
       if (auth.mode === 'none') return rates.asked(request, null)
@@ -49,6 +52,7 @@ export function accessControl({ registry, auth, rates }: AccessDeps): Access {
         await rates.refused(request)
         throw unauthorized()
       }
+      owners.set(request, `token ${holder.id}`)
       await rates.asked(request, holder.id)
       if (SCOPES.indexOf(holder.scope) < SCOPES.indexOf(scope)) {
         throw new RegistryError(
@@ -65,6 +69,7 @@ export function accessControl({ registry, auth, rates }: AccessDeps): Access {
       }
       return { authorized }
     },
+    ownerOf: request => owners.get(request) ?? request.ip,
   }
 }
 

@@ -2,7 +2,7 @@ import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fasti
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Registry } from '../registry/registry.ts'
 import type { Access, Auth } from './auth.ts'
-import type { Downloads, Limits } from './gates.ts'
+import type { Downloads, Limits, Uploads } from './gates.ts'
 import type { Metrics } from './metrics.ts'
 import type { RateLimits } from './rate-limits.ts'
 import type { UploadLimits } from './upload.ts'
@@ -23,6 +23,7 @@ export interface RouteDeps {
   readonly access: Access
   readonly metrics: Metrics
   readonly uploads: UploadLimits
+  readonly places: Uploads
   readonly limits: Limits
   readonly rates: RateLimits
   readonly downloads: Downloads

@@ -1,14 +1,13 @@
-import { uploadGate } from './gates.ts'
 import type { HttpApp, RouteDeps } from './http-app.ts'
 import * as schemas from './schemas.ts'
 import { checkUploadHead, receiveUpload, UPLOAD_LOG_SERIALIZERS } from './upload.ts'
 
 /** What makes models. */
 export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
-  const { registry, access, metrics, uploads: limits } = deps
+  const { registry, access, metrics, uploads: limits, places } = deps
   const tags = ['publish']
-  const onRequest = [checkUploadHead(limits), uploadGate(deps.limits)]
-  const receiving = { limits, metrics }
+  const onRequest = [checkUploadHead(limits), places.hook]
+  const receiving = { limits, metrics, places }
 
   app.post('/models', {
     onRequest,

@@ -35,7 +35,7 @@ export async function sendContent(
   const signal = closeSignal(reply)
   // A response that has closed says so only once.
   signal.throwIfAborted()
-  const place = downloads.enter(reply, end - start)
+  await downloads.enter(request, reply, end - start)
   metrics.streams.inc({ direction: 'download' })
   reply.raw.once('close', () => metrics.streams.dec({ direction: 'download' }))
   const chunks = content.open({ start, end }, signal)[Symbol.asyncIterator]()
@@ -49,10 +49,7 @@ export async function sendContent(
   reply.headers(headers).hijack()
   reply.raw.writeHead(reply.statusCode, reply.getHeaders() as OutgoingHttpHeaders)
   try {
-    await writeBody(reply.raw, first, body, bytes => {
-      place.moved()
-      metrics.sent.inc(bytes)
-    })
+    await writeBody(reply.raw, first, body, bytes => metrics.sent.inc(bytes))
   } catch (error) {
     request.log.error(error, 'the download was cut')
   }

@@ -5,6 +5,7 @@ import type { z } from 'zod'
 import { RegistryError } from '../errors.ts'
 import type { UploadPart } from '../registry/registry.ts'
 import { closeSignal } from './close-signal.ts'
+import type { Uploads } from './gates.ts'
 import type { Metrics } from './metrics.ts'
 import { invalid, toRegistryError } from './problem.ts'
 import { type LeastRate, tooSlow, watchRate } from './watchdog.ts'
@@ -13,6 +14,13 @@ export interface UploadLimits {
   /** Of a whole request body. */
   readonly maxUploadBytes: number
   readonly leastRate: LeastRate
+}
+
+/** What receives an upload. */
+export interface UploadDeps {
+  readonly limits: UploadLimits
+  readonly metrics: Metrics
+  readonly places: Pick<Uploads, 'signalOf'>
 }
 
 /** Files of one upload: shards of the largest models, and side files. */
@@ -73,14 +81,14 @@ export async function receiveUpload<Fields extends z.ZodObject, Result>(
   request: FastifyRequest,
   reply: FastifyReply,
   fields: Fields,
-  { limits, metrics }: { limits: UploadLimits; metrics: Metrics },
+  deps: UploadDeps,
   publish: (
     fields: z.output<Fields>,
     parts: AsyncIterable<UploadPart>,
     signal: AbortSignal,
   ) => Promise<Result>,
 ): Promise<Result> {
-  const upload = new Upload(request, reply, limits, metrics)
+  const upload = new Upload(request, reply, deps)
   try {
     const { values, first } = await readFields(upload, Object.keys(fields.shape))
     const { data, error } = fields.safeParse(values)
@@ -145,12 +153,11 @@ class Upload {
   constructor(
     request: FastifyRequest,
     reply: FastifyReply,
-    limits: UploadLimits,
-    metrics: Metrics,
+    { limits, metrics, places }: UploadDeps,
   ) {
     const { raw } = request
     const own = new AbortController()
-    this.signal = AbortSignal.any([own.signal, closeSignal(reply)])
+    this.signal = AbortSignal.any([own.signal, closeSignal(reply), places.signalOf(request)])
     // A client may leave while its token is looked up; of a body that is gone no event would tell any more.
     this.signal.throwIfAborted()
     this.#request = request

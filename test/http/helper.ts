@@ -85,7 +85,7 @@ export async function listen(
     auth: { mode: 'none' },
     maxUploadBytes: 10_000_000,
     ...options,
-    timeouts: { lingerMs: 100, ...options.timeouts },
+    timeouts: { lingerMs: 100, uploadWaitMs: 0, downloadWaitMs: 0, ...options.timeouts },
   })
   t.teardown(() => {
     app.server.closeAllConnections()

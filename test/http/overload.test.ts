@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
-import { aContent, aModel, BYTES, dial, ID, listen } from './helper.ts'
+import { aContent, aModel, BYTES, dial, ID, listen, readParts } from './helper.ts'
 
 const FORM = 'multipart/form-data; boundary=x'
 
@@ -223,4 +223,144 @@ t.test('a download that stands still gives its place up when another needs it', 
     stalled.socket.resume()
     t.ok((await stalled.closed()).length < LARGE.size, 'the other was cut')
   }
+})
+
+t.test('a download that is read slowly, and all the time, keeps its place', async t => {
+  const size = 64 * 1024 * 1024
+  const content = aContent(BYTES, {
+    size,
+    // One chunk: nothing is told of it before all of it is taken.
+    async *open() {
+      yield Buffer.alloc(size)
+    },
+  })
+  const stalledMs = 200
+  const { url, port } = await listen(
+    t,
+    { openReconstruct: async () => content },
+    { limits: { downloads: 1 }, timeouts: { stalledMs } },
+  )
+  const slow = await stall(t, port)
+  slow.socket.on('data', () => slow.socket.pause())
+  const began = performance.now()
+  for (let reads = 0; reads < 100 || performance.now() - began < 5 * stalledMs; reads++) {
+    slow.socket.resume()
+    t.equal((await fetch(`${url}/models/${ID}/reconstruct`)).status, 503)
+  }
+  t.notOk(slow.socket.destroyed)
+  t.ok(slow.heard().length < size, 'it has not come to the end of the chunk')
+})
+
+const MODEL_HEAD = (path: string) =>
+  `POST ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${FORM}\r\nContent-Length: 9000000\r\n\r\n`
+const NAME = '--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nacme/model\r\n'
+const fileHead = (field: string) =>
+  `--x\r\nContent-Disposition: form-data; name="${field}"; filename="a.safetensors"\r\n\r\n`
+
+/** Reads all, as a registry does that accepts everything. */
+const accepting = {
+  publishFiles: async (_options: unknown, parts: Parameters<typeof readParts>[0]) => {
+    await readParts(parts)
+    return aModel()
+  },
+}
+
+function aForm(): FormData {
+  const data = new FormData()
+  data.set('name', 'acme/model')
+  data.set('file', new Blob([BYTES]), 'model.safetensors')
+  return data
+}
+
+for (const [what, sent] of [
+  ['its head', MODEL_HEAD('/models')],
+  ['the head of a delta', MODEL_HEAD('/deltas')],
+  ['half of a field', MODEL_HEAD('/models') + NAME.slice(0, 30)],
+  ['a few bytes of a file', `${MODEL_HEAD('/models')}${NAME}${fileHead('file')}abc`],
+  ['a few bytes of a delta', `${MODEL_HEAD('/deltas')}${NAME}${fileHead('delta')}abc`],
+] as const) {
+  t.test(`uploads that stop after ${what} give way, one for each that waits`, async t => {
+    const { url, port } = await listen(
+      t,
+      { ...accepting, publishDelta: accepting.publishFiles },
+      { limits: { uploads: 4 }, timeouts: { stalledMs: 50, uploadWaitMs: 60_000 } },
+    )
+    const slow = Array.from({ length: 4 }, () => dial(t, port))
+    for (const { socket } of slow) socket.write(sent)
+    // All of them hold places, or the others wait for nobody.
+    while (!/direction="upload"} 4/.test(await (await fetch(`${url}/metrics`)).text()));
+    const waiting = [1, 2].map(() => fetch(`${url}/models`, { method: 'POST', body: aForm() }))
+    for (const answer of waiting) t.equal((await answer).status, 201)
+    await Promise.race(slow.map(({ closed }) => closed()))
+    const ended = slow.filter(({ heard }) => heard() !== '')
+    t.ok(ended.length >= 1 && ended.length <= 2, `${ended.length} gave way`)
+    for (const { closed } of ended) {
+      t.match(await closed(), /^HTTP\/1\.1 408 [\s\S]*upload-too-slow[\s\S]*others wait/)
+    }
+  })
+}
+
+t.test('an upload that the registry works on gives way to nobody', async t => {
+  const { url } = await listen(
+    t,
+    {
+      publishFiles: async ({ message }, parts, signal) => {
+        if (message === 'all of it') await readParts(parts)
+        busy[message]!.resolve()
+        await once(signal, 'abort')
+        throw signal.reason
+      },
+    },
+    { limits: { uploads: 2 }, timeouts: { stalledMs: 0, uploadWaitMs: 300 } },
+  )
+  const busy: Record<string, PromiseWithResolvers<void>> = {
+    'all of it': Promise.withResolvers<void>(),
+    'nothing yet': Promise.withResolvers<void>(),
+  }
+  const end = new AbortController()
+  const uploads = Object.keys(busy).map(message => {
+    const body = aForm()
+    const file = body.get('file')!
+    body.delete('file')
+    body.set('message', message)
+    const large = new Blob([Buffer.alloc(9_000_000)])
+    body.set('file', message === 'all of it' ? file : large, 'model.safetensors')
+    return fetch(`${url}/models`, { method: 'POST', body, signal: end.signal })
+  })
+  await Promise.all(Object.values(busy).map(({ promise }) => promise))
+  const refused = await fetch(`${url}/models`, { method: 'POST', body: aForm() })
+  t.equal(refused.status, 503)
+  t.match(await refused.json(), { code: 'overloaded' })
+  end.abort()
+  for (const upload of uploads) await t.rejects(upload, { name: 'AbortError' })
+})
+
+t.test('one token does not keep others out', async t => {
+  const tokens: Record<string, string> = { one: 'a', two: 'b' }
+  const { url, port } = await listen(
+    t,
+    {
+      ...accepting,
+      authenticate: async token => ({ id: tokens[token]!, scope: 'write' as const }),
+    },
+    {
+      auth: { mode: 'tokens' },
+      limits: { uploads: 2 },
+      timeouts: { stalledMs: 60_000, uploadWaitMs: 1000 },
+    },
+  )
+  const held = Array.from({ length: 2 }, () => dial(t, port))
+  const authorized = MODEL_HEAD('/models').replace(
+    '\r\n\r\n',
+    '\r\nAuthorization: Bearer one\r\n\r\n',
+  )
+  for (const { socket } of held) socket.write(authorized)
+  while (!/direction="upload"} 2/.test(await (await fetch(`${url}/metrics`)).text()));
+  const send = async (token: string) => {
+    const headers = { authorization: `Bearer ${token}` }
+    return (await fetch(`${url}/models`, { method: 'POST', body: aForm(), headers })).status
+  }
+  t.equal(await send('one'), 503)
+  t.equal(await send('two'), 201)
+  t.equal(held.filter(({ heard }) => /^HTTP\/1\.1 503 /.test(heard())).length, 1)
 })
