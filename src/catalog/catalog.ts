@@ -177,6 +177,8 @@ export interface Catalog {
   blob(key: string): Promise<BlobRecord>
   /** A known blob of the same content as `key`, `key` itself among them, that is not damaged; null where there is none. */
   copyOf(key: string): Promise<BlobRecord | null>
+  /** Models whose manifest has a key between two others, in the order of those keys, at most `limit`. */
+  modelsByManifest(range: { after: string; before: string; limit: number }): Promise<ModelRecord[]>
   /** Models that refer to a blob, oldest first, at most `limit`. */
   modelsOf(key: string, limit: number): Promise<ModelRecord[]>
   /** Marks a blob as damaged, or with null as sound again; the `damaged` of all models that need it follows. A mark that is there stays. */

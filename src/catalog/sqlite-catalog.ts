@@ -282,6 +282,18 @@ class SqliteCatalog implements Catalog {
     })
   }
 
+  modelsByManifest({
+    after,
+    before,
+    limit,
+  }: {
+    after: string
+    before: string
+    limit: number
+  }): Promise<ModelRecord[]> {
+    return this.#all(() => this.#sql.modelsByManifest.all(after, before, limit))
+  }
+
   modelsOf(key: string, limit: number): Promise<ModelRecord[]> {
     return this.#all(() => this.#sql.modelsOfBlob.all(key, limit))
   }

@@ -81,6 +81,9 @@ export function prepareStatements(db: Database) {
     blobByContent: db.prepare<[string, number], BlobRecord>(`
       SELECT key, sha256, size FROM blobs
       WHERE sha256 = ? AND size = ? AND key NOT IN (SELECT key FROM damaged_blobs) LIMIT 1`),
+    modelsByManifest: db.prepare<[string, string, number], ModelRow>(
+      'SELECT * FROM models WHERE manifest > ? AND manifest < ? ORDER BY manifest LIMIT ?',
+    ),
     modelsOfBlob: db.prepare<[string, number], ModelRow>(`
       SELECT models.* FROM model_blobs JOIN models ON models.id = model_blobs.model
       WHERE model_blobs.blob = ? ORDER BY models.seq LIMIT ?`),

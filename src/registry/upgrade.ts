@@ -42,11 +42,11 @@ export async function upgradeManifests(
   const sums = new Map<string, BlockSums>()
   const failed: { id: string; why: string }[] = []
   let upgraded = 0
-  let cursor: string | null | undefined
-  while (cursor !== null) {
-    const page = await catalog.list({ limit: PAGE, ...(cursor !== undefined && { cursor }) })
-    for (const model of page.models) {
-      if (model.manifest.startsWith('manifests/')) continue
+  // Those of this version are not looked at: there may be many.
+  const before = 'manifests/'
+  for (let after: string | undefined = ''; after !== undefined; ) {
+    const models: ModelRecord[] = await catalog.modelsByManifest({ after, before, limit: PAGE })
+    for (const model of models) {
       try {
         await upgrade(catalog, blobs, model, sums)
         upgraded++
@@ -56,7 +56,7 @@ export async function upgradeManifests(
         failed.push({ id: model.id, why: message })
       }
     }
-    cursor = page.next
+    after = models.at(-1)?.manifest
   }
   return { upgraded, failed }
 }

@@ -221,6 +221,18 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     t.strictSame(await catalog.files(few.id), files.slice(1))
   })
 
+  test('models in the order of their manifests', async (t, catalog) => {
+    const keys = [(await insert(catalog)).manifest, (await insert(catalog)).manifest].sort()
+    const range = async (after: string, before: string, limit = 10) => {
+      const models = await catalog.modelsByManifest({ after, before, limit })
+      return models.map(({ manifest }) => manifest)
+    }
+    t.strictSame(await range('', '~'), keys)
+    t.strictSame(await range('', '~', 1), keys.slice(0, 1))
+    t.strictSame(await range(keys[0]!, '~'), keys.slice(1))
+    t.strictSame(await range('', keys[1]!), keys.slice(0, 1))
+  })
+
   test('a model is found by each of its hashes, newest first', async (t, catalog) => {
     const hashes = { stored: sha('1'), shardOrder: sha('2'), float32: sha('3') }
     const first = await insert(catalog, { hashes })
