@@ -67,7 +67,7 @@ async function fill(folder: string, count: number): Promise<string> {
     const id = randomBytes(20).toString('hex')
     const createdAt = new Date(first + i).toISOString()
     const model = { ...manifest.model, id, name: `acme/tuned-${i % 1000}`, createdAt }
-    const own = writeManifest({ ...manifest, model })
+    const own = Buffer.concat(await writeManifest({ ...manifest, model }))
     const key = blobKey('manifests', id)
     mkdirSync(dirname(join(folder, key)), { recursive: true })
     writeFileSync(join(folder, key), own)

@@ -33,6 +33,7 @@ export const PROBLEMS = {
   'parent-unknown': { status: 422, title: 'No model matches the parent' },
   'parent-mismatch': { status: 422, title: 'The delta was not made against this parent' },
   'chain-too-deep': { status: 422, title: 'The lineage would be longer than allowed' },
+  'lineage-too-large': { status: 422, title: 'The lineage would take more memory than allowed' },
   'too-many-requests': { status: 429, title: 'Too many requests' },
   'client-closed': { status: 499, title: 'The client went away' },
   internal: { status: 500, title: 'Internal error' },

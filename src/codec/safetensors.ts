@@ -258,6 +258,11 @@ export class LayoutReader {
   #declared: number | null = null
   #layout: Layout | null = null
 
+  /** Bytes of length word and header, as soon as the length word has come. */
+  get headerBytes(): number | null {
+    return this.#declared
+  }
+
   /** The layout, as soon as the header is complete. */
   get layout(): Layout | null {
     return this.#layout

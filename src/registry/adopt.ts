@@ -116,7 +116,7 @@ async function readHead(blobs: BlobStore, { key, size }: BlobInfo): Promise<Foun
     // Copies that are nearer may be bad, and who reads here does not ask twice.
     const bytes = await blobs.origin.read(key, { start: 0, end: size })
     const sha256 = createHash('sha256').update(bytes).digest('hex')
-    return { ...readManifestHead(key, bytes), record: { key, size, sha256 } }
+    return { ...(await readManifestHead(key, bytes)), record: { key, size, sha256 } }
   } catch (error) {
     if (error instanceof BlockError) return { manifest: key, why: error.message, blobs: null }
     if ((error as RegistryError).code === 'blob-missing') return null

@@ -1,9 +1,8 @@
 import { deltaFilename } from '../catalog/file-names.ts'
 import {
   CodecError,
-  type Dtype,
   type FloatDtype,
-  isFloat,
+  type Layout,
   planCopy,
   planRange,
   planTensor,
@@ -13,7 +12,7 @@ import {
 import { RegistryError } from '../errors.ts'
 import { type Executor, execute } from '../workers/execute.ts'
 import { withSums } from './checked-reads.ts'
-import { canonicalLayout, type OpenedModel } from './opened-models.ts'
+import type { OpenedModel } from './opened-models.ts'
 import type { Content, TensorContent } from './registry.ts'
 import { translateErrors } from './translate.ts'
 
@@ -34,16 +33,16 @@ interface Planned {
   readonly segments: (range: { start: number; end: number }) => Iterable<Segment>
 }
 
-/** The model as one safetensors file, cast to `dtype` where it is given. */
-export async function reconstructContent(
+/** The model as one safetensors file, cast to the dtype of `cast` where it is given. */
+export function reconstructContent(
   executor: Executor,
   model: OpenedModel,
-  dtype: FloatDtype | undefined,
-): Promise<Content> {
-  const { record, manifest, recipes, sums } = model
+  cast: { dtype: FloatDtype; layout: Layout } | null,
+): Content {
+  const { record, recipes, sums } = model
   const filename = `${record.name.replace('/', '--')}.safetensors`
   const checked = withSums(executor, sums)
-  if (dtype === undefined) {
+  if (!cast) {
     const { layout } = model
     return content(checked, {
       size: layout.size,
@@ -53,8 +52,7 @@ export async function reconstructContent(
       segments: range => planRange(recipes, layout, range),
     })
   }
-  const cast = (stored: Dtype) => (isFloat(stored) ? dtype : stored)
-  const layout = await canonicalLayout(manifest.shards, recipes, recipe => cast(recipe.dtype))
+  const { dtype, layout } = cast
   return content(checked, {
     size: layout.size,
     etag: `${record.id}-${dtype.toLowerCase()}`,

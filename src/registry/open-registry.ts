@@ -1,3 +1,4 @@
+import { getHeapStatistics } from 'node:v8'
 import type { Catalog, FileRecord, ModelRecord } from '../catalog/catalog.ts'
 import { type Span, storedBytes } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
@@ -43,6 +44,8 @@ export interface RegistryDeps {
    * Most bytes of all safetensors files of a model that a `.wdelta` describes: what could be uploaded as files. Any number if absent.
    */
   readonly maxModelBytes?: number | undefined
+  /** Memory that models may take while they are open, in bytes of an estimate; undefined: by the heap that there is. */
+  readonly openBytes?: number | undefined
   readonly log?: Log | undefined
 }
 
@@ -53,6 +56,10 @@ export interface Log {
 }
 
 const SWEEP_GRACE_MS = 3_600_000
+
+/** Models take so much of the heap at most, and never more than so many bytes. */
+const OPEN_SHARE = 0.4
+const MOST_OPEN_BYTES = 1024 ** 3
 
 /** Batches under way per worker: one computes while the bytes of the next are read. */
 const SLOTS_PER_WORKER = 2
@@ -90,7 +97,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   const pins = new Pins()
   const claims = new Claims()
   const fresh = new FreshBlobs()
-  const models = new OpenedModels(catalog, executor)
+  const models = new OpenedModels(catalog, executor, registryDeps.openBytes ?? defaultOpenBytes())
   const [newest] = (await catalog.list({ limit: 1 })).models
   const clock = new Clock(newest?.createdAt ?? null)
   const deps: PublishDeps = {
@@ -120,7 +127,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   ) =>
     translated(async () => {
       const model = await open(ref)
-      return held({ catalog, pins }, model, await make(model))
+      return held({ catalog, pins, models }, model, await make(model))
     })
   const spareBefore = await translated(() => takeUp(registryDeps, pins))
   const sweeping = { catalog, blobs, pins, claims, graceMs, spareBefore }
@@ -173,7 +180,10 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       }),
     inspect: ref => translated(async () => inspectModel(await open(ref))),
     openReconstruct: (ref, dtype) =>
-      contentOf(ref, model => reconstructContent(executor, model, dtype)),
+      contentOf(ref, async model => {
+        const cast = dtype && { dtype, layout: await models.castLayout(model, dtype) }
+        return reconstructContent(executor, model, cast ?? null)
+      }),
     openFile: (ref, path) => contentOf(ref, model => fileContent(executor, model, path)),
     openTensor: (ref, name) => contentOf(ref, model => tensorContent(executor, model, name)),
     openDelta: ref => contentOf(ref, model => deltaContent(executor, model)),
@@ -237,17 +247,22 @@ async function removeModel(
 
 /** A content whose bytes stay until they have been read, also if its model is deleted meanwhile. */
 function held<T extends Content>(
-  stores: { catalog: Catalog; pins: Pins },
+  stores: { catalog: Catalog; pins: Pins; models: OpenedModels },
   model: OpenedModel,
   content: T,
 ): T {
   return {
     ...content,
     async *open(range, signal) {
+      using _open = stores.models.hold(model)
       using _held = await holdModel(stores, model)
       yield* content.open(range, signal)
     },
   }
+}
+
+function defaultOpenBytes(): number {
+  return Math.min(getHeapStatistics().heap_size_limit * OPEN_SHARE, MOST_OPEN_BYTES)
 }
 
 /** The bytes of the blobs that `resolve` names. A blob that lacks some is a bad one, like one that has others. */

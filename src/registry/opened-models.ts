@@ -5,14 +5,18 @@ import {
   baseRecipesSteps,
   buildLayoutSteps,
   type Dtype,
+  type FloatDtype,
+  isFloat,
   type Layout,
   type Recipes,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import { type Executor, withRetries } from '../workers/execute.ts'
+import { type Executor, Slots, withRetries } from '../workers/execute.ts'
 import { inTurns } from '../workers/turns.ts'
 import { readChecked, withSums } from './checked-reads.ts'
 import { type Manifest, openManifest, storedShards, sumsByKey } from './manifest.ts'
+import { type Layer, OpenBudget, reachOf } from './open-budget.ts'
+import { weighLayout, weighModel } from './open-weight.ts'
 
 /** A model with everything that a plan needs, in memory. */
 export interface OpenedModel {
@@ -23,45 +27,103 @@ export interface OpenedModel {
   readonly sums: ReadonlyMap<string, BlockSums>
   /** The `dtype=stored` reconstruct stream. */
   readonly layout: Layout
+  /** What is held of it by all that is built on it, and below it what it is built on. */
+  readonly layer: Layer
+  /** Bytes that it takes beside its layer: see `OpenWeight`. */
+  readonly ownBytes: number
 }
 
-/** Models that stay open: a lineage of full depth and some more … */
+/** Models that stay open: a lineage of full depth and some more. */
 const MOST_MODELS = 96
-/** … and tensors of all of them together: each takes about half a KB, and some models have 100,000. */
-const MOST_TENSORS = 500_000
+/** While a model is opened: bytes for each of its tensors, and for each byte of its manifest. */
+const OPENING_TENSOR_BYTES = 800
+const OPENING_MANIFEST_BYTES = 2
+/** Tensors of a model above which it is opened alone: several could each have half of the memory that they need, and wait for the rest. */
+const LARGE_TENSORS = 20_000
 
+/** A model that is open or being opened. */
 interface Entry {
-  readonly opened: Promise<OpenedModel>
-  readonly tensors: number
+  opened: Promise<OpenedModel>
+  /** Null until it is open. */
+  model: OpenedModel | null
+  /** Bytes that are counted for it beside its layer. */
+  bytes: number
+  /** Those that use it now: it stays counted for them, whatever becomes of its place. */
+  users: number
+  /** Layouts of its reconstruct stream that are cast to a dtype. */
+  readonly casts: Map<FloatDtype, Promise<Layout>>
 }
 
-/** Opens models; the most recently used stay open. A model never changes, so nothing is ever stale. */
+/** Opens models; the most recently used stay open, as far as the budget goes. A model never changes, so nothing is ever stale. */
 export class OpenedModels {
   readonly #catalog: Catalog
   readonly #executor: Executor
+  readonly #budget: OpenBudget
+  /** By id; the most recently used come last. */
   readonly #entries = new Map<string, Entry>()
-  #tensors = 0
+  readonly #large = new Slots(1)
 
-  constructor(catalog: Catalog, executor: Executor) {
+  /** `mostBytes` bounds what is open, by the estimate of `weighModel`. */
+  constructor(catalog: Catalog, executor: Executor, mostBytes: number) {
     this.#catalog = catalog
     this.#executor = executor
+    this.#budget = new OpenBudget(mostBytes, () => this.#giveUp())
+  }
+
+  /** Bytes of all that is open, and set aside. */
+  get usedBytes(): number {
+    return this.#budget.used
   }
 
   /** The model and, on the way, all that it is built on. Rejects with RegistryError. */
-  open(record: ModelRecord): Promise<OpenedModel> {
-    const { id, tensors } = record
-    const known = this.#entries.get(id)
-    const opened = known?.opened ?? this.#load(record)
-    this.close(id)
-    this.#entries.set(id, { opened, tensors })
-    this.#tensors += tensors
-    for (const oldest of this.#entries.keys()) {
-      const fits = this.#entries.size <= MOST_MODELS && this.#tensors <= MOST_TENSORS
-      if (fits || oldest === id) break
-      this.close(oldest)
+  async open(record: ModelRecord): Promise<OpenedModel> {
+    if (record.tensors < LARGE_TENSORS || this.#entries.has(record.id)) return this.#open(record)
+    using _turn = await this.#large.take()
+    // Awaited here: the turn ends with this block.
+    return await this.#open(record)
+  }
+
+  /** Keeps a model open, and counted, until that is disposed of. */
+  hold(model: OpenedModel): Disposable {
+    const entry = this.#entryOf(model)
+    entry.users++
+    return {
+      [Symbol.dispose]: () => {
+        entry.users--
+        const isGone = this.#entries.get(model.record.id) !== entry
+        if (entry.users === 0 && isGone) this.#budget.leave(entry.bytes, model.layer)
+      },
     }
-    opened.catch(() => this.close(id))
-    return opened
+  }
+
+  /** Sets memory aside for what is made beside `besideBytes` that the caller holds: see `OpenBudget.reserve`. */
+  reserve(bytes: number, besideBytes: number, signal: AbortSignal): Promise<Disposable> {
+    return this.#budget.reserve(bytes, besideBytes, signal)
+  }
+
+  /**
+   * Rejects `lineage-too-large` for a model that could not be opened even if no other were: so much does it take with all that it is built
+   * on. `manifestBytes` is the size of its manifest.
+   */
+  async checkFits(
+    { manifest, manifestBytes }: { manifest: Manifest; manifestBytes: number },
+    recipes: Recipes,
+    parent: OpenedModel | null,
+  ): Promise<void> {
+    const { own, kept } = await inTurns(weighModel(manifest, recipes, parent?.recipes ?? null))
+    const opening = openingBytes(recipes.size, manifestBytes) + (parent?.ownBytes ?? 0)
+    this.#budget.check(reachOf(parent?.layer ?? null) + Math.max(own + kept, opening))
+  }
+
+  /** The layout of the model's reconstruct stream with floating-point tensors cast to `dtype`; it is kept as long as the model is. */
+  castLayout(model: OpenedModel, dtype: FloatDtype): Promise<Layout> {
+    const entry = this.#entryOf(model)
+    const known = entry.casts.get(dtype)
+    if (known) return known
+    const cast = this.#cast(model, entry, dtype)
+    entry.casts.set(dtype, cast)
+    cast.catch(() => entry.casts.delete(dtype))
+    return cast
   }
 
   /** Forgets a model. */
@@ -69,7 +131,74 @@ export class OpenedModels {
     const entry = this.#entries.get(id)
     if (!entry) return
     this.#entries.delete(id)
-    this.#tensors -= entry.tensors
+    if (entry.model && entry.users === 0) this.#budget.leave(entry.bytes, entry.model.layer)
+  }
+
+  #open(record: ModelRecord): Promise<OpenedModel> {
+    const { id } = record
+    const known = this.#entries.get(id)
+    if (known) {
+      this.#entries.delete(id)
+      this.#entries.set(id, known)
+      return known.opened
+    }
+    const opened = this.#load(record)
+    const entry = { opened, model: null, bytes: 0, users: 0, casts: new Map() }
+    this.#entries.set(id, entry)
+    opened.then(
+      model => {
+        if (this.#entries.get(id) === entry) this.#count(entry, model)
+      },
+      () => {
+        if (this.#entries.get(id) === entry) this.#entries.delete(id)
+      },
+    )
+    return opened
+  }
+
+  /** The entry of a model that was opened: a new one if it has been given up since. */
+  #entryOf(model: OpenedModel): Entry {
+    const { id } = model.record
+    const known = this.#entries.get(id)
+    if (known?.model === model) return known
+    if (known) this.close(id)
+    const opened = Promise.resolve(model)
+    const entry: Entry = { opened, model: null, bytes: 0, users: 0, casts: new Map() }
+    this.#entries.set(id, entry)
+    this.#count(entry, model)
+    return entry
+  }
+
+  #count(entry: Entry, model: OpenedModel): void {
+    entry.model = model
+    entry.bytes += model.ownBytes
+    // Not given up for itself.
+    entry.users++
+    this.#budget.enter(entry.bytes, model.layer)
+    while (this.#entries.size > MOST_MODELS && this.#giveUp()) {}
+    entry.users--
+  }
+
+  /** Closes the model that nobody has used for longest; false if all are in use. */
+  #giveUp(): boolean {
+    for (const [id, { model, users }] of this.#entries) {
+      if (!model || users > 0) continue
+      this.close(id)
+      return true
+    }
+    return false
+  }
+
+  async #cast(model: OpenedModel, entry: Entry, dtype: FloatDtype): Promise<Layout> {
+    using _held = this.hold(model)
+    const { manifest, recipes } = model
+    const layout = await canonicalLayout(manifest.shards, recipes, stored =>
+      isFloat(stored) ? dtype : stored,
+    )
+    const bytes = weighLayout(layout)
+    entry.bytes += bytes
+    this.#budget.enter(bytes, null)
+    return layout
   }
 
   async #load(record: ModelRecord): Promise<OpenedModel> {
@@ -81,20 +210,27 @@ export class OpenedModels {
     }
   }
 
+  /** The parent comes first, so that a long lineage never has more than two manifests in memory. */
   async #read(record: ModelRecord): Promise<OpenedModel> {
-    const manifest = await this.#manifest(record)
-    const parent = manifest.delta && (await this.#parentOf(record))
+    using held = new DisposableStack()
+    const parent = record.kind === 'delta' ? await this.#parentOf(record) : null
+    if (parent) held.use(this.hold(parent))
+    const { size } = await this.#catalog.blob(record.manifest)
+    held.use(await this.#budget.reserve(openingBytes(record.tensors, size)))
+    const manifest = await this.#manifest(record, size)
     const recipes = await inTurns<Recipes>(
-      parent
-        ? applyLinkSteps(parent.recipes, manifest.delta!)
+      parent && manifest.delta
+        ? applyLinkSteps(parent.recipes, manifest.delta)
         : baseRecipesSteps(storedShards(manifest)),
     )
     const sums = new Map([...(parent?.sums ?? []), ...sumsByKey(manifest.blobs)])
-    return { record, manifest, recipes, sums, layout: await reconstructLayout(manifest, recipes) }
+    const layout = await reconstructLayout(manifest, recipes)
+    const { own, kept } = await inTurns(weighModel(manifest, recipes, parent?.recipes ?? null))
+    const layer = { bytes: kept, parent: parent?.layer ?? null }
+    return { record, manifest, recipes, sums, layout, layer, ownBytes: own }
   }
 
-  async #manifest({ id, manifest: key }: ModelRecord): Promise<Manifest> {
-    const { size } = await this.#catalog.blob(key)
+  async #manifest({ id, manifest: key }: ModelRecord, size: number): Promise<Manifest> {
     const executor: Executor = {
       ...this.#executor,
       // That of a model which was deleted is gone, not damaged.
@@ -113,8 +249,13 @@ export class OpenedModels {
   async #parentOf({ id, parent }: ModelRecord): Promise<OpenedModel> {
     const record = parent === null ? null : await this.#catalog.model(parent)
     if (!record) throw new RegistryError('catalog-failed', `model ${id} has lost its parent`)
-    return this.open(record)
+    return this.#open(record)
   }
+}
+
+/** Bytes that opening a model takes for a moment. */
+function openingBytes(tensors: number, manifestBytes: number): number {
+  return tensors * OPENING_TENSOR_BYTES + manifestBytes * OPENING_MANIFEST_BYTES
 }
 
 /**
@@ -125,18 +266,20 @@ export async function reconstructLayout(
   { shards }: Pick<Manifest, 'shards'>,
   recipes: Recipes,
 ): Promise<Layout> {
-  return shards.length === 1 ? shards[0]!.layout : canonicalLayout(shards, recipes, r => r.dtype)
+  return shards.length === 1
+    ? shards[0]!.layout
+    : canonicalLayout(shards, recipes, stored => stored)
 }
 
 /** One file with all tensors in the canonical layout; `dtypeOf` says what each is cast to. */
 export function canonicalLayout(
   shards: Manifest['shards'],
   recipes: Recipes,
-  dtypeOf: (recipe: { readonly dtype: Dtype }) => Dtype,
+  dtypeOf: (stored: Dtype) => Dtype,
 ): Promise<Layout> {
   const tensors = [...recipes.values()].map(recipe => ({
     name: recipe.name,
-    dtype: dtypeOf(recipe),
+    dtype: dtypeOf(recipe.dtype),
     shape: recipe.shape,
   }))
   return inTurns(buildLayoutSteps(tensors, shards[0]?.layout.metadata ?? null))

@@ -6,7 +6,8 @@ import type { BlobStore, Staged } from '../storage/blob-store.ts'
 import { tools } from '../workers/tools.ts'
 import { deleteBlobs } from './delete-blobs.ts'
 import type { FreshBlobs } from './fresh-blobs.ts'
-import type { OpenedModel } from './opened-models.ts'
+import { reachOf } from './open-budget.ts'
+import type { OpenedModel, OpenedModels } from './opened-models.ts'
 import { holdModel, type Pins } from './pins.ts'
 
 /**
@@ -37,6 +38,7 @@ export interface PublicationDeps {
   readonly pins: Pins
   readonly claims: Claims
   readonly fresh: FreshBlobs
+  readonly models: Pick<OpenedModels, 'hold' | 'reserve'>
   /** See `PublishOptions.authorized`. */
   readonly authorized?: (() => Promise<void>) | undefined
 }
@@ -64,8 +66,11 @@ export class Publication implements AsyncDisposable {
   /** Blobs that no row referred to when we came to need them: other publications may need them too. */
   readonly #shared: BlobRecord[] = []
   readonly #held = new DisposableStack()
+  /** Memory of what is held, and set aside. */
+  #heldBytes = 0
   readonly #claims: Claims
   readonly #fresh: FreshBlobs
+  readonly #models: PublicationDeps['models']
   readonly #authorized: () => Promise<void>
 
   constructor({
@@ -74,6 +79,7 @@ export class Publication implements AsyncDisposable {
     pins,
     claims,
     fresh,
+    models,
     authorized = async () => {},
   }: PublicationDeps) {
     this.#blobs = blobs
@@ -81,6 +87,7 @@ export class Publication implements AsyncDisposable {
     this.#pins = pins
     this.#claims = claims
     this.#fresh = fresh
+    this.#models = models
     this.#authorized = authorized
   }
 
@@ -96,7 +103,18 @@ export class Publication implements AsyncDisposable {
 
   /** Keeps what a model is read from until the end of this publication: see {@link holdModel}. */
   async hold(model: OpenedModel): Promise<void> {
+    this.#held.use(this.#models.hold(model))
+    this.#heldBytes += model.ownBytes + reachOf(model.layer)
     this.#held.use(await holdModel({ catalog: this.#catalog, pins: this.#pins }, model))
+  }
+
+  /**
+   * Sets memory aside until the end of this publication. Rejects `lineage-too-large` if it alone takes more than there is, `overloaded` if
+   * others do for too long.
+   */
+  async reserve(bytes: number, signal: AbortSignal): Promise<void> {
+    this.#held.use(await this.#models.reserve(bytes, this.#heldBytes, signal))
+    this.#heldBytes += bytes
   }
 
   /** Stages `body` to its end, under a new key where none is given. */
@@ -171,9 +189,13 @@ export class Publication implements AsyncDisposable {
     return this.#authorized()
   }
 
-  /** Stages and commits bytes that are this model's alone, under a key of their own. */
-  async keepBytes(key: string, bytes: Uint8Array, signal: AbortSignal): Promise<BlobRecord> {
-    return this.#keepNew(await this.stage(one(bytes), signal, key))
+  /** Stages and commits bytes, in pieces, that are this model's alone, under a key of their own. */
+  async keepBytes(
+    key: string,
+    pieces: readonly Uint8Array[],
+    signal: AbortSignal,
+  ): Promise<BlobRecord> {
+    return this.#keepNew(await this.stage(each(pieces), signal, key))
   }
 
   /** Inserts the row, if it is still allowed: from here on the model is visible and its blobs are the catalog's. */
@@ -239,6 +261,6 @@ async function* seen(
   }
 }
 
-async function* one(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes
+async function* each(pieces: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+  yield* pieces
 }

@@ -89,6 +89,7 @@ export async function publishDelta(
     kind: 'delta',
     strategy: index.strategy,
     parent: parent.record.id,
+    builtOn: parent,
     recipes,
     hashes: await hashModel(executor, recipes, shards, signal),
     files: inPathOrder([...weights, ...sideFiles(sides, sideBlobs)]),
@@ -99,7 +100,7 @@ export async function publishDelta(
 
 /** The one file that a version 1 delta gives. */
 async function oneShard({ manifest }: OpenedModel, recipes: Recipes): Promise<ManifestShard[]> {
-  const layout = await canonicalLayout(manifest.shards, recipes, recipe => recipe.dtype)
+  const layout = await canonicalLayout(manifest.shards, recipes, stored => stored)
   return [{ path: WEIGHTS, layout, blob: null }]
 }
 

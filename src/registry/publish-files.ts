@@ -115,6 +115,7 @@ async function publishEncoded(
       kind: 'delta',
       strategy,
       parent: parent.record.id,
+      builtOn: parent,
       recipes,
       hashes,
       files: inPathOrder([...proven, ...sideFiles(sides, kept)]),

@@ -14,6 +14,9 @@ import { insertProven, type Naming, type PublishDeps } from './publish.ts'
 import { inFile, inPathOrder, ModelFiles, sideFiles, teed } from './receive.ts'
 import type { UploadPart } from './registry.ts'
 
+/** Memory that a publication takes for each byte of the header of a file, if that is full of tensors of a few bytes: its index is made and read. */
+const LOSSLESS_BYTES = 16
+
 /** Publishes a fine-tune as a lossless delta, encoded while it comes in: nothing of it is stored whole, at no time. */
 export async function publishLossless(
   deps: PublishDeps,
@@ -24,7 +27,11 @@ export async function publishLossless(
 ): Promise<ModelRecord> {
   const { executor } = deps
   const encoder = new LosslessEncoder(
-    { parent: parent.recipes, names: parentNames(deps, parent, signal) },
+    {
+      parent: parent.recipes,
+      names: parentNames(deps, parent, signal),
+      headerCame: bytes => publication.reserve(bytes * LOSSLESS_BYTES, signal),
+    },
     executor,
     signal,
   )
@@ -47,6 +54,7 @@ export async function publishLossless(
     kind: 'delta',
     strategy: 'lossless',
     parent: parent.record.id,
+    builtOn: parent,
     recipes,
     hashes: await hashModel(executor, recipes, shards, signal),
     files: inPathOrder([...files, ...sideFiles(sides, kept)]),

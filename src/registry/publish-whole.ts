@@ -37,6 +37,7 @@ export async function publishWhole(
       kind: 'base',
       strategy: 'whole',
       parent: parent?.id ?? null,
+      builtOn: null,
       recipes,
       hashes,
       files,

@@ -38,6 +38,8 @@ export interface ProvenModel extends Pick<Manifest, 'shards' | 'delta'> {
   readonly kind: 'base' | 'delta'
   readonly strategy: Strategy
   readonly parent: string | null
+  /** The parent if it is needed to read this one. */
+  readonly builtOn: OpenedModel | null
   readonly recipes: Recipes
   readonly hashes: ModelRecord['hashes']
   /** Shards and side files; those of `delta.blob` and of the files are kept already. */
@@ -47,7 +49,7 @@ export interface ProvenModel extends Pick<Manifest, 'shards' | 'delta'> {
 
 /** Writes the manifest, inserts the row, and returns it: the last step of every publication. */
 export async function insertProven(
-  { executor, clock, claims }: PublishDeps,
+  { executor, models, clock, claims }: PublishDeps,
   publication: Publication,
   naming: Naming,
   proven: ProvenModel,
@@ -85,8 +87,11 @@ export async function insertProven(
     error: proven.error,
     createdAt: clock.next(),
   }
-  const bytes = writeManifest({ model, identity, shards, delta, blobs })
-  const manifest = await publication.keepBytes(blobKey('manifests', model.id), bytes, signal)
+  const described = { model, identity, shards, delta, blobs }
+  const pieces = await writeManifest(described)
+  const manifestBytes = pieces.reduce((sum, { length }) => sum + length, 0)
+  await models.checkFits({ manifest: described, manifestBytes }, recipes, proven.builtOn)
+  const manifest = await publication.keepBytes(blobKey('manifests', model.id), pieces, signal)
   signal.throwIfAborted()
   const record = toRecord(model, manifest, blobs)
   await publication.commit(record)

@@ -9,10 +9,13 @@ import {
   type Shard,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import { inTurns, takeInTurns } from '../workers/turns.ts'
+import { inTurns } from '../workers/turns.ts'
 import type { Publication, StagedBlob } from './publication.ts'
 import type { UploadPart } from './registry.ts'
 import { translateErrors } from './translate.ts'
+
+/** Memory that a publication takes for each byte of the header of a file, if that is full of tensors of a few bytes and stored whole. */
+const WHOLE_BYTES = 10
 
 const SHARD_INDEX = 'model.safetensors.index.json'
 
@@ -110,13 +113,26 @@ export async function receiveFile(
   const reader = new LayoutReader()
   try {
     const blob = await publication.stage(
-      teed(body, chunk => takeInTurns(reader, chunk, signal)),
+      teed(body, chunk => takeChunk(publication, reader, chunk, signal)),
       signal,
     )
     return { path, blob, layout: reader.end() }
   } catch (error) {
     throw inFile(path, error)
   }
+}
+
+/** Gives a reader the next bytes; the header that they complete is parsed before more of them is taken, with memory for its tensors. */
+async function takeChunk(
+  publication: Publication,
+  reader: LayoutReader,
+  chunk: Uint8Array,
+  signal: AbortSignal,
+): Promise<void> {
+  const steps = reader.take(chunk)
+  if (!steps) return
+  await publication.reserve(reader.headerBytes! * WHOLE_BYTES, signal)
+  await inTurns(steps, signal)
 }
 
 /** @throws RegistryError `bad-request` for a path that is no path in a model, or that came before. */

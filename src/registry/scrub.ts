@@ -129,7 +129,7 @@ class Pass {
     this.#bytes += size
     try {
       const bytes = await executor.read({ blob: key, start: 0, end: size }, this.#options.signal)
-      const head = readManifestHead(key, bytes)
+      const head = await readManifestHead(key, bytes)
       await this.#done(key, [])
       return head
     } catch (error) {

@@ -97,14 +97,16 @@ async function upgrade(
     delta: delta && { ...delta, errors: delta.errors && new Map(delta.errors) },
     blobs: named,
   }
-  const bytes = writeManifest(manifest)
+  const pieces = await writeManifest(manifest)
   const body = async function* () {
-    yield bytes
+    yield* pieces
   }
   const key = blobKey('manifests', model.id)
   await (await blobs.stage(key, body())).commit()
-  const sha256 = createHash('sha256').update(bytes).digest('hex')
-  await catalog.replaceManifest(model.id, { key, sha256, size: bytes.length })
+  const hash = createHash('sha256')
+  for (const piece of pieces) hash.update(piece)
+  const size = pieces.reduce((sum, { length }) => sum + length, 0)
+  await catalog.replaceManifest(model.id, { key, sha256: hash.digest('hex'), size })
 }
 
 async function readOld(catalog: Catalog, blobs: BlobStore, key: string): Promise<OldManifest> {

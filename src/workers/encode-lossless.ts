@@ -20,7 +20,7 @@ import {
 import { type Executor, execute, Sources } from './execute.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
 import { tools } from './tools.ts'
-import { takeInTurns } from './turns.ts'
+import { inTurns } from './turns.ts'
 
 /** What names the parent of a delta; it may still be in the making while frames are encoded. */
 export interface ParentNames {
@@ -33,6 +33,8 @@ export interface ParentNames {
 export interface LosslessOptions {
   readonly parent: Recipes
   readonly names: Promise<ParentNames>
+  /** Waited for before the header of a file is parsed; it has so many bytes. */
+  readonly headerCame?: ((bytes: number) => Promise<void>) | undefined
 }
 
 /** Frames of small tensors are encoded together, up to so many bytes and frames in one task. */
@@ -65,6 +67,7 @@ type OpenTensor = Described & { readonly parent: Recipe | null }
  */
 export class LosslessEncoder {
   readonly #names: Promise<ParentNames>
+  readonly #headerCame: (bytes: number) => Promise<void>
   readonly #executor: Executor
   readonly #signal: AbortSignal | undefined
   readonly #writer = new LosslessWriter(tools(), sha256())
@@ -76,8 +79,13 @@ export class LosslessEncoder {
   readonly #mates: Mates
   #begun = false
 
-  constructor({ parent, names }: LosslessOptions, executor: Executor, signal?: AbortSignal) {
+  constructor(
+    { parent, names, headerCame = async () => {} }: LosslessOptions,
+    executor: Executor,
+    signal?: AbortSignal,
+  ) {
     this.#names = names
+    this.#headerCame = headerCame
     // It is awaited last, or never where another failure comes first.
     names.catch(() => {})
     this.#executor = executor
@@ -141,7 +149,11 @@ export class LosslessEncoder {
     for await (const chunk of body) {
       hash.update(chunk)
       const known = reader.layout
-      await takeInTurns(reader, chunk, this.#signal)
+      const steps = reader.take(chunk)
+      if (steps) {
+        await this.#headerCame(reader.headerBytes!)
+        await inTurns(steps, this.#signal)
+      }
       const { layout } = reader
       if (!layout) {
         cutter.hold(chunk)

@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import root from 'tap'
 import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
-import { openRegistry } from '../../src/registry/open-registry.ts'
+import { openRegistry, type RegistryDeps } from '../../src/registry/open-registry.ts'
 import type { Content, ListedModel, Registry, UploadPart } from '../../src/registry/registry.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
 import { openFolderBlobStore } from '../../src/storage/folder-blob-store.ts'
@@ -41,16 +41,26 @@ let sharedPool: ReturnType<typeof openPool> | undefined
 root.teardown(async () => (await sharedPool)?.close())
 
 /** A registry on a folder of the test's own, closed with it. */
-export async function openTestRegistry(t: Teardown, folder = t.testdir()) {
-  return openRegistryOver(t, folder, await openFolderBlobStore(join(folder, 'store')))
+export async function openTestRegistry(
+  t: Teardown,
+  folder = t.testdir(),
+  options: Partial<RegistryDeps> = {},
+) {
+  return openRegistryOver(t, folder, await openFolderBlobStore(join(folder, 'store')), options)
 }
 
 /** A registry on a blob store, with its catalog in a folder; both are closed with the test. */
-export async function openRegistryOver(t: Teardown, folder: string, blobs: BlobStore) {
+export async function openRegistryOver(
+  t: Teardown,
+  folder: string,
+  blobs: BlobStore,
+  options: Partial<RegistryDeps> = {},
+) {
   const catalog = await openSqliteCatalog(join(folder, 'registry.sqlite'))
   sharedPool ??= openPool({ workers: 2 })
   const pool = await sharedPool
-  const registry = await openRegistry({ catalog, blobs, pool, scratch: folder, sweepGraceMs: 0 })
+  const parts = { catalog, blobs, pool, scratch: folder, sweepGraceMs: 0 }
+  const registry = await openRegistry({ ...parts, ...options })
   const close = async () => {
     await catalog.close()
     await blobs.close()
