@@ -11,6 +11,11 @@ export type { LosslessTools }
 export const ENCODINGS = ['copy', 'raw', 'zstd', 'planes', 'xor', 'sparse', 'coded'] as const
 export type Encoding = (typeof ENCODINGS)[number]
 
+/** True if decoding a frame takes what was expected of it, and not its record alone. */
+export function isPredicted(encoding: Encoding): boolean {
+  return encoding !== 'raw' && encoding !== 'zstd' && encoding !== 'planes'
+}
+
 export interface EncodedFrame {
   readonly encoding: Encoding
   /** What is stored: the frame itself if the encoding is `raw`, else bytes that are valid until the next frame is encoded. Empty for `copy`. */

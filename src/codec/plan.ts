@@ -5,7 +5,7 @@ import type { Frame, FrameStep, Span } from './frame.ts'
 import type { Layout, LayoutTensor } from './layout.ts'
 import { CELL, FRAME_BYTES } from './limits.ts'
 import type { Domain, LosslessBytes, Recipe, Recipes } from './lineage.ts'
-import { ENCODINGS, type Encoding } from './lossless.ts'
+import { ENCODINGS, type Encoding, isPredicted } from './lossless.ts'
 import { utf8 } from './utf8.ts'
 
 /** Half-open run of bytes. */
@@ -33,9 +33,18 @@ export interface FrameSegment {
   readonly slice: ByteRun
 }
 
-/** A frame of a lossless delta. */
+/** `slice` of a frame of a lossless delta. */
 export interface LosslessSegment {
   readonly kind: 'lossless'
+  readonly frame: LosslessFrame
+  readonly slice: ByteRun
+}
+
+/**
+ * A frame of a lossless delta. Within what a segment is made from, frames form a graph and not a tree: one that is wanted in several places is
+ * the same object in each, so that it can be decoded once.
+ */
+export interface LosslessFrame {
   readonly dtype: Dtype
   readonly encoding: Encoding
   /** Its record; null where it has none. */
@@ -43,9 +52,15 @@ export interface LosslessSegment {
   /** Bytes of the frame, and their xxh64. */
   readonly size: number
   readonly checksum: bigint
+  /** Null where nothing predicts it, or its record says everything. */
   readonly prediction: Prediction<Segment> | null
-  readonly slice: ByteRun
 }
+
+/**
+ * The frames that were planned so far, by what they belong to and their first byte. Where a dtype is another in each model of a lineage, a frame
+ * asks for a part of one that asks for four: planned anew each time, that is four times as much for every two models.
+ */
+type PlannedFrames = Map<LosslessBytes, Map<number, LosslessFrame>>
 
 /** What a frame is predicted from: zeros follow where it ends before the frame. */
 export interface Prediction<S> {
@@ -107,10 +122,18 @@ export function storedBytes({ dtype, count }: Recipe): number {
   return (count * DTYPE_BITS[dtype]) / 8
 }
 
-/** The segments of bytes `run` of one tensor, cast to `dtype` (its stored dtype, or a float dtype). */
-export function* planTensor(recipe: Recipe, dtype: Dtype, run: ByteRun): Generator<Segment> {
+/**
+ * The segments of bytes `run` of one tensor, cast to `dtype` (its stored dtype, or a float dtype). Frames of `planned` are not planned again;
+ * without it, each segment stands for itself.
+ */
+export function* planTensor(
+  recipe: Recipe,
+  dtype: Dtype,
+  run: ByteRun,
+  planned?: PlannedFrames,
+): Generator<Segment> {
   if (recipe.steps.length === 0 && dtype === recipe.dtype) {
-    yield* planSource(recipe.source, run)
+    yield* planSource(recipe.source, run, planned)
     return
   }
   if (!isFloat(dtype)) {
@@ -130,18 +153,27 @@ export function* planTensor(recipe: Recipe, dtype: Dtype, run: ByteRun): Generat
     const lastByte = Math.min(run.end, frameEnd * item)
     const to = Math.min(Math.ceil(Math.ceil(lastByte / item) / CELL) * CELL, frameEnd)
     const slice = { start: at - from * item, end: lastByte - from * item }
-    yield { kind: 'frame', ...planFrame(recipe, dtype, from, to - from), slice }
+    const frame = planFrame(recipe, dtype, { first: from, count: to - from }, planned)
+    yield { kind: 'frame', ...frame, slice }
     at = lastByte
   }
 }
 
 /** Bytes `run` of a tensor as they are before any step. */
-function planSource(source: Recipe['source'], run: ByteRun): Generator<Segment> {
-  return source.kind === 'stored' ? planCopy(source.span, run) : planLossless(source, run)
+function planSource(
+  source: Recipe['source'],
+  run: ByteRun,
+  planned?: PlannedFrames,
+): Generator<Segment> {
+  return source.kind === 'stored' ? planCopy(source.span, run) : planLossless(source, run, planned)
 }
 
 /** A frame of a lossless delta decodes as a whole, whichever part of it is wanted. */
-function* planLossless(source: LosslessBytes, run: ByteRun): Generator<Segment> {
+function* planLossless(
+  source: LosslessBytes,
+  run: ByteRun,
+  planned?: PlannedFrames,
+): Generator<Segment> {
   const { dtype, tensor, parent } = source
   for (let at = run.start; at < run.end; ) {
     const start = at - (at % FRAME_BYTES)
@@ -149,13 +181,26 @@ function* planLossless(source: LosslessBytes, run: ByteRun): Generator<Segment> 
     const until = Math.min(run.end, end)
     // Before a prediction is planned: a parent that is planned twice at each level takes time 2^depth.
     if (parent && copies(source, start) && until <= storedBytes(parent)) {
-      yield* planTensor(parent, dtype, { start: at, end: until })
+      yield* planTensor(parent, dtype, { start: at, end: until }, planned)
     } else {
-      const slice = { start: at - start, end: until - start }
-      yield { ...losslessFrame(source, start, end), slice }
+      const frame = plannedFrame(source, start, end, planned ?? new Map())
+      yield { kind: 'lossless', frame, slice: { start: at - start, end: until - start } }
     }
     at = until
   }
+}
+
+function plannedFrame(
+  source: LosslessBytes,
+  start: number,
+  end: number,
+  planned: PlannedFrames,
+): LosslessFrame {
+  const frames = planned.get(source) ?? new Map<number, LosslessFrame>()
+  planned.set(source, frames)
+  const frame = frames.get(start) ?? losslessFrame(source, start, end, planned)
+  frames.set(start, frame)
+  return frame
 }
 
 /** True if the frame that begins at byte `start` has its parent's bytes, as far as the parent has any. */
@@ -169,34 +214,41 @@ function losslessFrame(
   { dtype, blob, index, tensor, parent }: LosslessBytes,
   start: number,
   end: number,
-): Omit<LosslessSegment, 'slice'> {
+  planned: PlannedFrames,
+): LosslessFrame {
   const { frames, records } = index
   const frame = tensor.firstFrame + start / FRAME_BYTES
+  const encoding = ENCODINGS[frames.encodings[frame]!]!
   const record = frames.records[frame]!
   const from = records.starts[record]
   return {
-    kind: 'lossless',
     dtype,
-    encoding: ENCODINGS[frames.encodings[frame]!]!,
+    encoding,
     span: from === undefined ? null : { blob, start: from, end: from + records.lengths[record]! },
     size: end - start,
     checksum: frames.checksums[frame]!,
-    prediction: parent && planPrediction(parent, dtype, start, end),
+    prediction:
+      parent && isPredicted(encoding)
+        ? planPrediction(parent, dtype, { start, end }, planned)
+        : null,
   }
 }
 
-/** What predicts bytes `[start, end)` of a tensor of `dtype`: the same bytes of `parent`, or the same elements in another dtype. */
+/**
+ * What predicts bytes `run` of a tensor of `dtype`: the same bytes of `parent`, or the same elements in another dtype. Frames of `planned` are not
+ * planned again.
+ */
 export function planPrediction(
   parent: Recipe,
   dtype: Dtype,
-  start: number,
-  end: number,
+  run: ByteRun,
+  planned: PlannedFrames = new Map(),
 ): Prediction<Segment> {
   const scale = parent.dtype === dtype ? 1 : itemBytes(parent.dtype) / itemBytes(dtype)
   const all = storedBytes(parent)
-  const run = { start: Math.min(start * scale, all), end: Math.min(end * scale, all) }
-  const source = [...planTensor(parent, parent.dtype, run)]
-  return { source, size: run.end - run.start, dtype: parent.dtype }
+  const from = { start: Math.min(run.start * scale, all), end: Math.min(run.end * scale, all) }
+  const source = [...planTensor(parent, parent.dtype, from, planned)]
+  return { source, size: from.end - from.start, dtype: parent.dtype }
 }
 
 /**
@@ -206,13 +258,13 @@ export function planPrediction(
 export function planFrame(
   recipe: Recipe,
   store: FloatDtype,
-  first: number,
-  count: number,
+  { first, count }: { readonly first: number; readonly count: number },
+  planned: PlannedFrames = new Map(),
 ): Pick<FrameSegment, 'frame' | 'source' | 'spans'> {
   const { dtype: load } = recipe.source
   const item = itemBytes(load)
   const run = { start: first * item, end: (first + count) * item }
-  const source = [...planSource(recipe.source, run)]
+  const source = [...planSource(recipe.source, run, planned)]
   const spans: Span[] = []
   const steps = recipe.steps.map((step): FrameStep => {
     if (step.op === 'round') return step

@@ -153,7 +153,7 @@ async function compareRun(
 ): Promise<Comparison> {
   if (!isFloat(recipe.dtype)) return NOTHING
   using _slot = await executor.slots.take(signal)
-  const planned = planFrame(recipe, recipe.dtype, first, count)
+  const planned = planFrame(recipe, recipe.dtype, { first, count })
   const { tuned, buffers } = await gatherTuned(executor, { planned, tuned: upload.source, signal })
   const stored = recipe.dtype
   return executor.pool.run({ kind: 'compare', ...tuned, parentSteps, stored }, buffers, signal)

@@ -10,14 +10,16 @@ import {
   type LosslessTensor,
   LosslessWriter,
   NO_RECORD,
+  type Prediction,
   planPrediction,
   planTensor,
   type Recipe,
   type Recipes,
+  type Segment,
   sized,
   storedBytes,
 } from '../codec/index.ts'
-import { type Executor, execute, Sources } from './execute.ts'
+import { type Executor, execute, Sources, segmentsOf } from './execute.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
 import { tools } from './tools.ts'
 import { inTurns } from './turns.ts'
@@ -37,9 +39,9 @@ export interface LosslessOptions {
   readonly headerCame?: ((bytes: number) => Promise<void>) | undefined
 }
 
-/** Frames of small tensors are encoded together, up to so many bytes and frames in one task. */
-const BATCH_BYTES = FRAME_BYTES
-const BATCH_FRAMES = 256
+/** Frames of small tensors are encoded together, up to so many bytes, and segments that predict them, in one task. */
+const MAX_BATCH_BYTES = FRAME_BYTES
+const MAX_BATCH_SEGMENTS = 1024
 /** Batches under way for each worker. */
 const BATCHES_PER_WORKER = 2
 /** Bytes at the beginning of a tensor by which one with another name is recognised. */
@@ -52,8 +54,8 @@ interface Batch {
   readonly frames: {
     readonly tuned: Uint8Array
     readonly job: Pick<LosslessJob, 'dtype' | 'size'>
+    readonly predicted: Prediction<Segment> | null
   }[]
-  readonly places: readonly { readonly tensor: OpenTensor; readonly frame: number }[]
 }
 
 /** A tensor of a shard, sized. */
@@ -183,14 +185,10 @@ export class LosslessEncoder {
     return { ...tensor, parent }
   }
 
-  async #encode({ frames, places }: Batch): Promise<LosslessResult> {
+  async #encode({ frames }: Batch): Promise<LosslessResult> {
     using _slot = await this.#executor.slots.take(this.#signal)
     const sources = new Sources(this.#executor, this.#signal)
-    const jobs = frames.map(({ tuned, job }, i): LosslessJob => {
-      const { tensor, frame } = places[i]!
-      const start = frame * FRAME_BYTES
-      const predicted =
-        tensor.parent && planPrediction(tensor.parent, tensor.dtype, start, start + job.size)
+    const jobs = frames.map(({ tuned, job, predicted }): LosslessJob => {
       const prediction = predicted && sources.prediction(predicted)
       return { ...job, tuned: sources.buffer(tuned), prediction }
     })
@@ -241,17 +239,19 @@ function sha256() {
 
 class OpenBatch implements Batch {
   readonly frames: Batch['frames'] = []
-  readonly places: { tensor: OpenTensor; frame: number }[] = []
   #bytes = 0
+  #segments = 0
 
   get full(): boolean {
-    return this.#bytes >= BATCH_BYTES || this.frames.length >= BATCH_FRAMES
+    return this.#bytes >= MAX_BATCH_BYTES || this.#segments >= MAX_BATCH_SEGMENTS
   }
 
-  add(tensor: OpenTensor, frame: number, tuned: Uint8Array): void {
-    this.frames.push({ tuned, job: { dtype: tensor.dtype, size: tuned.length } })
-    this.places.push({ tensor, frame })
-    this.#bytes += tuned.length
+  add({ dtype, parent }: OpenTensor, frame: number, tuned: Uint8Array): void {
+    const [start, size] = [frame * FRAME_BYTES, tuned.length]
+    const predicted = parent && planPrediction(parent, dtype, { start, end: start + size })
+    this.frames.push({ tuned, job: { dtype, size }, predicted })
+    this.#bytes += size
+    this.#segments += 1 + segmentsOf(predicted?.source ?? [])
   }
 }
 

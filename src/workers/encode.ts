@@ -265,7 +265,7 @@ async function gatherRun(
   executor: Executor,
   signal: AbortSignal | undefined,
 ): Promise<{ tuned: TunedFrame; buffers: TaskBuffer[] }> {
-  const planned = planFrame(parent, 'F32', first, count)
+  const planned = planFrame(parent, 'F32', { first, count })
   return gatherTuned(executor, { planned, tuned: tuned.source, signal })
 }
 

@@ -4,6 +4,7 @@ import {
   FRAME_BYTES,
   type FrameSegment,
   itemBytes,
+  type LosslessFrame,
   type Prediction,
   type Segment,
   type Span,
@@ -12,7 +13,7 @@ import {
 import { type Ahead, Item, Window } from './ahead.ts'
 import type { BufferPool, ChunkBuffer } from './buffer-pool.ts'
 import type { Pool } from './pool.ts'
-import type { FrameParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
+import type { FrameParts, LosslessParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
 
 /** Where the bytes of blobs come from. */
 export interface Origin {
@@ -217,6 +218,7 @@ export class Sources {
   readonly #executor: Executor
   readonly #signal: AbortSignal | undefined
   readonly #reads: Promise<TaskBuffer>[] = []
+  readonly #frames = new Map<LosslessFrame, LosslessParts>()
 
   constructor(executor: Executor, signal: AbortSignal | undefined) {
     this.#executor = executor
@@ -242,11 +244,8 @@ export class Sources {
         }
         case 'frame':
           return { kind: 'frame', ...this.frame(segment), slice: segment.slice }
-        case 'lossless': {
-          const { span, prediction, ...frame } = segment
-          const record = span && this.part(span)
-          return { ...frame, record, prediction: prediction && this.prediction(prediction) }
-        }
+        case 'lossless':
+          return { ...segment, frame: this.#lossless(segment.frame) }
       }
       return segment
     })
@@ -254,6 +253,17 @@ export class Sources {
 
   frame({ frame, source, spans }: Pick<FrameSegment, 'frame' | 'source' | 'spans'>): FrameParts {
     return { frame, source: this.pieces(source), parts: spans.map(span => this.part(span)) }
+  }
+
+  /** One frame is one object however many want it: what a message has twice arrives once. */
+  #lossless(frame: LosslessFrame): LosslessParts {
+    const known = this.#frames.get(frame)
+    if (known) return known
+    const { span, prediction, ...rest } = frame
+    const record = span && this.part(span)
+    const parts = { ...rest, record, prediction: prediction && this.prediction(prediction) }
+    this.#frames.set(frame, parts)
+    return parts
   }
 
   prediction({ source, size, dtype }: Prediction<Segment>): Prediction<Piece> {
@@ -307,7 +317,10 @@ export async function* mapOrdered<T, R>(
   for (const result of under) yield await result
 }
 
-/** Segments that are joined at most: of tensors of a few bytes, those of 2 MiB would hold the event loop for half a second. */
+/**
+ * Segments that are joined at most, with the frames that they are made from: of tensors of a few bytes, or of a long lineage, those of 2 MiB would
+ * hold the event loop for half a second.
+ */
 const MAX_BATCH_SEGMENTS = 1024
 
 /** Consecutive segments that are produced together; `position` counts from the first byte of the first batch. */
@@ -328,14 +341,16 @@ function* batches(segments: Iterable<Segment>): Generator<Batch> {
   let joined = 0
   for (const segment of cutBytes(segments)) {
     const bytes = segmentBytes(segment)
-    if (open.length > 0 && (size + bytes > FRAME_BYTES || joined === MAX_BATCH_SEGMENTS)) {
+    const weight = segmentsOf([segment])
+    const fits = size + bytes <= FRAME_BYTES && joined + weight <= MAX_BATCH_SEGMENTS
+    if (open.length > 0 && !fits) {
       yield { segments: open, size, position }
       position += size
       open = []
       size = 0
       joined = 0
     }
-    joined++
+    joined += weight
     const last = open.at(-1)
     const merged = last && mergeCopies(last, segment)
     if (merged) open[open.length - 1] = merged
@@ -375,6 +390,21 @@ function segmentBytes(segment: Segment): number {
     case 'lossless':
       return segment.slice.end - segment.slice.start
   }
+}
+
+/** How many segments these are, with those that they are made from. A frame that several want counts once. */
+export function segmentsOf(
+  segments: readonly Segment[],
+  counted = new Set<LosslessFrame>(),
+): number {
+  let sum = segments.length
+  for (const segment of segments) {
+    if (segment.kind === 'frame') sum += segmentsOf(segment.source, counted)
+    if (segment.kind !== 'lossless' || counted.has(segment.frame)) continue
+    counted.add(segment.frame)
+    sum += segmentsOf(segment.frame.prediction?.source ?? [], counted)
+  }
+  return sum
 }
 
 /** One copy for two that are neighbours in their blob as well. */

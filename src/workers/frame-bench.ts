@@ -1,22 +1,26 @@
 import { hash } from 'node:crypto'
 import {
   CodecError,
+  type Dtype,
   decodeFrame,
   encodeFrame,
   FRAME_ELEMENTS,
   type Frame,
   type FrameMachine,
   isFloat,
+  isPredicted,
   itemBytes,
   type LosslessTools,
   type Prediction,
   restoreFrame,
 } from '../codec/index.ts'
 import type { FileRuns } from './file-runs.ts'
+import { SharedFrames } from './shared-frames.ts'
 import type {
   BadBlock,
   FrameParts,
   LosslessJob,
+  LosslessParts,
   LosslessRecord,
   LosslessResult,
   LosslessTask,
@@ -27,7 +31,6 @@ import type {
   VerifyTask,
 } from './tasks.ts'
 
-type LosslessPiece = Extract<Piece, { kind: 'lossless' }>
 type Buffers = readonly TaskBuffer[]
 
 /** Turns pieces into bytes, and frames into records. What it reads and makes stands in the arena of `files`. */
@@ -35,6 +38,7 @@ export class FrameBench {
   readonly #machine: FrameMachine
   readonly #files: FileRuns
   readonly #tools: LosslessTools
+  readonly #shared = new SharedFrames()
 
   constructor(tools: LosslessTools, files: FileRuns) {
     this.#tools = tools
@@ -46,7 +50,8 @@ export class FrameBench {
   *produce(pieces: readonly Piece[], buffers: Buffers): Generator<Uint8Array> {
     for (const piece of pieces) {
       this.#files.release()
-      yield this.#view(piece, buffers)
+      this.#share([piece], buffers)
+      yield this.#view(piece, buffers, true)
     }
   }
 
@@ -55,7 +60,8 @@ export class FrameBench {
     tuned: TunedFrame,
     buffers: Buffers,
   ): { frame: Frame; parts: Uint8Array[]; bytes: Uint8Array } {
-    const parts = this.#parts(tuned, buffers)
+    this.#share(tuned.source, buffers)
+    const parts = this.#parts(tuned, buffers, true)
     return { frame: tuned.frame, parts, bytes: this.#resolve(tuned.tuned, buffers) }
   }
 
@@ -95,7 +101,8 @@ export class FrameBench {
     const frame = this.#files.take(size)
     frame.set(arrived)
     const expected = this.#files.take(size)
-    this.#predict(prediction, dtype, expected, buffers)
+    if (prediction) this.#share(prediction.source, buffers)
+    this.#predict(prediction, dtype, expected, buffers, true)
     const { encoding, stored } = encodeFrame(this.#tools, dtype, frame, prediction && expected)
     restoreFrame(this.#tools, dtype, encoding, stored, expected)
     if (Buffer.compare(expected, arrived) !== 0) {
@@ -106,7 +113,20 @@ export class FrameBench {
     return { encoding, record: stored, checksum: this.#machine.checksum(expected) }
   }
 
-  #view(piece: Piece, buffers: Buffers): Uint8Array {
+  /** Makes the frames that several others of what `pieces` are made from want. */
+  #share(pieces: readonly Piece[], buffers: Buffers): void {
+    this.#shared.make(pieces, (frame, into) => {
+      const mark = this.#files.mark()
+      this.#restore(frame, into, buffers)
+      this.#files.release(mark)
+    })
+  }
+
+  /**
+   * The bytes of a piece. `isLast` says that no frame is made from it: the checksum of a lossless frame is then compared. That of the last one
+   * proves all that it was made from, block by block checked as they are read.
+   */
+  #view(piece: Piece, buffers: Buffers, isLast: boolean): Uint8Array {
     switch (piece.kind) {
       case 'bytes':
         return piece.bytes
@@ -114,30 +134,43 @@ export class FrameBench {
         return this.#resolve(piece.part, buffers)
       case 'frame': {
         const bytes = this.#files.take(frameBytes(piece.frame))
-        decodeFrame(this.#machine, piece.frame, this.#parts(piece, buffers), bytes)
+        decodeFrame(this.#machine, piece.frame, this.#parts(piece, buffers, isLast), bytes)
         return bytes.subarray(piece.slice.start, piece.slice.end)
       }
       case 'lossless': {
-        const expected = this.#expected(piece, buffers)
-        if (expected) this.#turnInto(piece, expected, buffers)
-        const frame = expected ?? this.#files.take(piece.size)
-        if (!expected) this.#restore(piece, frame, buffers)
-        return frame.subarray(piece.slice.start, piece.slice.end)
+        const { frame, slice } = piece
+        const bytes = this.#shared.use(frame) ?? this.#decode(frame, buffers)
+        if (isLast) this.#compare(frame, bytes)
+        return bytes.subarray(slice.start, slice.end)
       }
     }
   }
 
-  /** Decodes a lossless frame into `frame`, where its prediction comes first. */
-  #restore(piece: LosslessPiece, frame: Uint8Array, buffers: Buffers): void {
-    this.#predict(piece.prediction, piece.dtype, frame, buffers)
-    this.#turnInto(piece, frame, buffers)
+  /** A lossless frame, in memory of its own. */
+  #decode(frame: LosslessParts, buffers: Buffers): Uint8Array {
+    const expected = this.#expected(frame, buffers)
+    if (expected) {
+      this.#turnInto(frame, expected, buffers)
+      return expected
+    }
+    const bytes = this.#files.take(frame.size)
+    this.#restore(frame, bytes, buffers)
+    return bytes
+  }
+
+  /** Decodes a lossless frame into `bytes`, where its prediction comes first. */
+  #restore(frame: LosslessParts, bytes: Uint8Array, buffers: Buffers): void {
+    if (isPredicted(frame.encoding)) {
+      this.#predict(frame.prediction, frame.dtype, bytes, buffers, false)
+    }
+    this.#turnInto(frame, bytes, buffers)
   }
 
   /**
    * The prediction of a frame in memory that may become the frame: as it was read, where nothing must be done to it. Null where it must be made
    * first, or where it stands in a buffer of the task, which another piece may want too.
    */
-  #expected({ prediction, dtype, size }: LosslessPiece, buffers: Buffers): Uint8Array | null {
+  #expected({ prediction, dtype, size }: LosslessParts, buffers: Buffers): Uint8Array | null {
     if (!prediction || prediction.dtype !== dtype || prediction.size !== size) return null
     const [only, ...others] = prediction.source
     if (only?.kind !== 'copy' || others.length > 0) return null
@@ -145,49 +178,58 @@ export class FrameBench {
     return 'path' in part || part.check ? this.#resolve(part, buffers) : null
   }
 
-  /** Turns the prediction in `frame` into the frame. */
-  #turnInto(piece: LosslessPiece, frame: Uint8Array, buffers: Buffers): void {
-    const { dtype, encoding, record, checksum } = piece
+  /** Turns the prediction in `bytes` into the frame. */
+  #turnInto({ dtype, encoding, record }: LosslessParts, bytes: Uint8Array, buffers: Buffers): void {
     const mark = this.#files.mark()
     const stored = record === null ? new Uint8Array(0) : this.#resolve(record, buffers)
-    restoreFrame(this.#tools, dtype, encoding, stored, frame)
+    restoreFrame(this.#tools, dtype, encoding, stored, bytes)
     this.#files.release(mark)
-    const found = this.#machine.checksum(frame)
+  }
+
+  /** @throws CodecError `frame-checksum` for bytes that are not the frame's */
+  #compare({ encoding, checksum }: LosslessParts, bytes: Uint8Array): void {
+    const found = this.#machine.checksum(bytes)
     if (found === checksum) return
-    const message = `a ${encoding} frame: expected xxh64 ${checksum} of its ${frame.length} bytes, got ${found}`
+    const message = `a ${encoding} frame: expected xxh64 ${checksum} of its ${bytes.length} bytes, got ${found}`
     throw new CodecError('delta', 'frame-checksum', message)
   }
 
-  /** Fills `frame` with what is expected of it. */
+  /** Fills `frame` with what is expected of it. `isLast`: see {@link #view}. */
   #predict(
     prediction: Prediction<Piece> | null,
-    dtype: LosslessJob['dtype'],
+    dtype: Dtype,
     frame: Uint8Array,
     buffers: Buffers,
+    isLast: boolean,
   ): void {
-    if (prediction === null) {
-      frame.fill(0)
-      return
-    }
-    const mark = this.#files.mark()
-    if (prediction.dtype === dtype) {
-      this.join(prediction.source, frame, buffers)
-      frame.fill(0, prediction.size)
-    } else {
-      const source = this.#files.take(prediction.size)
-      this.join(prediction.source, source, buffers)
-      frame.fill(0, this.#cast(prediction.dtype, source, dtype, frame))
-    }
-    this.#files.release(mark)
+    const filled = prediction ? this.#fill(prediction, dtype, frame, buffers, isLast) : 0
+    frame.fill(0, filled)
   }
 
-  /** Casts all of `source` into `frame`, and tells how many bytes that gave. */
-  #cast(
-    from: LosslessJob['dtype'],
-    source: Uint8Array,
-    to: LosslessJob['dtype'],
+  /** Fills the beginning of `frame` with the values of a prediction, and tells how many bytes they are. */
+  #fill(
+    { source, dtype: from, size }: Prediction<Piece>,
+    dtype: Dtype,
     frame: Uint8Array,
+    buffers: Buffers,
+    isLast: boolean,
   ): number {
+    if (from === dtype || itemBytes(from) === itemBytes(dtype)) {
+      const values = frame.subarray(0, size)
+      this.#join(source, values, buffers, isLast)
+      return from === dtype ? size : this.#cast(from, values, dtype, frame)
+    }
+    let at = 0
+    for (const piece of source) {
+      const mark = this.#files.mark()
+      at += this.#cast(from, this.#view(piece, buffers, isLast), dtype, frame.subarray(at))
+      this.#files.release(mark)
+    }
+    return at
+  }
+
+  /** Casts all of `source` into `frame`, which may be the same memory if no element is wider, and tells how many bytes that gave. */
+  #cast(from: Dtype, source: Uint8Array, to: Dtype, frame: Uint8Array): number {
     if (!isFloat(to)) throw new CodecError('delta', 'source', `${from} cannot be cast to ${to}`)
     const [fromItem, item] = [itemBytes(from), itemBytes(to)]
     const count = source.length / fromItem
@@ -201,6 +243,16 @@ export class FrameBench {
 
   /** The bytes of all pieces, one after the other, into `into`. */
   join(pieces: readonly Piece[], into: Uint8Array, buffers: Buffers): void {
+    let at = 0
+    for (const piece of pieces) {
+      const size = pieceBytes(piece)
+      this.#share([piece], buffers)
+      this.#join([piece], into.subarray(at, at + size), buffers, true)
+      at += size
+    }
+  }
+
+  #join(pieces: readonly Piece[], into: Uint8Array, buffers: Buffers, isLast: boolean): void {
     const isArena = into.buffer === this.#machine.arena.buffer
     let at = 0
     for (const piece of pieces) {
@@ -209,25 +261,32 @@ export class FrameBench {
       const target = into.subarray(at, at + size)
       // Made where it is wanted, and not elsewhere first; a lossless frame is made in the kernels' memory at any rate.
       if (piece.kind === 'frame' && size === frameBytes(piece.frame)) {
-        decodeFrame(this.#machine, piece.frame, this.#parts(piece, buffers), target)
-      } else if (piece.kind === 'lossless' && size === piece.size && isArena) {
-        this.#restore(piece, target, buffers)
-      } else target.set(this.#view(piece, buffers))
+        decodeFrame(this.#machine, piece.frame, this.#parts(piece, buffers, isLast), target)
+      } else if (isArena && piece.kind === 'lossless' && this.#isWhole(piece)) {
+        this.#restore(piece.frame, target, buffers)
+        if (isLast) this.#compare(piece.frame, target)
+      } else target.set(this.#view(piece, buffers, isLast))
       at += size
       this.#files.release(mark)
     }
   }
 
-  /** The parts of a frame, the bytes that it begins with first. */
-  #parts({ source, parts }: FrameParts, buffers: Buffers): Uint8Array[] {
-    return [this.#sourceBytes(source, buffers), ...parts.map(part => this.#resolve(part, buffers))]
+  /** True for all of a frame that is not made yet. */
+  #isWhole({ frame, slice }: Extract<Piece, { kind: 'lossless' }>): boolean {
+    return slice.end - slice.start === frame.size && !this.#shared.has(frame)
   }
 
-  #sourceBytes(source: readonly Piece[], buffers: Buffers): Uint8Array {
+  /** The parts of a frame, the bytes that it begins with first. */
+  #parts({ source, parts }: FrameParts, buffers: Buffers, isLast: boolean): Uint8Array[] {
+    const bytes = this.#sourceBytes(source, buffers, isLast)
+    return [bytes, ...parts.map(part => this.#resolve(part, buffers))]
+  }
+
+  #sourceBytes(source: readonly Piece[], buffers: Buffers, isLast: boolean): Uint8Array {
     const [only] = source
-    if (source.length === 1 && only!.kind === 'copy') return this.#view(only!, buffers)
+    if (source.length === 1 && only!.kind === 'copy') return this.#view(only!, buffers, isLast)
     const bytes = this.#files.take(source.reduce((sum, piece) => sum + pieceBytes(piece), 0))
-    this.join(source, bytes, buffers)
+    this.#join(source, bytes, buffers, isLast)
     return bytes
   }
 

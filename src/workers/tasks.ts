@@ -53,16 +53,17 @@ export type Piece =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'copy'; readonly part: Part; readonly size: number }
   | (FrameParts & { readonly kind: 'frame'; readonly slice: ByteRun })
-  | {
-      readonly kind: 'lossless'
-      readonly dtype: Dtype
-      readonly encoding: Encoding
-      readonly record: Part | null
-      readonly size: number
-      readonly checksum: bigint
-      readonly prediction: Prediction<Piece> | null
-      readonly slice: ByteRun
-    }
+  | { readonly kind: 'lossless'; readonly frame: LosslessParts; readonly slice: ByteRun }
+
+/** A lossless frame: see `LosslessFrame`. Where several pieces want one, it crosses to the worker as one object. */
+export interface LosslessParts {
+  readonly dtype: Dtype
+  readonly encoding: Encoding
+  readonly record: Part | null
+  readonly size: number
+  readonly checksum: bigint
+  readonly prediction: Prediction<Piece> | null
+}
 
 /** A frame in float32, the bytes that it begins with, and the parts of its steps. */
 export interface FrameParts {

@@ -4,8 +4,6 @@ import {
   baseRecipes,
   blobsOf,
   buildLayout,
-  type DeltaIndexV1,
-  type Dtype,
   type Encoding,
   LIMITS,
   planTensor,
@@ -13,7 +11,7 @@ import {
   type Recipes,
   storedBytes,
 } from '../../src/codec/index.ts'
-import { losslessLink, type MadeUpTensor } from './lossless-indexes.ts'
+import { addition, losslessLink, type MadeUpTensor } from './lossless-indexes.ts'
 
 type Described = Pick<Recipe, 'name' | 'dtype' | 'shape'>
 
@@ -29,17 +27,6 @@ const tensor = (
   source: Described | null,
   ...encodings: Encoding[]
 ): MadeUpTensor => ({ ...described, source, encodings })
-
-/** A sparse delta of version 1 that adds nothing, and yet goes through float32. */
-function addition(of: Described, tunedDtype: Dtype): DeltaIndexV1 {
-  const { name, shape } = of
-  const count = shape.reduce((a, b) => a * b, 1)
-  const nothing = { start: 0, end: 0 }
-  const common = { name, shape, count, tunedDtype, zero: false, nonFinite: 0 }
-  const lists = { sparsity: 0, kept: 0, indices: nothing, values: nothing, ranks: [0, 0] }
-  const added = { ...common, ...lists, strategy: 'sparse' } as const
-  return { format: 1, parentHash: '', strategy: 'sparse', size: 0, tensors: [added] }
-}
 
 const opsOf = ({ steps }: Recipe) => steps.map(({ op }) => op)
 

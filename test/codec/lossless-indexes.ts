@@ -1,5 +1,7 @@
 import {
   buildLayout,
+  CELL,
+  type DeltaIndexV1,
   type Dtype,
   ENCODINGS,
   type Encoding,
@@ -70,4 +72,19 @@ export function counted(link: Link): { link: Link; lookups: () => number } {
     },
   }))
   return { link: { ...link, index: { ...index, tensors } }, lookups: () => lookups }
+}
+
+/** A sparse delta of version 1 that adds nothing, and yet goes through float32. */
+export function addition(
+  of: { readonly name: string; readonly shape: readonly number[] },
+  tunedDtype: Dtype,
+): DeltaIndexV1 {
+  const { name, shape } = of
+  const count = shape.reduce((a, b) => a * b, 1)
+  const ranks = new Array(Math.ceil(count / CELL) + 1).fill(0)
+  const nothing = { start: 0, end: 0 }
+  const common = { name, shape, count, tunedDtype, zero: false, nonFinite: 0 }
+  const lists = { sparsity: 0, kept: 0, indices: nothing, values: nothing, ranks }
+  const added = { ...common, ...lists, strategy: 'sparse' } as const
+  return { format: 1, parentHash: '', strategy: 'sparse', size: 0, tensors: [added] }
 }

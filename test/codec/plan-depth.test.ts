@@ -4,15 +4,16 @@ import {
   baseRecipes,
   buildLayout,
   type Encoding,
+  type FloatDtype,
   FRAME_BYTES,
   LIMITS,
   planTensor,
   type Recipe,
   type Recipes,
-  type Segment,
   storedBytes,
 } from '../../src/codec/index.ts'
-import { counted, losslessLink } from './lossless-indexes.ts'
+import { segmentsOf } from '../../src/workers/execute.ts'
+import { addition, counted, losslessLink } from './lossless-indexes.ts'
 
 const COLUMNS = 1024
 const ROWS = 4096
@@ -35,14 +36,6 @@ function lineage(depth: number, encodings: (level: number) => readonly Encoding[
     all.push(() => lookups() - before)
   }
   return { recipe: recipes.get('w')!, lookups: () => all.reduce((sum, each) => sum + each(), 0) }
-}
-
-/** Segments, with all that they are predicted from. */
-function nested(segments: readonly Segment[]): number {
-  return segments.reduce((sum, segment) => {
-    if (segment.kind === 'lossless') return sum + 1 + nested(segment.prediction?.source ?? [])
-    return sum + 1 + (segment.kind === 'frame' ? nested(segment.source) : 0)
-  }, 0)
 }
 
 const planned = (recipe: Recipe) => [
@@ -73,7 +66,10 @@ for (const { name, encodings, shorter } of SHAPES) {
       const isLinear = lookups() <= (FRAMES + 1) * depth * 2
       // What follows would not end.
       if (!t.ok(isLinear, `${lookups()} lookups at depth ${depth}`)) return
-      t.ok(nested(segments) <= (FRAMES + 1) * (depth + 1), `${nested(segments)} at depth ${depth}`)
+      t.ok(
+        segmentsOf(segments) <= (FRAMES + 1) * (depth + 1),
+        `${segmentsOf(segments)} at depth ${depth}`,
+      )
     }
   })
 }
@@ -86,3 +82,55 @@ t.test('one byte of a copied frame is one copy of a byte, at any depth', async t
     t.equal(segments.length, 1)
   }
 })
+
+/** A lineage whose dtype is another in each model: those of `dtypes`, in turn. */
+function zigzag(depth: number, dtypes: readonly FloatDtype[], step?: number) {
+  const shape = [2048, 1024]
+  const dtypeAt = (level: number) => dtypes[level % dtypes.length]!
+  const layout = buildLayout([{ name: 'w', dtype: dtypeAt(0), shape }], null)
+  let recipes: Recipes = baseRecipes([{ path: 'model.safetensors', layout, blob: 'base' }])
+  const all: (() => number)[] = []
+  for (let level = 1; level <= depth; level++) {
+    const source = { name: 'w', dtype: dtypeAt(level - 1), shape } as const
+    const tensor = { name: 'w', dtype: dtypeAt(level), shape, source } as const
+    if (level === step) {
+      const index = addition(source, dtypeAt(level))
+      recipes = applyLink(recipes, { blob: `delta ${level}`, index, domain: 'stored' })
+      continue
+    }
+    const { link, lookups } = counted(
+      losslessLink(`delta ${level}`, [{ ...tensor, encodings: ['sparse'] }]),
+    )
+    recipes = applyLink(recipes, link)
+    const before = lookups()
+    all.push(() => lookups() - before)
+  }
+  return { recipe: recipes.get('w')!, lookups: () => all.reduce((sum, each) => sum + each(), 0) }
+}
+
+/** Elements that frames of all dtypes begin and end with: what one frame asks for never leaves them, four frames of F64 at most. */
+const MOST_FRAMES = 4
+
+for (const dtypes of [
+  ['F16', 'F64'],
+  ['BF16', 'F32'],
+  ['F32', 'F64'],
+  ['F16', 'BF16'],
+  ['F64', 'F32', 'BF16', 'F64', 'F16'],
+] as const) {
+  t.test(`${dtypes.join(' and ')} in turn: a frame is linear in depth`, async t => {
+    for (const [depth, step] of DEPTHS.flatMap(depth => [[depth], [depth, depth - 1]] as const)) {
+      const { recipe, lookups } = zigzag(depth, dtypes, step)
+      for (const dtype of [recipe.dtype, 'F32', 'BF16'] as const) {
+        const before = lookups()
+        const [segment] = planTensor(recipe, dtype, { start: 0, end: FRAME_BYTES })
+        const steps = lookups() - before
+        const most = MOST_FRAMES * 2 * (depth + 1)
+        // What follows would not end.
+        if (!t.ok(steps <= most * 2, `${steps} lookups at depth ${depth} as ${dtype}`)) return
+        const segments = segmentsOf([segment!])
+        t.ok(segments <= most, `${segments} segments at depth ${depth} as ${dtype}`)
+      }
+    }
+  })
+}
