@@ -54,7 +54,8 @@ export async function serve(): Promise<void> {
   let draining = false
   try {
     const registry = await openParts(config, parts, logger)
-    parts.use(startUpkeep(registry, config.upkeep, logger))
+    const upkeep = { ...config.upkeep, maxRssBytes: config.limits.rssBytes }
+    parts.use(startUpkeep(registry, upkeep, logger))
     const auth = await openAuth(config, registry, logger)
     const app = await buildApp({
       registry,

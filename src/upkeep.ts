@@ -8,15 +8,26 @@ export interface UpkeepOptions {
   readonly sweepEveryMs: number
   /** What a scrub in the background reads in a second; 0 for none. */
   readonly scrubBytesPerSecond: number
+  /** Resident memory near which what is only kept to be used again is dropped; 0 for any. */
+  readonly maxRssBytes: number
 }
 
 /** Between two passes of a scrub over a small store, milliseconds. */
 const SCRUB_PAUSE_MS = 3_600_000
 
-/** Sweeps now and then, and scrubs without end where that is asked for. Disposing of it ends both. */
+/** Between two looks at the process's memory, milliseconds. */
+const MEMORY_PAUSE_MS = 1000
+/** Part of its limit beyond which memory is dropped: before it is reached, where work is refused. */
+const TRIM_AT = 0.9
+/** Between two times that memory is dropped, milliseconds: what is dropped must be made again. */
+const TRIM_PAUSE_MS = 10_000
+
+/**
+ * Sweeps now and then, drops memory near its limit, and scrubs without end where that is asked for. Disposing of it ends all of that.
+ */
 export function startUpkeep(
-  registry: Pick<Registry, 'sweep' | 'scrub'>,
-  { sweepEveryMs, scrubBytesPerSecond: bytesPerSecond }: UpkeepOptions,
+  registry: Pick<Registry, 'sweep' | 'scrub' | 'trim'>,
+  { sweepEveryMs, scrubBytesPerSecond: bytesPerSecond, maxRssBytes }: UpkeepOptions,
   log: Log,
 ): AsyncDisposable {
   const end = new AbortController()
@@ -27,6 +38,10 @@ export function startUpkeep(
       if (deletedTotal > 0) log.info({ blobs: deletedTotal, bytes }, 'swept')
     }),
   ]
+  if (maxRssBytes > 0) {
+    const look = trimNear(maxRssBytes, registry, log)
+    jobs.push(repeat(MEMORY_PAUSE_MS, signal, log, look))
+  }
   if (bytesPerSecond > 0) {
     const scrub = async () => {
       const report = await registry.scrub({ signal, bytesPerSecond })
@@ -41,6 +56,23 @@ export function startUpkeep(
       end.abort()
       await Promise.all(jobs)
     },
+  }
+}
+
+/** What looks at the process's memory, and drops some of it where that is near its limit. */
+function trimNear(
+  maxRssBytes: number,
+  registry: Pick<Registry, 'trim'>,
+  log: Log,
+): () => Promise<void> {
+  let trimmedAt = Number.NEGATIVE_INFINITY
+  return async () => {
+    const before = process.memoryUsage.rss()
+    const isSoon = performance.now() - trimmedAt < TRIM_PAUSE_MS
+    if (isSoon || before < maxRssBytes * TRIM_AT) return
+    await registry.trim()
+    trimmedAt = performance.now()
+    log.info({ before, after: process.memoryUsage.rss(), maxRssBytes }, 'memory was dropped')
   }
 }
 

@@ -23,11 +23,16 @@ export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: Rou
     schema: {
       tags,
       security: [],
-      summary: 'Whether it can work; 503 when it cannot, or shuts down',
+      summary: 'Whether it can work; 503 when it cannot, refuses all work, or shuts down',
       response: { 200: schemas.status, default: schemas.failure },
     },
     handler: async () => {
       if (draining()) throw new RegistryError('shutting-down', 'the process is about to end')
+      if (app.isUnderPressure()) {
+        const { rssBytes, eventLoopDelay } = app.memoryUsage()
+        const found = `the process has ${rssBytes} bytes and is ${Math.round(eventLoopDelay)} ms late`
+        throw new RegistryError('overloaded', `no work is taken on: ${found}`)
+      }
       await registry.ready()
       return { status: 'ok' as const }
     },

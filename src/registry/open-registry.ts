@@ -7,6 +7,7 @@ import { Ahead } from '../workers/ahead.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { BufferPool } from '../workers/buffer-pool.ts'
 import { type Executor, type Origin, Slots } from '../workers/execute.ts'
+import { collectGarbage } from '../workers/garbage.ts'
 import type { Pool } from '../workers/pool.ts'
 import { adoptModels, claimStore } from './adopt.ts'
 import { backup } from './backup.ts'
@@ -207,6 +208,14 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       }),
     revokeToken: id => translated(() => catalog.deleteToken(id)),
     authenticate: token => translated(() => authenticate(catalog, token)),
+    trim: () =>
+      translated(async () => {
+        models.closeAll()
+        executor.bufferPool.trim()
+        blobs.trim()
+        await pool.trim()
+        collectGarbage()
+      }),
     ready: () => translated(() => readiness.check()),
   }
 }

@@ -201,6 +201,11 @@ export class OpenedModels {
     return layout
   }
 
+  /** Forgets all of them. */
+  closeAll(): void {
+    for (const id of this.#entries.keys()) this.close(id)
+  }
+
   async #load(record: ModelRecord): Promise<OpenedModel> {
     try {
       return await this.#read(record)

@@ -259,6 +259,11 @@ export interface Registry {
   revokeToken(id: string): Promise<void>
   /** The token's scope and id, or null if it is unknown, expired or malformed. */
   authenticate(token: string): Promise<{ id: string; scope: Scope } | null>
+  /**
+   * Drops all memory that is only kept to be used again, and collects what is garbage: the next requests are slower. What is under way
+   * keeps what it has.
+   */
+  trim(): Promise<void>
   /** Rejects if the catalog or the blob store do not answer. */
   ready(): Promise<void>
 }

@@ -74,5 +74,7 @@ export interface BlobStore {
   delete(keys: readonly string[]): Promise<void>
   /** Removes what stages left that are not under way in this process, staged before `before`. Returns what was (or, dry, would be) removed. */
   sweepStaged(before: Date, dryRun: boolean): Promise<BlobInfo[]>
+  /** Drops memory that is only kept to be used again. */
+  trim(): void
   close(): Promise<void>
 }

@@ -139,6 +139,11 @@ class ChunkCache implements BlobStore {
     return this.origin.sweepStaged(before, dryRun)
   }
 
+  trim(): void {
+    this.#buffers.length = 0
+    this.origin.trim()
+  }
+
   async close(): Promise<void> {
     this.#closed.abort(new DOMException('The store was closed', 'AbortError'))
     await Promise.allSettled(this.#fetching.values())

@@ -156,6 +156,8 @@ class FolderBlobStore implements BlobStore {
     return swept
   }
 
+  trim(): void {}
+
   async close(): Promise<void> {
     await this.#handles.close()
   }

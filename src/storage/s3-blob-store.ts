@@ -175,6 +175,8 @@ class S3BlobStore implements BlobStore {
     return swept
   }
 
+  trim(): void {}
+
   async close(): Promise<void> {
     this.#bucket.close()
   }

@@ -39,6 +39,8 @@ export interface Pool extends AsyncDisposable {
     signal?: AbortSignal,
   ): Promise<Results[K]>
   openHash(): HashSession
+  /** Resolves when every worker has dropped what it only keeps to be used again. */
+  trim(): Promise<void>
   close(): Promise<void>
 }
 
@@ -124,6 +126,12 @@ class ThreadPool implements Pool {
       digest: () => send([], [], true),
       abandon: () => void send([], [], true).catch(() => {}),
     }
+  }
+
+  async trim(): Promise<void> {
+    await Promise.all(
+      this.#slots.map(slot => this.#submit<'trim'>({ kind: 'trim' }, [], undefined, slot)),
+    )
   }
 
   async close(): Promise<void> {

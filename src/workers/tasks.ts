@@ -188,6 +188,11 @@ export interface HashTask {
   readonly digest: boolean
 }
 
+/** Drop what is only kept to be used again, and collect the thread's garbage. */
+export interface TrimTask {
+  readonly kind: 'trim'
+}
+
 export type Task =
   | DecodeTask
   | WriteTask
@@ -198,6 +203,7 @@ export type Task =
   | DigestsTask
   | VerifyTask
   | HashTask
+  | TrimTask
 
 /** What each kind of task gives back. */
 export interface Results {
@@ -213,6 +219,7 @@ export interface Results {
   readonly verify: readonly BadBlock[]
   /** Hex digest, or empty while the session goes on. */
   readonly hash: string
+  readonly trim: null
 }
 
 export interface TaskMessage {

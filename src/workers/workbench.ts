@@ -11,6 +11,7 @@ import {
 import { BlockError } from './block-error.ts'
 import { FileError, FileRuns } from './file-runs.ts'
 import { FrameBench } from './frame-bench.ts'
+import { collectGarbage } from './garbage.ts'
 import type {
   CompareTask,
   Comparison,
@@ -87,6 +88,9 @@ export class Workbench {
         return { value: this.#frames.verify(task, buffers), transfer: [] }
       case 'hash':
         return { value: this.#hash(task, buffers), transfer: [] }
+      case 'trim':
+        collectGarbage()
+        return { value: null, transfer: [] }
     }
   }
 

@@ -163,15 +163,78 @@ t.test('each token for itself, and guessing of tokens is slowed down', async t =
   t.equal(await ask('two'), 200, 'who has a token is not kept out by others that guess')
 })
 
+/** Makes this process say that it has so many bytes; `set` changes that. */
+function pretendMemory(t: Test, rss: number): { set(bytes: number): void } {
+  const { memoryUsage } = process
+  let bytes = rss
+  const pretended = () => ({ ...memoryUsage(), rss: bytes })
+  process.memoryUsage = Object.assign(pretended, { rss: () => bytes })
+  t.teardown(() => {
+    process.memoryUsage = memoryUsage
+  })
+  return {
+    set: to => {
+      bytes = to
+    },
+  }
+}
+
 t.test('a process that has no memory left takes on nothing new, and says how it is', async t => {
-  const { url } = await listen(t, { stats: async () => STATS }, { limits: { rssBytes: 1 } })
-  let refused = await fetch(`${url}/stats`)
+  const memory = pretendMemory(t, 1300)
+  const { url } = await listen(
+    t,
+    {
+      stats: async () => STATS,
+      list: async () => ({ models: [], next: null }),
+      openReconstruct: async () => aContent(),
+      openTensor: async () => ({ ...aContent(), dtype: 'F32', shape: [1] }),
+      ready: async () => {},
+    },
+    { limits: { rssBytes: 1000 } },
+  )
+  const status = async (path: string, init: RequestInit = {}) => {
+    const answer = await fetch(url + path, init)
+    const { code } = answer.status === 503 ? ((await answer.json()) as { code: string }) : {}
+    if (answer.status === 503) t.ok(answer.headers.has('retry-after'))
+    return code ?? answer.status
+  }
   // Its memory is looked at once a second.
-  while (refused.status === 200) refused = await fetch(`${url}/stats`)
-  t.equal(refused.status, 503)
-  t.ok(refused.headers.has('retry-after'))
-  t.match(await refused.json(), { code: 'overloaded' })
-  for (const path of ['/healthz', '/metrics']) t.equal((await fetch(url + path)).status, 200)
+  const until = async (path: string, wanted: number) => {
+    while ((await fetch(url + path)).status !== wanted);
+  }
+  const work = [
+    [`/models/${ID}/reconstruct`],
+    [`/models/${ID}/reconstruct`, { method: 'HEAD' }],
+    [`/models/${ID}/tensors/w`],
+    ['/models', { method: 'POST' }],
+    ['/deltas', { method: 'POST' }],
+    ['/admin/scrub', { method: 'POST' }],
+    ['/admin/backup'],
+    ['/none'],
+  ] as const
+  const cheap = ['/stats', '/models?limit=1']
+  const always = ['/healthz', '/metrics']
+
+  t.equal(await status('/readyz'), 200, 'nothing is known at first')
+  await until('/readyz', 503)
+  for (const path of [...cheap, `/models/${ID}/reconstruct`]) {
+    t.equal(await status(path), 'overloaded', `far beyond its limit: ${path}`)
+  }
+  for (const path of always) t.equal(await status(path), 200)
+
+  memory.set(1200)
+  await until('/stats', 200)
+  t.equal(await status('/readyz'), 'overloaded')
+  for (const [path, init] of work) {
+    // An answer to a HEAD has no body to say more.
+    if (init && init.method === 'HEAD') t.equal((await fetch(url + path, init)).status, 503)
+    else t.equal(await status(path, init), 'overloaded', path)
+  }
+  for (const path of [...cheap, ...always]) t.equal(await status(path), 200, path)
+
+  memory.set(1000)
+  await until('/readyz', 200)
+  t.equal(await status(`/models/${ID}/reconstruct`), 200, 'it comes back by itself')
 })
 
 /** More than sockets hold for a client that takes nothing. */

@@ -33,6 +33,7 @@ export async function openStoreAfar(folder: string): Promise<StoreAfar> {
     list: prefix => store.list(prefix),
     delete: keys => store.delete(keys),
     sweepStaged: (before, dryRun) => store.sweepStaged(before, dryRun),
+    trim: () => {},
     close: () => store.close(),
   }
   return afar

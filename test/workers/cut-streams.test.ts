@@ -5,8 +5,9 @@ import type { Worker } from 'node:worker_threads'
 import t from 'tap'
 import { FRAME_BYTES, type Segment, type Span } from '../../src/codec/index.ts'
 import { Ahead } from '../../src/workers/ahead.ts'
-import { BufferPool } from '../../src/workers/buffer-pool.ts'
+import { BufferPool, type ChunkBuffer } from '../../src/workers/buffer-pool.ts'
 import { type Executor, execute, type Origin, Slots } from '../../src/workers/execute.ts'
+import { collectGarbage } from '../../src/workers/garbage.ts'
 import { openPool, type Pool } from '../../src/workers/pool.ts'
 
 /** Bytes of the streams' segments: so that a few of them fill a chunk. */
@@ -172,4 +173,31 @@ t.test('streams that have all buffers wait for each other, and all of them end',
   )
   t.strictSame(new Set(sizes), new Set([9 * PIECE]))
   t.equal(executor.bufferPool.allocated, MOST_AHEAD + 1)
+})
+
+t.test('buffers that are dropped leave the memory of all threads, those in use do not', async t => {
+  await using pool = await openPool({ workers: 2 })
+  const { bufferPool, ...executor } = executorOf(pool)
+  const buffers: WeakRef<SharedArrayBuffer>[] = []
+  const take = async (size: number) => {
+    const chunk = await bufferPool.take(size)
+    buffers.push(new WeakRef(chunk.buffer))
+    return chunk
+  }
+  const watched = Object.assign(Object.create(bufferPool), {
+    take,
+    give: (chunk: ChunkBuffer) => bufferPool.give(chunk),
+  })
+  const held = execute(copies(1), { ...executor, bufferPool: watched })
+  const first = await held.next()
+  await Array.fromAsync(execute(copies(12), { ...executor, bufferPool: watched }))
+  bufferPool.trim()
+  await pool.trim()
+  await turn()
+  collectGarbage()
+  t.equal(bufferPool.out, 1)
+  const alive = new Set(buffers.map(each => each.deref()).filter(buffer => buffer !== undefined))
+  t.ok(alive.has(first.value!.buffer as SharedArrayBuffer))
+  t.equal(alive.size, 1)
+  await held.return(undefined)
 })
