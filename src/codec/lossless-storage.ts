@@ -1,5 +1,6 @@
 import type { LosslessIndex, LosslessTensor } from './delta-index.ts'
 import { ENCODINGS, type Encoding } from './lossless.ts'
+import { complete, STEP_ITEMS, type Steps } from './steps.ts'
 import { frameCount, NO_RECORD } from './wdelta-v2-format.ts'
 
 /** How many frames have an encoding, and in how many bytes they are stored. */
@@ -17,14 +18,23 @@ export interface TensorStorage {
 }
 
 /** What the records of a lossless delta are spent on: in all, and tensor by tensor. Encodings that do not come are left out. */
-export function losslessStorage(index: LosslessIndex): {
+export function losslessStorage(index: LosslessIndex): LosslessStorage {
+  return complete(losslessStorageSteps(index))
+}
+
+export interface LosslessStorage {
   readonly encodings: readonly EncodingUse[]
   readonly tensors: readonly TensorStorage[]
-} {
+}
+
+/** {@link losslessStorage} in steps. */
+export function* losslessStorageSteps(index: LosslessIndex): Steps<LosslessStorage> {
   const { frames, records } = index
   const all = new Tally()
   let next = 0
-  const tensors = index.tensors.map(tensor => {
+  const tensors: TensorStorage[] = []
+  for (const tensor of index.tensors) {
+    if (tensors.length % STEP_ITEMS === 0) yield
     const own = new Tally()
     const end = tensor.firstFrame + frameCount(tensor.bytes)
     for (let frame = tensor.firstFrame; frame < end; frame++) {
@@ -37,8 +47,8 @@ export function losslessStorage(index: LosslessIndex): {
     }
     const encodings = own.uses()
     const storedBytes = encodings.reduce((sum, use) => sum + use.storedBytes, 0)
-    return { tensor, storedBytes, encodings }
-  })
+    tensors.push({ tensor, storedBytes, encodings })
+  }
   return { encodings: all.uses(), tensors }
 }
 

@@ -1,5 +1,6 @@
 import type { HttpApp, RouteDeps } from './http-app.ts'
 import * as schemas from './schemas.ts'
+import { sendList } from './send-list.ts'
 
 /** What is known about models. */
 export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registry'>): void {
@@ -58,7 +59,9 @@ export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       params: schemas.refParams,
       response: { 200: schemas.tensors, default: schemas.failure },
     },
-    handler: async ({ params }) => ({ tensors: await registry.tensors(params.id) }),
+    handler: async ({ params }, reply) => {
+      return sendList(reply, {}, 'tensors', await registry.tensors(params.id))
+    },
   })
 
   app.get('/models/:id/inspect', {
@@ -68,7 +71,10 @@ export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       params: schemas.refParams,
       response: { 200: schemas.inspection, default: schemas.failure },
     },
-    handler: ({ params }) => registry.inspect(params.id),
+    handler: async ({ params }, reply) => {
+      const { tensors, ...inspection } = await registry.inspect(params.id)
+      return sendList(reply, inspection, 'tensors', tensors)
+    },
   })
 
   app.get('/stats', {

@@ -1,6 +1,6 @@
 import { getHeapStatistics } from 'node:v8'
 import type { Catalog, FileRecord, ModelRecord } from '../catalog/catalog.ts'
-import { type Span, storedBytes } from '../codec/index.ts'
+import type { Span } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import { Ahead } from '../workers/ahead.ts'
@@ -9,6 +9,7 @@ import { BufferPool } from '../workers/buffer-pool.ts'
 import { type Executor, type Origin, Slots } from '../workers/execute.ts'
 import { collectGarbage } from '../workers/garbage.ts'
 import type { Pool } from '../workers/pool.ts'
+import { inTurns } from '../workers/turns.ts'
 import { adoptModels, claimStore } from './adopt.ts'
 import { backup } from './backup.ts'
 import { readAgain } from './checked-reads.ts'
@@ -16,7 +17,7 @@ import { Clock } from './clock.ts'
 import { deltaContent, fileContent, reconstructContent, tensorContent } from './contents.ts'
 import { Damages } from './damage.ts'
 import { FreshBlobs } from './fresh-blobs.ts'
-import { inspectModel } from './inspect.ts'
+import { inspectModel, listTensors } from './inspect.ts'
 import { type OpenedModel, OpenedModels } from './opened-models.ts'
 import { holdModel, Pins } from './pins.ts'
 import { Claims } from './publication.ts'
@@ -171,15 +172,8 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
         await removeModel({ catalog, blobs, claims }, record)
         models.close(record.id)
       }),
-    tensors: ref =>
-      translated(async () => {
-        const { recipes } = await open(ref)
-        return [...recipes.values()].map(recipe => {
-          const { name, dtype, shape } = recipe
-          return { name, dtype, shape, size: storedBytes(recipe) }
-        })
-      }),
-    inspect: ref => translated(async () => inspectModel(await open(ref))),
+    tensors: ref => translated(async () => inTurns(listTensors(await open(ref)))),
+    inspect: ref => translated(async () => inTurns(inspectModel(await open(ref)))),
     openReconstruct: (ref, dtype) =>
       contentOf(ref, async model => {
         const cast = dtype && { dtype, layout: await models.castLayout(model, dtype) }
