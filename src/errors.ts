@@ -31,6 +31,7 @@ export const PROBLEMS = {
   'malformed-model': { status: 422, title: 'The files do not make a model' },
   'not-encodable': { status: 422, title: 'The strategy cannot hold this change' },
   'parent-unknown': { status: 422, title: 'No model matches the parent' },
+  'parent-ambiguous': { status: 422, title: 'Several models that differ match the parent' },
   'parent-mismatch': { status: 422, title: 'The delta was not made against this parent' },
   'chain-too-deep': { status: 422, title: 'The lineage would be longer than allowed' },
   'lineage-too-large': { status: 422, title: 'The lineage would take more memory than allowed' },

@@ -109,6 +109,13 @@ export interface ModelRecords {
 /** Bytes of the records of one page, as they are shown, about. */
 export const MAX_PAGE_BYTES = 2 * 1024 * 1024
 
+/** What is known of the parent of a delta. */
+export interface CandidateQuery {
+  readonly hash: string
+  /** The tensors of the delta, where all of them must be the parent's: it has these and no others, or more. */
+  readonly named: { readonly signature: string; readonly count: number } | null
+}
+
 export interface Stats {
   readonly models: number
   readonly bases: number
@@ -157,6 +164,11 @@ export interface Catalog {
   depth(id: string): Promise<number>
   /** Models one of whose hashes is `hash`, newest first, at most `limit`, or 1000 where it is not given. */
   byHash(hash: string, limit?: number): Promise<ModelRecord[]>
+  /**
+   * The models of {@link byHash} that may be the parent of a delta, of equal ones the newest only, newest first, at most `limit`. The newest 2,000 of
+   * each hash are looked at.
+   */
+  candidates(claim: CandidateQuery, limit: number): Promise<ModelRecord[]>
   /** Models of this signature, newest first, at most `limit`. */
   bySignature(signature: string, limit: number): Promise<ModelRecord[]>
   /**

@@ -2,6 +2,7 @@ import Sqlite from 'better-sqlite3'
 import { RegistryError } from '../errors.ts'
 import {
   type BlobRecord,
+  type CandidateQuery,
   type Catalog,
   type DamagedBlob,
   type FileRecord,
@@ -37,6 +38,8 @@ import {
 
 /** Ids that a refusal names at most. */
 const MAX_NAMED_CHILDREN = 1000
+/** Rows of one hash that are looked at for the parent of a delta: they take about 10 ms. */
+const MAX_SCANNED = 2000
 /** Models of one hash that are given where the caller sets no limit. */
 const MAX_BY_HASH = 1000
 /** A place after that of every token: years are written with four digits. */
@@ -214,6 +217,12 @@ class SqliteCatalog implements Catalog {
 
   byHash(hash: string, limit = MAX_BY_HASH): Promise<ModelRecord[]> {
     return this.#all(() => this.#sql.modelsByHash.all(hash, hash, hash, limit))
+  }
+
+  candidates({ hash, named }: CandidateQuery, limit: number): Promise<ModelRecord[]> {
+    const { signature = null, count = null } = named ?? {}
+    const query = { hash, signature, count, scanned: MAX_SCANNED, limit }
+    return this.#all(() => this.#sql.candidates.all(query))
   }
 
   bySignature(signature: string, limit: number): Promise<ModelRecord[]> {

@@ -67,6 +67,31 @@ export function prepareStatements(db: Database) {
     modelsByHash: db.prepare<[string, string, string, number], ModelRow>(`
       SELECT * FROM models WHERE hash_stored = ? OR hash_shard_order = ? OR hash_float32 = ?
       ORDER BY seq DESC LIMIT ?`),
+    // Hash, signature and one dtype for all tensors leave nothing in which models could differ; of several dtypes the digest tells whose is which.
+    candidates: db.prepare<
+      {
+        hash: string
+        signature: string | null
+        count: number | null
+        scanned: number
+        limit: number
+      },
+      ModelRow
+    >(`
+      WITH found AS (
+        SELECT * FROM (SELECT seq FROM models WHERE hash_stored = :hash ORDER BY seq DESC LIMIT :scanned)
+        UNION
+        SELECT * FROM (SELECT seq FROM models WHERE hash_shard_order = :hash ORDER BY seq DESC LIMIT :scanned)
+        UNION
+        SELECT * FROM (SELECT seq FROM models WHERE hash_float32 = :hash ORDER BY seq DESC LIMIT :scanned)
+      )
+      SELECT * FROM models WHERE seq IN (
+        SELECT max(seq) FROM found JOIN models USING (seq)
+        WHERE :signature IS NULL OR signature = :signature OR tensors > :count
+        GROUP BY signature, dtypes, :hash IN (hash_stored, hash_shard_order),
+          CASE WHEN dtypes LIKE '%,%' THEN sha256 END
+      )
+      ORDER BY seq DESC LIMIT :limit`),
     modelsBySignature: db.prepare<[string, number], ModelRow>(
       'SELECT * FROM models WHERE signature = ? ORDER BY seq DESC LIMIT ?',
     ),

@@ -1,11 +1,15 @@
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import {
+  applyLinkSteps,
+  CodecError,
   type DeltaIndex,
   type DeltaIndexV1,
   type Domain,
+  isFloat,
   type LosslessIndex,
   nameOrderSteps,
   type Recipes,
+  type Steps,
   sameShape,
   shardOrderSteps,
 } from '../codec/index.ts'
@@ -18,7 +22,9 @@ import { hashValues, identityOf } from './proofs.ts'
 import { signatureOf } from './signature.ts'
 
 /** Models that are hashed in the order of a delta's records when no kept hash matches: `DESIGN.md`, "Lineage domains". */
-const MOST_CANDIDATES = 8
+const MAX_HASHED = 8
+/** Models that are opened to see whether a delta fits. */
+const MAX_OPENED = 32
 
 export interface ParentMatch {
   readonly parent: OpenedModel
@@ -42,24 +48,28 @@ export interface MatchDeps {
  * exactly its tensors, `parent-mismatch` if the parent that the caller names lacks one of them or has another shape.
  */
 export async function checkClaim(
-  { catalog, models }: MatchDeps,
+  deps: MatchDeps,
   claim: ParentClaim,
   named: ModelRecord | null,
 ): Promise<void> {
   if (named) {
-    checkTensors(claim, (await models.open(named)).recipes, named.id)
+    checkTensors(claim, (await deps.models.open(named)).recipes, named.id)
     return
   }
+  const { catalog } = deps
   const { parentHash, tensors } = claim
-  if ((await catalog.byHash(parentHash)).length > 0) return
-  if ((await catalog.bySignature(await signatureOf(tensors), 1)).length > 0) return
-  throw parentUnknown(parentHash, [])
+  const signature = await signatureOf(tensors)
+  const query = { hash: parentHash, named: { signature, count: tensors.length } }
+  if ((await catalog.candidates(query, 1)).length > 0) return
+  if ((await catalog.bySignature(signature, 1)).length > 0) return
+  throw parentUnknown(parentHash, [], await otherTensors(deps, claim))
 }
 
 /**
  * The model that a delta was made against, and which of its values. `named` is the parent that the caller gave: it's tried in
- * every order. Otherwise the newest model with a kept hash that matches, then the newest few with exactly the delta's tensors,
- * hashed in the order of its records. Rejects `parent-unknown`, or `parent-mismatch` for `named`, with the hashes expected and found.
+ * every order. Otherwise the newest model that fits and has a kept hash that matches; where there is none, the newest of a few with exactly the
+ * delta's tensors, hashed in the order of its records. Rejects `parent-unknown`, or `parent-mismatch` for `named`, with the hashes expected and
+ * found; `parent-ambiguous` for several that match and differ in dtypes, which neither the hash nor a version 1 delta names.
  */
 export async function matchParent(
   deps: MatchDeps,
@@ -67,55 +77,179 @@ export async function matchParent(
   named: ModelRecord | null,
   signal: AbortSignal,
 ): Promise<ParentMatch> {
-  const { catalog, models } = deps
-  const { parentHash } = index
   if (index.format === 2) return matchLossless(deps, index, named, signal)
   if (named) return matchNamed(deps, index, named, signal)
-  for (const record of await catalog.byHash(parentHash)) {
-    const domain = keptDomain(record, parentHash)
-    const parent = domain && (await openCandidate(models, record))
-    if (parent) return { parent, domain }
+  const search = new ParentSearch(deps, index, signal)
+  return (await search.byKeptHash()) ?? (await search.byRecordOrder())
+}
+
+/** A model that a delta does not fit, and why. */
+interface Misfit {
+  readonly id: string
+  readonly name: string
+  readonly why: string
+}
+
+/** A search for the parent of a version 1 delta among the models that match and that it fits, newest first. */
+class ParentSearch {
+  readonly #deps: MatchDeps
+  readonly #index: DeltaIndexV1
+  readonly #signal: AbortSignal
+  /** By id. */
+  readonly #misfits = new Map<string, Misfit>()
+  readonly #tried: string[] = []
+
+  constructor(deps: MatchDeps, index: DeltaIndexV1, signal: AbortSignal) {
+    this.#deps = deps
+    this.#index = index
+    this.#signal = signal
   }
-  const tried: string[] = []
-  const order = index.tensors.map(({ name }) => name)
-  for (const record of await catalog.bySignature(
-    await signatureOf(index.tensors),
-    MOST_CANDIDATES,
-  )) {
-    const parent = await openCandidate(models, record)
-    if (!parent) continue
+
+  /** The model with a kept hash that matches; null where there is none. */
+  async byKeptHash(): Promise<ParentMatch | null> {
+    const { catalog, models } = this.#deps
+    const { parentHash: hash, tensors } = this.#index
+    const named = { signature: await signatureOf(tensors), count: tensors.length }
+    const matches: ParentMatch[] = []
+    for (const record of await catalog.candidates({ hash, named }, MAX_OPENED)) {
+      const domain = keptDomain(record, hash)
+      if (!domain) continue
+      const parent = await openCandidate(models, record)
+      // What stood for others that are equal is gone: one of them stands for them now.
+      if (!parent) return this.byKeptHash()
+      if (await this.#fits(parent, domain)) matches.push({ parent, domain })
+    }
+    return this.#choose(matches)
+  }
+
+  /** The model whose values, hashed in the order of the records, match. Rejects `parent-unknown` where there is none. */
+  async byRecordOrder(): Promise<ParentMatch> {
+    const { catalog, models } = this.#deps
+    const { parentHash, tensors } = this.#index
+    const matches: ParentMatch[] = []
+    let hashed = 0
+    for (const record of await catalog.bySignature(await signatureOf(tensors), MAX_OPENED)) {
+      if (hashed === MAX_HASHED) break
+      const parent = await openCandidate(models, record)
+      if (!parent || !(await this.#fits(parent, 'stored'))) continue
+      // It could neither be the newest nor differ from it.
+      if (matches[0] && !this.#differ(matches[0].parent, parent)) continue
+      hashed++
+      const domain = await this.#hash(parent)
+      if (domain) matches.push({ parent, domain })
+    }
+    const match = this.#choose(matches)
+    if (match) return match
+    const others = await otherTensors(this.#deps, this.#index)
+    throw parentUnknown(parentHash, this.#tried, [...this.#misfits.values(), ...others])
+  }
+
+  /** The values of a model that have the hash when it is taken in the order of the records; null where none have. */
+  async #hash({ record, recipes, sums }: OpenedModel): Promise<Domain | null> {
+    const order = this.#index.tensors.map(({ name }) => name)
+    const executor = withSums(this.#deps.executor, sums)
     for (const domain of ['stored', 'float32'] as const) {
       if (domain === 'float32' && record.hashes.float32 === null) continue
-      const executor = withSums(deps.executor, parent.sums)
-      const hash = await hashValues(executor, parent.recipes, order, domain, signal)
-      if (hash === parentHash) return { parent, domain }
-      tried.push(hash)
+      const hash = await hashValues(executor, recipes, order, domain, this.#signal)
+      if (hash === this.#index.parentHash) return domain
+      this.#tried.push(hash)
+    }
+    return null
+  }
+
+  async #fits({ record: { id, name }, recipes }: OpenedModel, domain: Domain): Promise<boolean> {
+    try {
+      await inTurns(fitSteps(recipes, this.#index, domain), this.#signal)
+      return true
+    } catch (error) {
+      if (!(error instanceof CodecError)) throw error
+      this.#misfits.set(id, { id, name, why: error.message })
+      return false
     }
   }
-  throw parentUnknown(parentHash, tried)
+
+  /** The newest match. Rejects `parent-ambiguous` where another one would give other dtypes or values. */
+  #choose(matches: readonly ParentMatch[]): ParentMatch | null {
+    const [newest = null] = matches
+    const others = matches.filter(({ parent }) => newest && this.#differ(newest.parent, parent))
+    if (!newest || others.length === 0) return newest
+    const candidates = [newest, ...others].map(({ parent: { record } }) => {
+      const { id, name, revision, dtypes } = record
+      return { id, name, revision, dtypes }
+    })
+    const list = candidates.map(({ id, name, dtypes }) => `${id} (${name}: ${dtypes.join(', ')})`)
+    throw new RegistryError(
+      'parent-ambiguous',
+      `expected one model with hash ${this.#index.parentHash}, found some that differ in dtypes: ${list.join('; ')}; name one of them as parent`,
+      { details: { expected: this.#index.parentHash, candidates } },
+    )
+  }
+
+  #differ(a: OpenedModel, b: OpenedModel): boolean {
+    return this.#index.tensors.some(
+      ({ name }) => a.recipes.get(name)!.dtype !== b.recipes.get(name)!.dtype,
+    )
+  }
+}
+
+/**
+ * Tells whether a delta could have been made against these tensors.
+ * @throws CodecError for one that is not there, has another shape or dtype, or is no floating point although the delta changes it: who wants
+ * that names the parent
+ */
+function* fitSteps(parent: Recipes, index: DeltaIndexV1, domain: Domain): Steps<void> {
+  yield* applyLinkSteps(parent, { blob: '', index, domain })
+  for (const { name, zero } of index.tensors) {
+    const { dtype } = parent.get(name)!
+    if (zero || isFloat(dtype)) continue
+    const message = `the delta changes tensor ${JSON.stringify(name)}, which is ${dtype} and not floating point`
+    throw new CodecError('delta', 'tuned-dtype', message)
+  }
+}
+
+/** Why the newest models that have the hash of a delta's parent are not it where their names or shapes already tell. */
+async function otherTensors({ catalog, models }: MatchDeps, claim: ParentClaim): Promise<Misfit[]> {
+  const misfits: Misfit[] = []
+  for (const record of await catalog.byHash(claim.parentHash, MAX_HASHED)) {
+    const { id, name } = record
+    const parent = await openCandidate(models, record)
+    const lacking = parent && lackingTensor(claim, parent.recipes)
+    if (lacking) misfits.push({ id, name, why: lacking.why })
+  }
+  return misfits
 }
 
 /** A lossless delta names its parent by identity; the reference's hash only helps to find it. */
 async function matchLossless(
-  { catalog, models, executor }: MatchDeps,
-  { parentHash, parentIdentity }: LosslessIndex,
+  deps: MatchDeps,
+  index: LosslessIndex,
   named: ModelRecord | null,
   signal: AbortSignal,
 ): Promise<ParentMatch> {
-  const found: string[] = []
-  for (const record of named ? [named] : await catalog.byHash(parentHash)) {
-    const parent = named ? await models.open(record) : await openCandidate(models, record)
-    if (!parent) continue
-    const identity = await identityOf(withSums(executor, parent.sums), parent, signal)
-    if (identity === parentIdentity) return { parent, domain: 'stored' }
-    found.push(identity)
+  const { catalog, models, executor } = deps
+  const { parentHash, parentIdentity } = index
+  const identify = (model: OpenedModel) => identityOf(withSums(executor, model.sums), model, signal)
+  if (named) {
+    const parent = await models.open(named)
+    const found = await identify(parent)
+    if (found === parentIdentity) return { parent, domain: 'stored' }
+    throw new RegistryError(
+      'parent-mismatch',
+      `expected a parent with identity ${parentIdentity}, but model ${named.id} has ${found}`,
+      { details: { expected: parentIdentity, found } },
+    )
   }
-  if (!named) throw parentUnknown(parentHash, found)
-  throw new RegistryError(
-    'parent-mismatch',
-    `expected a parent with identity ${parentIdentity}, but model ${named.id} has ${found}`,
-    { details: { expected: parentIdentity, found } },
-  )
+  const others: (Misfit & { readonly identity: string })[] = []
+  for (const record of await catalog.candidates({ hash: parentHash, named: null }, MAX_OPENED)) {
+    const parent = await openCandidate(models, record)
+    if (!parent) return matchLossless(deps, index, named, signal)
+    const identity = await identify(parent)
+    if (identity === parentIdentity) return { parent, domain: 'stored' }
+    const { id, name } = record
+    others.push({ id, name, identity, why: `its identity is ${identity}, not ${parentIdentity}` })
+  }
+  const found = others.map(({ identity }) => identity)
+  throw parentUnknown(parentHash, found, others)
 }
 
 /** Null for a model that nobody named and that was deleted since it was found: others may match. */
@@ -177,23 +311,36 @@ function foundHashes({ hashes }: ModelRecord): string[] {
   return [...new Set([hashes.stored, hashes.shardOrder, hashes.float32])].filter(h => h !== null)
 }
 
-function checkTensors({ tensors, parentHash }: ParentClaim, parent: Recipes, id: string): void {
+function checkTensors(claim: ParentClaim, parent: Recipes, id: string): void {
+  const lacking = lackingTensor(claim, parent)
+  if (!lacking) return
+  const { tensor, why } = lacking
+  throw new RegistryError('parent-mismatch', `model ${id}: ${why}`, {
+    details: { expected: claim.parentHash, tensor },
+  })
+}
+
+/** The first tensor of a delta that a model does not have in its shape; null if it has all. */
+function lackingTensor({ tensors }: ParentClaim, parent: Recipes) {
   for (const { name, shape } of tensors) {
     const recipe = parent.get(name)
     if (recipe && sameShape(recipe.shape, shape)) continue
-    const found = recipe ? `has it as [${recipe.shape}]` : 'has no such tensor'
-    throw new RegistryError(
-      'parent-mismatch',
-      `tensor ${JSON.stringify(name)}: the delta expects shape [${shape}], model ${id} ${found}`,
-      { details: { expected: parentHash, tensor: name } },
-    )
+    const found = recipe ? `the model has it as [${recipe.shape}]` : 'the model has no such tensor'
+    const why = `tensor ${JSON.stringify(name)}: the delta expects shape [${shape}], ${found}`
+    return { tensor: name, why }
   }
+  return null
 }
 
-function parentUnknown(expected: string, found: readonly string[]): RegistryError {
+function parentUnknown(
+  expected: string,
+  found: readonly string[],
+  misfits: readonly Misfit[] = [],
+): RegistryError {
+  const looked = misfits.map(({ id, name, why }) => `; model ${id} (${name}): ${why}`)
   return new RegistryError(
     'parent-unknown',
-    `expected a model with hash ${expected}; no model here has it`,
-    { details: { expected, found } },
+    `expected a model with hash ${expected}; none that fits is among the newest ${MAX_OPENED} that could be it${looked.join('')}`,
+    { details: { expected, found, candidates: misfits } },
   )
 }
