@@ -142,7 +142,7 @@ export async function digest(
   executor: Executor,
   signal?: AbortSignal,
 ): Promise<string> {
-  const session = executor.pool.openHash()
+  const session = executor.pool.openHash(signal)
   const hashing: Promise<void>[] = []
   try {
     for (const batch of batches(segments)) {

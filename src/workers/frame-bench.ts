@@ -38,12 +38,15 @@ export class FrameBench {
   readonly #machine: FrameMachine
   readonly #files: FileRuns
   readonly #tools: LosslessTools
+  readonly #isCancelled: () => boolean
   readonly #shared = new SharedFrames()
 
-  constructor(tools: LosslessTools, files: FileRuns) {
+  /** `isCancelled` is asked before each part is read: a task is left off there once nobody waits for it. */
+  constructor(tools: LosslessTools, files: FileRuns, isCancelled: () => boolean) {
     this.#tools = tools
     this.#machine = tools.machine
     this.#files = files
+    this.#isCancelled = isCancelled
   }
 
   /** The bytes of each piece, as a view that the next one invalidates. */
@@ -85,9 +88,15 @@ export class FrameBench {
     return { records, bytes }
   }
 
+  /** Gives up what it only keeps to be used again. */
+  trim(): void {
+    this.#shared.trim()
+  }
+
   /** Every bad block of the parts. @throws FileError for a fault of the machine */
   verify({ parts }: VerifyTask, buffers: Buffers): BadBlock[] {
     return parts.flatMap(part => {
+      this.#checkCancelled()
       this.#files.release()
       const where = locate(part, buffers)
       return where instanceof Uint8Array
@@ -111,6 +120,10 @@ export class FrameBench {
       )
     }
     return { encoding, record: stored, checksum: this.#machine.checksum(expected) }
+  }
+
+  #checkCancelled(): void {
+    if (this.#isCancelled()) throw new Error('nobody waits for this task any more')
   }
 
   /** Makes the frames that several others of what `pieces` are made from want. */
@@ -290,7 +303,9 @@ export class FrameBench {
     return bytes
   }
 
+  /** The bytes of a part, checked. @throws Error once the task is cancelled, BlockError, FileError */
   #resolve(part: Part, buffers: Buffers): Uint8Array {
+    this.#checkCancelled()
     const where = locate(part, buffers)
     if (!(where instanceof Uint8Array)) return this.#files.read(where, part)
     const { start, end, check } = part

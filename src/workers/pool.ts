@@ -31,14 +31,15 @@ export interface Pool extends AsyncDisposable {
    * Runs a task on the next idle worker. Buffers are transferred: the caller must not use them again.
    * Rejects with the CodecError that the task threw, with `signal.reason` if that aborts first, or with an Error if the worker dies; a dead
    * worker is replaced. Whatever it does, it settles when no thread uses the memory of the task any more: what aborts while a worker is at it
-   * rejects when the worker is done.
+   * rejects when the worker is done with the frame that it is at.
    */
   run<K extends Task['kind']>(
     task: Extract<Task, { kind: K }>,
     buffers: readonly TaskBuffer[],
     signal?: AbortSignal,
   ): Promise<Results[K]>
-  openHash(): HashSession
+  /** `signal` ends what is under way; the session must then be abandoned. */
+  openHash(signal?: AbortSignal): HashSession
   /** Resolves when every worker has dropped what it only keeps to be used again. */
   trim(): Promise<void>
   close(): Promise<void>
@@ -55,6 +56,8 @@ interface Pending {
 
 interface Slot {
   worker: Worker
+  /** What the worker looks at between frames: not 0 once nobody waits for its task. */
+  cancelled: Int32Array<SharedArrayBuffer>
   running: Pending | null
   /** False until the worker has answered once: one that dies before that is not replaced in a loop. */
   proven: boolean
@@ -107,24 +110,27 @@ class ThreadPool implements Pool {
     return this.#submit(task, buffers, signal, null)
   }
 
-  openHash(): HashSession {
+  openHash(signal?: AbortSignal): HashSession {
     const session = this.#session++
     const pin = this.#slots[session % this.#slots.length]!
     const worker = pin.worker
     const send = async (
       pieces: readonly Piece[],
       buffers: readonly TaskBuffer[],
-      digest = false,
+      { digest, ending }: { digest: boolean; ending: AbortSignal | undefined },
     ) => {
       // A session's state dies with its worker: a replacement would hash the rest only.
       if (pin.worker !== worker) throw new Error('the worker that held this hash has died')
       const task = { kind: 'hash', session, pieces, digest } as const
-      return this.#submit<'hash'>(task, buffers, undefined, pin)
+      return this.#submit<'hash'>(task, buffers, ending, pin)
     }
     return {
-      update: async (pieces, buffers) => void (await send(pieces, buffers)),
-      digest: () => send([], [], true),
-      abandon: () => void send([], [], true).catch(() => {}),
+      update: async (pieces, buffers) => {
+        await send(pieces, buffers, { digest: false, ending: signal })
+      },
+      digest: () => send([], [], { digest: true, ending: signal }),
+      // The worker forgets it, whatever ended it.
+      abandon: () => void send([], [], { digest: true, ending: undefined }).catch(() => {}),
     }
   }
 
@@ -157,8 +163,7 @@ class ThreadPool implements Pool {
     return new Promise<Results[K]>((resolve, reject) => {
       const onAbort = () => {
         const i = this.#waiting.indexOf(pending)
-        // One that a worker has begun with ends when the worker is done: until then its memory is written to.
-        if (i < 0) return
+        if (i < 0) return this.#cancel(pending)
         this.#waiting.splice(i, 1)
         reject(signal?.reason)
       }
@@ -183,6 +188,12 @@ class ThreadPool implements Pool {
     })
   }
 
+  /** Has a worker that has begun with a task stop after the frame that it is at. The task ends then: until then its memory is written to. */
+  #cancel(pending: Pending): void {
+    const slot = this.#slots.find(({ running }) => running === pending)
+    if (slot) Atomics.store(slot.cancelled, 0, 1)
+  }
+
   #dispatch(): void {
     for (const slot of this.#slots) {
       if (slot.running) continue
@@ -190,6 +201,7 @@ class ThreadPool implements Pool {
       if (i < 0) continue
       const pending = this.#waiting.splice(i, 1)[0]!
       slot.running = pending
+      Atomics.store(slot.cancelled, 0, 0)
       try {
         const message: TaskMessage = { id: 0, task: pending.task, buffers: pending.buffers }
         slot.worker.postMessage(message, transferable(pending.buffers))
@@ -204,7 +216,10 @@ class ThreadPool implements Pool {
   #open(slot: Slot): Slot {
     // The suffix follows this file's own, so that the built package starts `worker.js`.
     const suffix = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
-    const worker = new Worker(new URL(`./worker.${suffix}`, import.meta.url))
+    const cancelled = new Int32Array(new SharedArrayBuffer(4))
+    const worker = new Worker(new URL(`./worker.${suffix}`, import.meta.url), {
+      workerData: cancelled,
+    })
     worker.on('message', (reply: ReplyMessage) => {
       const { running } = slot
       slot.running = null
@@ -222,7 +237,7 @@ class ThreadPool implements Pool {
     worker.on('exit', code => {
       this.#died(slot, cause ?? new Error(`a worker exited with ${code}`))
     })
-    return Object.assign(slot, { worker, running: null, proven: false })
+    return Object.assign(slot, { worker, cancelled, running: null, proven: false })
   }
 
   #died(slot: Slot, cause: unknown): void {

@@ -3,9 +3,9 @@ import type { ReplyMessage, TaskMessage } from './tasks.ts'
 import { tools } from './tools.ts'
 import { toFailure, Workbench } from './workbench.ts'
 
-/** Performs the tasks that come through `port`, one after the other. */
-export function servePort(port: MessagePort): void {
-  const bench = new Workbench(tools())
+/** Performs the tasks that come through `port`, one after the other. One is left off between two frames once `cancelled` is not 0. */
+export function servePort(port: MessagePort, cancelled: Int32Array<SharedArrayBuffer>): void {
+  const bench = new Workbench(tools(), () => Atomics.load(cancelled, 0) !== 0)
   port.on('message', ({ id, task, buffers }: TaskMessage) => {
     try {
       const { value, transfer } = bench.perform(task, buffers)

@@ -32,6 +32,12 @@ export class SharedFrames {
     }
   }
 
+  /** Gives up all memory. */
+  trim(): void {
+    this.#made.clear()
+    this.#spare.length = 0
+  }
+
   has(frame: LosslessParts): boolean {
     return this.#made.has(frame)
   }

@@ -42,11 +42,12 @@ export class Workbench {
   /** The delta of a tensor that is encoded as a whole, kept for the next one: fresh memory is slow. */
   #delta = new Float32Array(0)
 
-  constructor(tools: LosslessTools) {
+  /** `isCancelled` says that nobody waits for the task any more: it then throws. */
+  constructor(tools: LosslessTools, isCancelled: () => boolean) {
     const { machine } = tools
     this.#machine = machine
     this.#files = new FileRuns(machine)
-    this.#frames = new FrameBench(tools, this.#files)
+    this.#frames = new FrameBench(tools, this.#files, isCancelled)
   }
 
   /** Performs one task. @throws CodecError for bytes that do not decode or encode, FileError for a file. */
@@ -89,6 +90,7 @@ export class Workbench {
       case 'hash':
         return { value: this.#hash(task, buffers), transfer: [] }
       case 'trim':
+        this.#frames.trim()
         collectGarbage()
         return { value: null, transfer: [] }
     }

@@ -1,7 +1,7 @@
 import { enableCompileCache } from 'node:module'
-import { parentPort } from 'node:worker_threads'
+import { parentPort, workerData } from 'node:worker_threads'
 
 // Before the imports: without it every thread strips and compiles the codec again, which takes longer than many a command.
 enableCompileCache()
 const { servePort } = await import('./postbox.ts')
-servePort(parentPort!)
+servePort(parentPort!, workerData)

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { writeFileSync } from 'node:fs'
+import { statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { Frame } from '../../src/codec/index.ts'
@@ -158,6 +158,42 @@ t.test(
     t.strictSame(held, [])
   },
 )
+
+t.test('a task that nobody waits for any more ends before its end', async t => {
+  await using pool = await openPool({ workers: 1 })
+  const size = 2 ** 20
+  const folder = t.testdir({ from: Buffer.alloc(size), to: '' })
+  const [from, to] = [join(folder, 'from'), join(folder, 'to')]
+  const part = { path: from, start: 0, end: size, check: null }
+  const pieces = Array.from({ length: 4000 }, () => ({ kind: 'copy', part, size }) as const)
+  const abort = new AbortController()
+  const task = { kind: 'write', pieces, path: to, position: 0 } as const
+  const written = pool.run(task, [], abort.signal)
+  while (statSync(to).size === 0) await new Promise(resolve => setImmediate(resolve))
+  abort.abort(new Error('gone'))
+  await t.rejects(written, { message: 'gone' })
+  t.ok(statSync(to).size < size * pieces.length, 'it has not written everything')
+  const next = { ...task, pieces: pieces.slice(0, 1) }
+  t.equal(await pool.run(next, []), null, 'the next task is not cancelled')
+})
+
+t.test('a hash that nobody waits for any more ends, and its session with it', async t => {
+  await using pool = await openPool({ workers: 1 })
+  const size = 2 ** 20
+  const path = join(t.testdir({ file: Buffer.alloc(size) }), 'file')
+  const part = { path, start: 0, end: size, check: null }
+  const abort = new AbortController()
+  const session = pool.openHash(abort.signal)
+  const pieces = Array.from({ length: 50_000 }, () => ({ kind: 'copy', part, size }) as const)
+  // 50 GB: it would not end in the time that a test has.
+  const hashed = session.update(pieces, [])
+  abort.abort(new Error('gone'))
+  await t.rejects(hashed, { message: 'gone' })
+  session.abandon()
+  const other = pool.openHash()
+  await other.update(pieces.slice(0, 1), [])
+  t.equal(await other.digest(), createHash('sha256').update(Buffer.alloc(size)).digest('hex'))
+})
 
 t.test('a closed pool rejects what waits and what comes', async t => {
   const pool = await openPool({ workers: 1 })
