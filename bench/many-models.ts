@@ -131,11 +131,11 @@ async function measure({ url }: ServerProcess, count: number, side: string): Pro
   })()
   const began = performance.now()
   for (const { id } of models.slice(0, REQUESTS)) {
-    const read = fetch(`${url}/models/${id}/files/${SIDE}`).then(answer => answer.arrayBuffer())
-    await read.then(
-      () => Promise.reject(new Error('a bad byte was served')),
-      () => {},
-    )
+    const read = fetch(`${url}/models/${id}/files/${SIDE}`).then(async answer => {
+      await answer.arrayBuffer()
+      return answer.ok
+    })
+    if (await read.catch(() => false)) throw new Error('a bad byte was served')
   }
   say(count, 'a read of the bad byte', (performance.now() - began) / REQUESTS)
   say(count, '/models, all damaged', await timed('/models'))

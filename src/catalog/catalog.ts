@@ -184,6 +184,7 @@ export interface Catalog {
   stats(): Promise<Stats>
   /** A known blob with this content that is not damaged; null where there is none. */
   findBlob(sha256: string, size: number): Promise<BlobRecord | null>
+  /** Whether anything in the catalog names a blob: its own row, a model, or a file. */
   hasBlob(key: string): Promise<boolean>
   /** A known blob. Rejects `blob-missing`. */
   blob(key: string): Promise<BlobRecord>

@@ -101,6 +101,11 @@ export function toRow(model: ModelRecord): Omit<ModelRow, 'seq'> {
   return { ...row, digest: digestRow(row) }
 }
 
+/** SHA-256, hex, over a model with all of its files: equal for records that differ in nothing but their parent and their damage. */
+export function digestModel(model: ModelRecord): string {
+  return toRow(model).digest!
+}
+
 /** Null for what is no JSON any more. */
 function parseColumn<T>(text: string): T | null {
   try {

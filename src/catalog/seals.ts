@@ -40,5 +40,10 @@ export function digestRow(row: Omit<ModelRow, 'seq' | 'parent' | 'digest'>): str
 }
 
 function sha256(values: readonly unknown[]): string {
-  return hash('sha256', JSON.stringify(values), 'hex')
+  // What is no Unicode comes back from the database in another way.
+  return hash('sha256', JSON.stringify(values, wellFormed), 'hex')
+}
+
+function wellFormed(_key: string, value: unknown): unknown {
+  return typeof value === 'string' ? value.toWellFormed() : value
 }

@@ -273,7 +273,9 @@ class SqliteCatalog implements Catalog {
   }
 
   hasBlob(key: string): Promise<boolean> {
-    return this.#read(() => this.#sql.blobByKey.get(key) !== undefined)
+    return this.#read(
+      () => this.#sql.blobByKey.get(key) !== undefined || this.#sql.isNamed.get({ key })!.is === 1,
+    )
   }
 
   blob(key: string): Promise<BlobRecord> {

@@ -130,6 +130,9 @@ export function prepareStatements(db: Database) {
       'SELECT key, sha256, size FROM blobs WHERE key = ?',
     ),
     // What a file or a model names is needed, whatever became of the reference.
+    isNamed: db.prepare<{ key: string }, { is: number }>(`
+      SELECT EXISTS (SELECT 1 FROM model_blobs WHERE blob = :key) OR EXISTS (SELECT 1 FROM files WHERE blob = :key)
+        OR EXISTS (SELECT 1 FROM models WHERE manifest = :key) OR EXISTS (SELECT 1 FROM models WHERE delta = :key) AS "is"`),
     unreferencedBlobs: db.prepare<[string, number], BlobRecord>(`
       SELECT key, sha256, size FROM loose_blobs JOIN blobs USING (key)
       WHERE key > ? AND NOT EXISTS (SELECT 1 FROM model_blobs WHERE blob = key)

@@ -1,5 +1,5 @@
 import { getHeapStatistics } from 'node:v8'
-import type { Catalog, FileRecord, ModelRecord } from '../catalog/catalog.ts'
+import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import type { Span } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
@@ -26,12 +26,14 @@ import { publishDelta } from './publish-delta.ts'
 import { publishFiles } from './publish-files.ts'
 import { Readiness } from './readiness.ts'
 import { findRef } from './refs.ts'
-import type { Content, ListedModel, Model, Registry } from './registry.ts'
+import type { Content, Registry } from './registry.ts'
 import { scrub } from './scrub.ts'
+import { ShownModels, toModel } from './shown-models.ts'
 import { sweep } from './sweep.ts'
 import { authenticate, createToken, toToken } from './tokens.ts'
 import { deleteModel } from './tombstones.ts'
 import { translated } from './translate.ts'
+import { manifestKey } from './true-records.ts'
 import { upgradeManifests } from './upgrade.ts'
 
 export interface RegistryDeps {
@@ -75,7 +77,7 @@ const MOST_AHEAD = 8
  */
 export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry> {
   const { catalog, blobs, pool, scratch } = registryDeps
-  const { sweepGraceMs: graceMs = SWEEP_GRACE_MS } = registryDeps
+  const { sweepGraceMs: graceMs = SWEEP_GRACE_MS, log } = registryDeps
   const { maxModelBytes = Number.MAX_SAFE_INTEGER } = registryDeps
   const damages = await Damages.open(catalog, blobs)
   // Of what is stored, not of copies of it: scrub looks at that.
@@ -99,7 +101,14 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   const pins = new Pins()
   const claims = new Claims()
   const fresh = new FreshBlobs()
-  const models = new OpenedModels(catalog, executor, registryDeps.openBytes ?? defaultOpenBytes())
+  const mostOpenBytes = registryDeps.openBytes ?? defaultOpenBytes()
+  const models = new OpenedModels(catalog, executor, mostOpenBytes, id => {
+    log?.warn(
+      { id },
+      'the row of a model is not what its manifest says: wdelta rebuild makes it anew',
+    )
+  })
+  const shown = new ShownModels(catalog, models)
   const [newest] = (await catalog.list({ limit: 1 })).models
   const clock = new Clock(newest?.createdAt ?? null)
   const deps: PublishDeps = {
@@ -142,29 +151,24 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       published(() => publishFiles(deps, options, parts, signal)),
     publishDelta: (options, parts, signal) =>
       published(() => publishDelta(deps, options, parts, signal)),
-    find: ref =>
-      translated(async () => {
-        const record = await findRef(catalog, ref)
-        const files = await allFiles(catalog, record)
-        return toModel({ ...record, files })
-      }),
+    find: ref => translated(async () => shown.one(await findRef(catalog, ref))),
     list: query =>
       translated(async () => {
         const { models: records, next } = await catalog.list(withoutUndefined(query))
-        return { models: records.map(toListed), next }
+        return { models: await shown.page(records), next }
       }),
     lineage: (ref, page) =>
       translated(async () => {
         const { id } = await findRef(catalog, ref)
         const { models: records, next } = await catalog.lineage(id, withoutUndefined(page))
-        return { lineage: records.map(toListed), next }
+        return { lineage: await shown.page(records), next }
       }),
     children: (ref, page) =>
       translated(async () => {
         const { id } = await findRef(catalog, ref)
         const query = { ...withoutUndefined(page), parent: id }
         const { models: records, next } = await catalog.list(query)
-        return { models: records.map(toListed), next }
+        return { models: await shown.page(records), next }
       }),
     remove: ref =>
       translated(async () => {
@@ -239,7 +243,7 @@ async function removeModel(
   record: ModelRecord,
 ): Promise<void> {
   const { catalog, blobs } = stores
-  const { manifest } = record
+  const manifest = manifestKey(record)
   await deleteModel(stores, record)
   // What fails here, the sweep does.
   await blobs
@@ -283,29 +287,6 @@ function originOf(blobs: BlobStore, resolve: (key: string) => string): Origin {
     locate: blob => blobs.locate(resolve(blob)),
     fetch: (span, signal) => blobs.fetch(resolve(span.blob), span, signal).catch(bad(span)),
   }
-}
-
-/** A row with all of its files as `API.md` shows it: without what only the registry needs. */
-function toModel(record: ModelRecord): Model {
-  const { manifest: _manifest, delta: _delta, signature: _signature, hashes, ...shown } = record
-  return {
-    ...shown,
-    hashes: { stored: hashes.stored, float32: hashes.float32 },
-    files: record.files.map(({ path, size, sha256 }) => ({ path, size, sha256 })),
-  }
-}
-
-function toListed(record: ModelRecord): ListedModel {
-  const { files, ...listed } = toModel(record)
-  return files.length === record.filesTotal ? { ...listed, files } : listed
-}
-
-/** The files of a model, which its record has or not. */
-async function allFiles(
-  catalog: Catalog,
-  { id, files, filesTotal }: ModelRecord,
-): Promise<readonly FileRecord[]> {
-  return files.length === filesTotal ? files : catalog.files(id)
 }
 
 /** Without the keys that are undefined: what `exactOptionalPropertyTypes` asks for. */

@@ -14,12 +14,22 @@ import { RegistryError } from '../errors.ts'
 import { type Executor, Slots, withRetries } from '../workers/execute.ts'
 import { inTurns } from '../workers/turns.ts'
 import { readChecked, withSums } from './checked-reads.ts'
-import { type Manifest, openManifest, storedShards, sumsByKey } from './manifest.ts'
+import {
+  type Manifest,
+  type ManifestHead,
+  openManifest,
+  readManifestHead,
+  storedShards,
+  sumsByKey,
+} from './manifest.ts'
 import { type Layer, OpenBudget, reachOf } from './open-budget.ts'
 import { weighLayout, weighModel } from './open-weight.ts'
+import { translateErrors } from './translate.ts'
+import { isRotten, isTrue, manifestKey, recordOf } from './true-records.ts'
 
 /** A model with everything that a plan needs, in memory. */
 export interface OpenedModel {
+  /** From the manifest, and never from the row. */
   readonly record: ModelRecord
   readonly manifest: Manifest
   readonly recipes: Recipes
@@ -62,10 +72,20 @@ export class OpenedModels {
   /** By id; the most recently used come last. */
   readonly #entries = new Map<string, Entry>()
   readonly #large = new Slots(1)
+  readonly #rotten: (id: string) => void
 
-  /** `mostBytes` bounds what is open, by the estimate of `weighModel`. */
-  constructor(catalog: Catalog, executor: Executor, mostBytes: number) {
+  /**
+   * `mostBytes` bounds what is open, by the estimate of `weighModel`. `rotten` is told of each model that is read whose row is not what its
+   * manifest says.
+   */
+  constructor(
+    catalog: Catalog,
+    executor: Executor,
+    mostBytes: number,
+    rotten: (id: string) => void,
+  ) {
     this.#catalog = catalog
+    this.#rotten = rotten
     this.#executor = executor
     this.#budget = new OpenBudget(mostBytes, () => this.#giveUp())
   }
@@ -124,6 +144,25 @@ export class OpenedModels {
     entry.casts.set(dtype, cast)
     cast.catch(() => entry.casts.delete(dtype))
     return cast
+  }
+
+  /** What the manifest of a model says in place of its row. Rejects as {@link open}. */
+  async truth(row: ModelRecord): Promise<ModelRecord> {
+    const key = manifestKey(row)
+    const { size } = await this.#catalog.blob(key)
+    const head = await withRetries(this.#executorOf(row.id), async source => {
+      const bytes = await source.read({ blob: key, start: 0, end: size }, undefined)
+      return readManifestHead(key, bytes)
+    }).catch(error => {
+      throw translateErrors(error)
+    })
+    return recordFrom(row, head, { key, size })
+  }
+
+  /** From now on the row of a model counts as damage. */
+  async distrust(id: string): Promise<void> {
+    this.#rotten(id)
+    await this.#catalog.distrust(id)
   }
 
   /** Forgets a model. */
@@ -210,19 +249,24 @@ export class OpenedModels {
     try {
       return await this.#read(record)
     } catch (error) {
-      if (await this.#catalog.model(record.id)) throw error
+      if (await this.#catalog.hasModel(record.id)) throw error
       throw new RegistryError('model-not-found', `model ${record.id} was deleted`, { cause: error })
     }
   }
 
   /** The parent comes first, so that a long lineage never has more than two manifests in memory. */
-  async #read(record: ModelRecord): Promise<OpenedModel> {
+  async #read(row: ModelRecord): Promise<OpenedModel> {
+    const known = isRotten(row) ? await this.truth(row) : row
+    const { id, tensors } = known
     using held = new DisposableStack()
-    const parent = record.kind === 'delta' ? await this.#parentOf(record) : null
+    const parent = known.kind === 'delta' ? await this.#parentOf(known) : null
     if (parent) held.use(this.hold(parent))
-    const { size } = await this.#catalog.blob(record.manifest)
-    held.use(await this.#budget.reserve(openingBytes(record.tensors, size)))
-    const manifest = await this.#manifest(record, size)
+    const key = manifestKey(known)
+    const { size } = await this.#catalog.blob(key)
+    held.use(await this.#budget.reserve(openingBytes(tensors, size)))
+    const manifest = await this.#manifest(id, key, size)
+    const record = recordFrom(known, manifest, { key, size })
+    if (!isTrue(known, record)) return this.#readAnew(id)
     const recipes = await inTurns<Recipes>(
       parent && manifest.delta
         ? applyLinkSteps(parent.recipes, manifest.delta)
@@ -235,20 +279,31 @@ export class OpenedModels {
     return { record, manifest, recipes, sums, layout, layer, ownBytes: own }
   }
 
-  async #manifest({ id, manifest: key }: ModelRecord, size: number): Promise<Manifest> {
-    const executor: Executor = {
-      ...this.#executor,
-      // That of a model which was deleted is gone, not damaged.
-      failed: async (error, tries) =>
-        (await this.#catalog.model(id)) !== null && this.#executor.failed(error, tries),
-    }
-    return withRetries(executor, async source => {
+  /** Reads a model whose row has turned out to be another than its manifest says. */
+  async #readAnew(id: string): Promise<OpenedModel> {
+    await this.distrust(id)
+    const row = await this.#catalog.model(id)
+    if (row) return this.#read(row)
+    throw new RegistryError('model-not-found', `model ${id} was deleted`)
+  }
+
+  async #manifest(id: string, key: string, size: number): Promise<Manifest> {
+    return withRetries(this.#executorOf(id), async source => {
       const bytes = await source.read({ blob: key, start: 0, end: size }, undefined)
       return openManifest(key, bytes, blobs => {
         const checked = withSums(source, sumsByKey(blobs))
         return (blob, start, end) => readChecked(checked, { blob, start, end })
       })
     })
+  }
+
+  /** That of a model which was deleted meanwhile is gone, not damaged. */
+  #executorOf(id: string): Executor {
+    return {
+      ...this.#executor,
+      failed: async (error, tries) =>
+        (await this.#catalog.hasModel(id)) && this.#executor.failed(error, tries),
+    }
   }
 
   async #parentOf({ id, parent }: ModelRecord): Promise<OpenedModel> {
@@ -261,6 +316,17 @@ export class OpenedModels {
 /** Bytes that opening a model takes for a moment. */
 function openingBytes(tensors: number, manifestBytes: number): number {
   return tensors * OPENING_TENSOR_BYTES + manifestBytes * OPENING_MANIFEST_BYTES
+}
+
+/** @throws RegistryError `damaged` for the manifest of another model */
+function recordFrom(
+  row: ModelRecord,
+  head: ManifestHead,
+  manifest: { key: string; size: number },
+): ModelRecord {
+  const { id } = head.model
+  if (id === row.id) return recordOf(row, head, manifest)
+  throw new RegistryError('damaged', `${manifest.key} is the manifest of ${id}, not of ${row.id}`)
 }
 
 /**

@@ -1,6 +1,8 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
+import { CATALOG_FILE } from '../catalog/file-names.ts'
 import { BLOCK_BYTES, type BlockSums, FRAME_BYTES } from '../codec/index.ts'
+import type { RegistryError } from '../errors.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { type Executor, mapOrdered, Sources } from '../workers/execute.ts'
 import type { BadBlock, BlockFault } from '../workers/tasks.ts'
@@ -10,6 +12,7 @@ import { type ManifestBlob, type ManifestHead, readManifestHead } from './manife
 import type { OpenedModels } from './opened-models.ts'
 import type { ScrubFinding, ScrubReport } from './registry.ts'
 import { tensorsAt } from './tensors-at.ts'
+import { isRotten, isTrue, manifestKey, recordOf } from './true-records.ts'
 
 /** Findings, and models that are sound again, that a report names; it counts all. */
 const MAX_REPORTED = 1000
@@ -104,18 +107,50 @@ class Pass {
   }
 
   async model(record: ModelRecord, wasDamaged: boolean): Promise<void> {
-    const { id, manifest } = record
+    const { id } = record
+    const manifest = manifestKey(record)
     const head = await this.#manifest(manifest)
+    const isRowBad = head !== null && !(await this.#isTrue(record, head))
     const blobs = head?.blobs ?? []
     for (const blob of blobs) await this.#blob(blob)
     const keys = [manifest, ...blobs.map(({ key }) => key)]
     const bad = keys.filter(key => this.#blobs.get(key)!.length > 0)
-    if (bad.length === 0 && !wasDamaged) return
+    if (bad.length === 0 && !wasDamaged && !isRowBad) return
     const now = await this.#deps.catalog.model(id)
     // Deleted while it was read: what is missing of it has gone with it.
     if (!now) return
     for (const key of bad) await this.#report(record, head?.model ?? record, key)
+    if (isRowBad) this.#reportRow(head.model, manifest)
     if (bad.length === 0 && now.damaged === null) this.#clear(id)
+  }
+
+  /** Whether the row of a model, with its files, is what its manifest says. One that is not counts as damage from now on. */
+  async #isTrue(row: ModelRecord, head: ManifestHead): Promise<boolean> {
+    if (isRotten(row)) return false
+    const { catalog, models } = this.#deps
+    const { id, files: listed, filesTotal } = row
+    const files = listed.length === filesTotal ? listed : await catalog.files(id).catch(() => null)
+    const size = (await this.#size(row.manifest)) ?? 0
+    const truth = recordOf(row, head, { key: row.manifest, size })
+    if (files && isTrue({ ...row, files }, truth)) return true
+    await models.distrust(id)
+    return false
+  }
+
+  /** Bytes of a blob; null for one that the catalog has lost. */
+  async #size(key: string): Promise<number | null> {
+    try {
+      return (await this.#deps.catalog.blob(key)).size
+    } catch (error) {
+      if ((error as RegistryError).code !== 'blob-missing') throw error
+      return null
+    }
+  }
+
+  #reportRow({ id, name, revision }: ManifestHead['model'], manifest: string): void {
+    if (this.#damagedTotal++ >= MAX_REPORTED) return
+    const where = { model: id, name, revision, file: CATALOG_FILE, tensors: [] }
+    this.#findings.push({ ...where, offset: 0, bytes: 0, why: 'checksum', blob: manifest })
   }
 
   #clear(id: string): void {
@@ -124,9 +159,13 @@ class Pass {
 
   /** What a manifest says; null where it cannot be read. */
   async #manifest(key: string): Promise<ManifestHead | null> {
-    const { catalog, executor } = this.#deps
-    const { size } = await catalog.blob(key)
+    const size = await this.#size(key)
+    if (size === null) {
+      this.#blobs.set(key, [{ start: 0, end: 0, why: 'missing' }])
+      return null
+    }
     this.#bytes += size
+    const { executor } = this.#deps
     try {
       const bytes = await executor.read({ blob: key, start: 0, end: size }, this.#options.signal)
       const head = await readManifestHead(key, bytes)

@@ -20,7 +20,7 @@ async function scene(t: Parameters<typeof openTestRegistry>[0]) {
   const deep = await put(4, left.id)
   const origin = { read: ({ blob, start, end }: Span) => blobs.read(blob, { start, end }) }
   const executor = { ...origin, origin, failed: async () => false } as unknown as Executor
-  return { base, left, right, deep, models: new OpenedModels(catalog, executor, 1e9) }
+  return { base, left, right, deep, models: new OpenedModels(catalog, executor, 1e9, () => {}) }
 }
 
 t.test('what is shared counts once, and nothing is left when all are closed', async t => {
