@@ -14,7 +14,7 @@ import { frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './wdelta-v2-forma
 const STEP_ENTRIES = 65_536
 /** An index counts so many tensors, and one more for so many of its stored bytes: a tensor that is not empty takes a checksum at the least. */
 const FLOOR_TENSORS = 16_384
-const LEAST_TENSOR_BYTES = 4
+const LEAST_TENSOR_BYTES = 8
 /** Bytes of the length word in front of a safetensors header. */
 const LENGTH_BYTES = 8
 const HASH_BYTES = 32

@@ -11,7 +11,7 @@ import {
   WdeltaReader,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import { finishReading } from '../workers/open-index.ts'
+import { openStoredIndex } from '../workers/open-index.ts'
 import { tools } from '../workers/tools.ts'
 import { inTurns, takeInTurns } from '../workers/turns.ts'
 import { withSums } from './checked-reads.ts'
@@ -39,6 +39,8 @@ import {
 } from './receive.ts'
 import type { PublishDeltaOptions, UploadPart } from './registry.ts'
 
+/** Memory that a publication takes for each byte of an index, if that is full of tensors of a few bytes. */
+const INDEX_BYTES = 8
 /** The one safetensors file that a model published as `.wdelta` serves. */
 const WEIGHTS = 'model.safetensors'
 
@@ -167,7 +169,10 @@ async function receiveDelta(
   const reader = new WdeltaReader(tools(), createHash('sha256'), { maxElements })
   try {
     const blob = await publication.stage(indexed(body, reader, { deps, named, signal }), signal)
-    return { blob, index: await finishReading(reader, { maxBytes, signal }) }
+    const ended = await inTurns(reader.finish(), signal)
+    if (ended.format === 1) return { blob, index: ended }
+    await publication.reserve(ended.tail.inflated * INDEX_BYTES, signal)
+    return { blob, index: await openStoredIndex(ended, { maxBytes, signal }) }
   } catch (error) {
     throw inFile(path, error)
   }

@@ -1,10 +1,4 @@
-import {
-  type DeltaIndex,
-  indexSteps,
-  type LosslessIndex,
-  type StoredIndex,
-  type WdeltaReader,
-} from '../codec/index.ts'
+import { indexSteps, type LosslessIndex, type StoredIndex } from '../codec/index.ts'
 import { Slots } from './execute.ts'
 import { inflate } from './tools.ts'
 import { inTurns } from './turns.ts'
@@ -27,13 +21,4 @@ export async function openStoredIndex(
   using _slot = await (size > LARGE_BYTES ? large : small).take(signal)
   const inflated = await inflate(index.stored, size)
   return await inTurns(indexSteps(index, inflated, maxBytes), signal)
-}
-
-/** Ends a `.wdelta`, of either version, and gives its index: as {@link openStoredIndex}, and as `WdeltaReader.end`. */
-export async function finishReading(
-  reader: Pick<WdeltaReader, 'finish'>,
-  options: { maxBytes?: number; signal?: AbortSignal | undefined } = {},
-): Promise<DeltaIndex> {
-  const ended = await inTurns(reader.finish(), options.signal)
-  return ended.format === 1 ? ended : openStoredIndex(ended, options)
 }
