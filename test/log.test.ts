@@ -1,11 +1,15 @@
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Logger } from 'pino'
 import t from 'tap'
 import { readConfig } from '../src/config.ts'
 import { openLog, withoutSecrets } from '../src/log.ts'
 
 const WDR = `wdr_0123456789abcdef_${'ab'.repeat(32)}01234567`
 const HUB = `hf_${'aB3'.repeat(12)}`
+
+/** Resolves when all lines of a log are in its file. */
+const flushed = (log: Logger) => new Promise(resolve => log.flush(resolve))
 
 t.test('a line without credentials, wherever they stand', async t => {
   const leaks: readonly [what: string, logged: unknown][] = [
@@ -56,8 +60,7 @@ t.test('the log hides the secrets of the configuration, in any place', async t =
   log.trace({ asked: [secret] }, 'who?')
   log.child({ token: secret }).error({ err: error }, secret)
   log.error(error)
-  log.flush()
-  await new Promise(resolve => setImmediate(resolve))
+  await flushed(log)
   const lines = readFileSync(path, 'utf8').trim().split('\n')
   t.equal(lines.length, 3)
   for (const line of lines) {
@@ -72,8 +75,7 @@ t.test('a secret too short to be told from other words is not looked for', async
   const descriptor = openSync(path, 'w')
   const log = openLog(readConfig({ ADMIN_TOKEN: 'level', AUTH: 'tokens' }), descriptor)
   log.info('hello')
-  log.flush()
-  await new Promise(resolve => setImmediate(resolve))
+  await flushed(log)
   closeSync(descriptor)
   t.match(JSON.parse(readFileSync(path, 'utf8')), { level: 30, msg: 'hello' })
 })
