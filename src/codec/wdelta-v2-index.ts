@@ -5,7 +5,7 @@ import { FRAME_BYTES, LIMITS } from './limits.ts'
 import { ENCODINGS } from './lossless.ts'
 import { assembleTensorsSteps, checkPath } from './model-folder.ts'
 import { readHeaderSteps } from './safetensors.ts'
-import { STEP_ITEMS, type Steps } from './steps.ts'
+import { complete, STEP_ITEMS, type Steps } from './steps.ts'
 import { checkName, utf8 } from './utf8.ts'
 import { quoted, refuse } from './wdelta-v1-format.ts'
 import { frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './wdelta-v2-format.ts'
@@ -31,6 +31,11 @@ export type IndexContent = Pick<
 
 /** The bytes of an index, not yet compressed: see `FORMAT.md`, "Index". */
 export function writeIndex(content: IndexContent): Uint8Array {
+  return complete(writeIndexSteps(content))
+}
+
+/** {@link writeIndex} in steps. */
+export function* writeIndexSteps(content: IndexContent): Steps<Uint8Array> {
   const { shards, tensors, records, frames } = content
   const out = new ByteWriter()
   out.bytes(fromHex(content.parentIdentity))
@@ -46,7 +51,11 @@ export function writeIndex(content: IndexContent): Uint8Array {
   out.column(records.lengths)
   out.wideColumn(records.checksums)
   out.u32(tensors.length)
-  for (const { name, source } of tensors) writeSource(out, name, source)
+  for (const [i, { name, source }] of tensors.entries()) {
+    if (i % STEP_ITEMS === 0) yield
+    writeSource(out, name, source)
+  }
+  yield
   out.u32(frames.encodings.length)
   out.bytes(frames.encodings)
   out.column(frames.records)

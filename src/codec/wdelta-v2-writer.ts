@@ -1,10 +1,11 @@
 import type { LosslessTools } from './coded-frame.ts'
+import { complete, type Steps } from './steps.ts'
 import type { Hasher } from './wdelta-v1-reader.ts'
 import { PREFIX_BYTES_V2, prefixV2, tailBytes } from './wdelta-v2-format.ts'
-import { type IndexContent, writeIndex } from './wdelta-v2-index.ts'
+import { type IndexContent, writeIndexSteps } from './wdelta-v2-index.ts'
 
 /** zstd level of the index. */
-const LEVEL = 9
+export const INDEX_LEVEL = 9
 
 /**
  * Writes a `.wdelta` of version 2 in one pass: prefix, records as they come, index. Each call gives the bytes that come next in
@@ -40,18 +41,26 @@ export class LosslessWriter {
   }
 
   end(content: Omit<IndexContent, 'records'>): Uint8Array[] {
-    const records = {
-      lengths: Uint32Array.from(this.#lengths),
-      checksums: BigUint64Array.from(this.#checksums),
-    }
-    const { machine, compression } = this.#tools
-    const inflated = writeIndex({ ...content, records })
-    const index = compression.compress(inflated, LEVEL)
+    const inflated = complete(this.indexSteps(content))
+    return this.finish(inflated.length, this.#tools.compression.compress(inflated, INDEX_LEVEL))
+  }
+
+  /** The index, not yet compressed: what {@link end} begins with. */
+  *indexSteps(content: Omit<IndexContent, 'records'>): Steps<Uint8Array> {
+    const lengths = Uint32Array.from(this.#lengths)
+    yield
+    const records = { lengths, checksums: BigUint64Array.from(this.#checksums) }
+    yield
+    return yield* writeIndexSteps({ ...content, records })
+  }
+
+  /** What {@link end} gives, from the index as a zstd frame of level {@link INDEX_LEVEL}; inflated it has so many bytes. */
+  finish(inflated: number, index: Uint8Array): Uint8Array[] {
     const tail = tailBytes({
       offset: this.#position + 8,
       stored: index.length,
-      inflated: inflated.length,
-      checksum: machine.checksum(index),
+      inflated,
+      checksum: this.#tools.machine.checksum(index),
     })
     const parts = [word(0), word(index.length), index, tail].map(part => this.#hashed(part))
     return [...parts, this.#hasher.digest()]

@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto'
+import { setImmediate } from 'node:timers/promises'
 import {
   canPredict,
   ENCODINGS,
   FRAME_BYTES,
   frameCount,
+  INDEX_LEVEL,
   LayoutReader,
   type LayoutTensor,
   type LosslessShard,
@@ -16,12 +18,14 @@ import {
   type Recipe,
   type Recipes,
   type Segment,
+  STEP_ITEMS,
+  type Steps,
   sized,
   storedBytes,
 } from '../codec/index.ts'
 import { type Executor, execute, Sources, segmentsOf } from './execute.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
-import { tools } from './tools.ts'
+import { deflate, tools } from './tools.ts'
 import { inTurns } from './turns.ts'
 
 /** What names the parent of a delta; it may still be in the making while frames are encoded. */
@@ -48,6 +52,8 @@ const BATCHES_PER_WORKER = 2
 const PROBE_BYTES = 65_536
 /** Tensors of the parent of one dtype and shape that are looked at for one with another name. */
 const MOST_PROBED = 1024
+/** Parts of a name, each with a dot after it, by which it may be longer than that of the tensor that predicts it: `base_model.model.` has two. */
+const MOST_PREFIX_PARTS = 4
 
 /** Frames that go to a worker together. */
 interface Batch {
@@ -136,7 +142,9 @@ export class LosslessEncoder {
         checksums: BigUint64Array.from(frames, ({ checksum }) => checksum),
       },
     }
-    return [...first, ...this.#writer.end(content)]
+    const index = await inTurns(this.#writer.indexSteps(content), this.#signal)
+    const stored = await deflate(index, INDEX_LEVEL)
+    return [...first, ...this.#writer.finish(index.length, stored)]
   }
 
   /** The frames of a shard, as its bytes come. */
@@ -163,7 +171,11 @@ export class LosslessEncoder {
       }
       if (!known) cutter.begin(layout.header.length, layout.tensors)
       for (const cut of cutter.push(chunk)) {
-        if (cut.frame === 0) tensor = await this.#open(cut.tensor, cut.bytes)
+        if (cut.frame === 0) {
+          // A chunk may hold 16,000 tensors of a few bytes, and any number of empty ones.
+          if (this.#tensors.length % STEP_ITEMS === 0) await setImmediate()
+          tensor = await this.#open(cut.tensor, cut.bytes)
+        }
         if (cut.bytes === null) continue
         batch.add(tensor!, cut.frame, cut.bytes)
         if (!batch.full) continue
@@ -334,8 +346,8 @@ class Mates {
   readonly #parent: Recipes
   readonly #executor: Executor
   readonly #signal: AbortSignal | undefined
-  /** Tensors of the parent by dtype and shape. */
-  readonly #alike = new Map<string, Recipe[]>()
+  /** Tensors of the parent by dtype and shape: made when they are asked for. */
+  #kinds: Promise<Map<string, Alike>> | null = null
   /** Tensors of the parent by the checksum of their first bytes, by dtype and shape: made when they are asked for. */
   readonly #probes = new Map<string, Promise<Map<bigint, Recipe>>>()
   /** What predicts the fine-tune's tensors so far, by dtype, shape and the checksum of their first bytes. */
@@ -345,12 +357,6 @@ class Mates {
     this.#parent = parent
     this.#executor = executor
     this.#signal = signal
-    for (const recipe of parent.values()) {
-      const kind = kindOf(recipe)
-      const alike = this.#alike.get(kind)
-      if (alike) alike.push(recipe)
-      else this.#alike.set(kind, [recipe])
-    }
   }
 
   /**
@@ -363,7 +369,8 @@ class Mates {
     if (firstFrame === null) return fits
     const kind = kindOf(tensor)
     const sum = tools().machine.checksum(firstFrame.subarray(0, PROBE_BYTES))
-    const found = fits ?? (await this.#byContent(kind, sum)) ?? this.#byName(kind, tensor.name)
+    const found =
+      fits ?? (await this.#byContent(kind, sum)) ?? (await this.#byName(kind, tensor.name))
     if (found) this.#before.set(`${kind} ${sum}`, found)
     return found
   }
@@ -378,7 +385,7 @@ class Mates {
 
   async #probe(kind: string): Promise<Map<bigint, Recipe>> {
     const probes = new Map<bigint, Recipe>()
-    for (const recipe of (this.#alike.get(kind) ?? []).slice(0, MOST_PROBED)) {
+    for (const recipe of (await this.#alike(kind))?.first ?? []) {
       const run = { start: 0, end: Math.min(storedBytes(recipe), PROBE_BYTES) }
       const chunks: Uint8Array[] = []
       const segments = planTensor(recipe, recipe.dtype, run)
@@ -391,12 +398,52 @@ class Mates {
   }
 
   /** `model.layers.0.weight` for `layers.0.weight`, and the other way. */
-  #byName(kind: string, name: string): Recipe | null {
-    const alike = this.#alike.get(kind) ?? []
-    return (
-      alike.find(({ name: other }) => other.endsWith(`.${name}`) || name.endsWith(`.${other}`)) ??
-      null
-    )
+  async #byName(kind: string, name: string): Promise<Recipe | null> {
+    const longer = (await this.#alike(kind))?.bySuffix.get(name)
+    if (longer) return longer
+    for (const suffix of suffixesOf(name)) {
+      const shorter = this.#parent.get(suffix)
+      if (shorter && kindOf(shorter) === kind) return shorter
+    }
+    return null
+  }
+
+  async #alike(kind: string): Promise<Alike | undefined> {
+    this.#kinds ??= inTurns(kindsOf(this.#parent), this.#signal)
+    return (await this.#kinds).get(kind)
+  }
+}
+
+/** Tensors of one dtype and shape. */
+interface Alike {
+  /** MOST_PROBED of them. */
+  readonly first: Recipe[]
+  /** All of them by the ends of their names that follow a dot: the first of those that have one in common. */
+  readonly bySuffix: Map<string, Recipe>
+}
+
+function* kindsOf(recipes: Recipes): Steps<Map<string, Alike>> {
+  const kinds = new Map<string, Alike>()
+  let seen = 0
+  for (const recipe of recipes.values()) {
+    if (seen++ % STEP_ITEMS === 0) yield
+    const kind = kindOf(recipe)
+    const alike: Alike = kinds.get(kind) ?? { first: [], bySuffix: new Map() }
+    kinds.set(kind, alike)
+    if (alike.first.length < MOST_PROBED) alike.first.push(recipe)
+    for (const suffix of suffixesOf(recipe.name)) {
+      if (!alike.bySuffix.has(suffix)) alike.bySuffix.set(suffix, recipe)
+    }
+  }
+  return kinds
+}
+
+/** The name without its first parts, up to MOST_PREFIX_PARTS of them. */
+function* suffixesOf(name: string): Generator<string> {
+  let dot = name.indexOf('.')
+  for (let parts = 0; dot >= 0 && parts < MOST_PREFIX_PARTS; parts++) {
+    yield name.slice(dot + 1)
+    dot = name.indexOf('.', dot + 1)
   }
 }
 

@@ -218,6 +218,7 @@ export class Sources {
   readonly #executor: Executor
   readonly #signal: AbortSignal | undefined
   readonly #reads: Promise<TaskBuffer>[] = []
+  #last: { readonly blob: string; readonly path: string | null } | null = null
   readonly #frames = new Map<LosslessFrame, LosslessParts>()
 
   constructor(executor: Executor, signal: AbortSignal | undefined) {
@@ -280,7 +281,7 @@ export class Sources {
   part({ blob, start, end }: Span): Part {
     const sums = this.#executor.sumsOf(blob)
     const check = sums && { blob, ...coveringBlocks(sums, start, end) }
-    const path = this.#executor.locate(blob)
+    const path = this.#locate(blob)
     if (path !== null) return { path, start, end, check }
     const run = check ?? { start, end }
     const read =
@@ -289,6 +290,12 @@ export class Sources {
         : this.#executor.fetch({ blob, start: run.start, end: run.end }, this.#signal)
     read.catch(() => {})
     return { buffer: this.#reads.push(read) - 1, from: run.start, start, end, check }
+  }
+
+  /** Neighbours are of one blob most often, and a path takes longer to make than all else of a part. */
+  #locate(blob: string): string | null {
+    if (this.#last?.blob !== blob) this.#last = { blob, path: this.#executor.locate(blob) }
+    return this.#last.path
   }
 
   /** The buffers that go with the task. */

@@ -1,6 +1,12 @@
 import { readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
-import { constants, zstdCompressSync, zstdDecompress, zstdDecompressSync } from 'node:zlib'
+import {
+  constants,
+  zstdCompress,
+  zstdCompressSync,
+  zstdDecompress,
+  zstdDecompressSync,
+} from 'node:zlib'
 import { CodecError, type Compression, type LosslessTools, openKernels } from '../codec/index.ts'
 
 /** Longest window that a zstd frame may ask for, as a power of two: it is allocated before a byte is checked. */
@@ -8,15 +14,7 @@ const WINDOW_BITS = 23
 
 /** zstd of Node. */
 const compression: Compression = {
-  compress: (bytes, level) =>
-    zstdCompressSync(bytes, {
-      params: {
-        [constants.ZSTD_c_compressionLevel]: level,
-        [constants.ZSTD_c_contentSizeFlag]: 1,
-      },
-      pledgedSrcSize: bytes.length,
-      maxOutputLength: bytes.length + (bytes.length >> 7) + 1024,
-    }),
+  compress: (bytes, level) => zstdCompressSync(bytes, frameOptions(bytes.length, level)),
   decompress: (bytes, size) => {
     try {
       return checked(
@@ -42,6 +40,20 @@ function openMachine() {
   return openKernels(readFileSync(new URL('../codec/kernels/kernels.wasm', import.meta.url)))
 }
 
+/** A zstd frame of `bytes`, as {@link Compression.compress}, made beside this thread. */
+export function deflate(bytes: Uint8Array, level: number): Promise<Uint8Array> {
+  return zstdCompressAside(bytes, frameOptions(bytes.length, level))
+}
+
+function frameOptions(size: number, level: number) {
+  return {
+    params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_contentSizeFlag]: 1 },
+    pledgedSrcSize: size,
+    maxOutputLength: size + (size >> 7) + 1024,
+  }
+}
+
+const zstdCompressAside = promisify(zstdCompress)
 const zstdDecompressAside = promisify(zstdDecompress)
 
 /**
