@@ -1,6 +1,7 @@
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { type EventEmitter, once } from 'node:events'
+import { openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Logger } from 'pino'
+import { type Logger, pino } from 'pino'
 import t from 'tap'
 import { readConfig } from '../src/config.ts'
 import { openLog, withoutSecrets } from '../src/log.ts'
@@ -8,8 +9,14 @@ import { openLog, withoutSecrets } from '../src/log.ts'
 const WDR = `wdr_0123456789abcdef_${'ab'.repeat(32)}01234567`
 const HUB = `hf_${'aB3'.repeat(12)}`
 
-/** Resolves when all lines of a log are in its file. */
-const flushed = (log: Logger) => new Promise(resolve => log.flush(resolve))
+/** Ends a log; resolves when all its lines are in its file, and that is closed. */
+async function ended(log: Logger): Promise<void> {
+  const streams = log as unknown as { [key: symbol]: EventEmitter & { end(): void } }
+  const stream = streams[pino.symbols.streamSym]!
+  const closed = once(stream, 'close')
+  stream.end()
+  await closed
+}
 
 t.test('a line without credentials, wherever they stand', async t => {
   const leaks: readonly [what: string, logged: unknown][] = [
@@ -60,7 +67,7 @@ t.test('the log hides the secrets of the configuration, in any place', async t =
   log.trace({ asked: [secret] }, 'who?')
   log.child({ token: secret }).error({ err: error }, secret)
   log.error(error)
-  await flushed(log)
+  await ended(log)
   const lines = readFileSync(path, 'utf8').trim().split('\n')
   t.equal(lines.length, 3)
   for (const line of lines) {
@@ -72,10 +79,8 @@ t.test('the log hides the secrets of the configuration, in any place', async t =
 
 t.test('a secret too short to be told from other words is not looked for', async t => {
   const path = join(t.testdir({}), 'log')
-  const descriptor = openSync(path, 'w')
-  const log = openLog(readConfig({ ADMIN_TOKEN: 'level', AUTH: 'tokens' }), descriptor)
+  const log = openLog(readConfig({ ADMIN_TOKEN: 'level', AUTH: 'tokens' }), openSync(path, 'w'))
   log.info('hello')
-  await flushed(log)
-  closeSync(descriptor)
+  await ended(log)
   t.match(JSON.parse(readFileSync(path, 'utf8')), { level: 30, msg: 'hello' })
 })
