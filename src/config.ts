@@ -48,6 +48,8 @@ export interface Config {
     /** What an upload left is not swept before it is so old, milliseconds. */
     readonly sweepGraceMs: number
     readonly sweepEveryMs: number
+    /** A registry that has not renewed its lease of the blob store for so long loses it to another one, milliseconds. */
+    readonly leaseMs: number
     /** What a scrub in the background reads in a second; 0 for none. */
     readonly scrubBytesPerSecond: number
   }
@@ -118,6 +120,8 @@ const SCHEMA = z.object({
   DRAIN_SECONDS: integer(0, 3600).default(30),
   // Longer than any pause of an upload that goes on.
   SWEEP_GRACE_SECONDS: integer(0, 31_536_000).default(3600),
+  // Three renewals: a bucket that fails for some seconds does not cost the lease.
+  LEASE_SECONDS: integer(3, 86_400).default(12),
   SCRUB_BYTES_PER_SECOND: integer(0, TEBIBYTE).default(0),
   // Slower than any link that a model is uploaded over, faster than a client that only wants to hold a connection.
   UPLOAD_MIN_BYTES_PER_SECOND: integer(1, TEBIBYTE).default(16 * 1024),
@@ -186,6 +190,7 @@ function toConfig(data: Environment): Config {
     upkeep: Object.freeze({
       sweepGraceMs: data.SWEEP_GRACE_SECONDS * 1000,
       sweepEveryMs: SWEEP_EVERY_MS,
+      leaseMs: data.LEASE_SECONDS * 1000,
       scrubBytesPerSecond: data.SCRUB_BYTES_PER_SECOND,
     }),
     timeouts: Object.freeze({

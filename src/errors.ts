@@ -45,6 +45,7 @@ export const PROBLEMS = {
   'catalog-failed': { status: 500, title: 'The catalog failed' },
   'not-implemented': { status: 501, title: 'Not implemented yet' },
   'storage-unavailable': { status: 503, title: 'The storage does not answer as it should' },
+  'store-in-use': { status: 503, title: 'Another registry uses the blob store' },
   overloaded: { status: 503, title: 'The registry is busy' },
   'shutting-down': { status: 503, title: 'The registry is shutting down' },
   'storage-full': { status: 507, title: 'The storage is full' },

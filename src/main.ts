@@ -97,7 +97,8 @@ export async function rebuild(): Promise<Adoption> {
   const config = configure()
   await using parts = new AsyncDisposableStack()
   // What it tells goes to stdout, so its log does not.
-  return await rebuildCatalog(await openStores(config, parts, openLog(config, 2)))
+  const log = openLog(config, 2)
+  return await rebuildCatalog(await openStores(config, parts, log), { log })
 }
 
 /** The environment's configuration; the process ends where it cannot be used. */
@@ -120,15 +121,18 @@ async function openParts(
   const { dataDir, maxUploadBytes, workers, upkeep } = config
   const stores = await openStores(config, parts, log)
   const pool = parts.use(await openPool({ workers }))
-  const { sweepGraceMs } = upkeep
-  return openRegistry({
+  const { sweepGraceMs, leaseMs } = upkeep
+  const registry = await openRegistry({
     ...stores,
     pool,
     scratch: dataDir,
     sweepGraceMs,
+    lease: { staleMs: leaseMs },
     maxModelBytes: maxUploadBytes,
     log,
   })
+  parts.defer(() => registry.close())
+  return registry
 }
 
 async function openStores(config: Config, parts: AsyncDisposableStack, log: Logger) {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Log } from './registry/open-registry.ts'
+import type { Log } from './registry/log.ts'
 import type { Registry } from './registry/registry.ts'
 
 /** What the process does by itself, beside requests. */

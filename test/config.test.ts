@@ -119,7 +119,7 @@ t.test('limits, and what the process does by itself', async t => {
   const { limits, upkeep } = readConfig({})
   t.match(limits, { uploads: 16, downloads: 48, requestsPerMinute: 0 })
   t.ok(limits.rssBytes > 0 && limits.rssBytes < totalmem())
-  t.match(upkeep, { sweepGraceMs: 3_600_000, scrubBytesPerSecond: 0 })
+  t.match(upkeep, { sweepGraceMs: 3_600_000, leaseMs: 12_000, scrubBytesPerSecond: 0 })
   const env = {
     MAX_UPLOADS: '2',
     MAX_DOWNLOADS: '3',

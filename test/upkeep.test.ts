@@ -22,6 +22,7 @@ function upkeep(t: Test, maxRssBytes: number, rss: number) {
   const told: string[] = []
   const log = {
     info: (_details: object, message: string) => void told.push(message),
+    error: () => {},
     warn: (_details: object, message: string) => t.fail(message),
   }
   const options = { sweepEveryMs: 3_600_000, scrubBytesPerSecond: 0, maxRssBytes }

@@ -186,6 +186,8 @@ export interface Catalog {
   findBlob(sha256: string, size: number): Promise<BlobRecord | null>
   /** Whether anything in the catalog names a blob: its own row, a model, or a file. */
   hasBlob(key: string): Promise<boolean>
+  /** Keys of known blobs after `after`, in their order, at most `limit`. */
+  blobKeys(after: string, limit: number): Promise<string[]>
   /** A known blob. Rejects `blob-missing`. */
   blob(key: string): Promise<BlobRecord>
   /** A known blob of the same content as `key`, `key` itself among them, that is not damaged; null where there is none. */

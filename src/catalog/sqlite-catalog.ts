@@ -278,6 +278,10 @@ class SqliteCatalog implements Catalog {
     )
   }
 
+  blobKeys(after: string, limit: number): Promise<string[]> {
+    return this.#read(() => this.#sql.blobKeys.all(after, limit))
+  }
+
   blob(key: string): Promise<BlobRecord> {
     return this.#read(() => {
       const blob = this.#sql.blobByKey.get(key)

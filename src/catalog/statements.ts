@@ -129,6 +129,9 @@ export function prepareStatements(db: Database) {
     blobByKey: db.prepare<[string], BlobRecord>(
       'SELECT key, sha256, size FROM blobs WHERE key = ?',
     ),
+    blobKeys: db
+      .prepare<[string, number], string>('SELECT key FROM blobs WHERE key > ? ORDER BY key LIMIT ?')
+      .pluck(),
     // What a file or a model names is needed, whatever became of the reference.
     isNamed: db.prepare<{ key: string }, { is: number }>(`
       SELECT EXISTS (SELECT 1 FROM model_blobs WHERE blob = :key) OR EXISTS (SELECT 1 FROM files WHERE blob = :key)

@@ -1,13 +1,16 @@
-import { createHash } from 'node:crypto'
-import type { BlobRecord, Catalog, ModelRecord } from '../catalog/catalog.ts'
+import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import { RegistryError } from '../errors.ts'
 import { blobKey, nameOfKey } from '../storage/blob-key.ts'
 import type { BlobInfo, BlobStore } from '../storage/blob-store.ts'
-import { BlockError } from '../workers/block-error.ts'
-import { type ManifestHead, readManifestHead, toRecord } from './manifest.ts'
+import { mapOrdered } from '../workers/execute.ts'
+import { Lease, type LeaseOptions } from './lease.ts'
+import type { Log } from './log.ts'
+import { type ManifestHead, toRecord } from './manifest.ts'
+import { type Head, keysOf, readHeads } from './strays.ts'
+import { survey } from './survey.ts'
 import { readTombstones } from './tombstones.ts'
 
-/** Manifests that are read at once. */
+/** Models whose blobs are looked for at once. */
 const WIDTH = 16
 
 interface Stores {
@@ -48,9 +51,13 @@ export async function claimStore({ catalog, blobs }: Stores): Promise<void> {
 }
 
 /**
- * Makes a new catalog the one of a store, and adopts all that is in it. Rejects `catalog-failed` for a catalog that has models.
+ * Makes a new catalog the one of a store, and adopts all that is in it. Rejects `catalog-failed` for a catalog that has models, and
+ * `store-in-use` while a registry uses the store.
  */
-export async function rebuildCatalog(stores: Stores): Promise<Adoption> {
+export async function rebuildCatalog(
+  stores: Stores,
+  options: { log?: Log; lease?: Partial<LeaseOptions> } = {},
+): Promise<Adoption> {
   const { catalog, blobs } = stores
   if (await hasModels(catalog)) {
     throw new RegistryError(
@@ -58,30 +65,40 @@ export async function rebuildCatalog(stores: Stores): Promise<Adoption> {
       'expected no catalog, or an empty one: this one has models',
     )
   }
+  const { log, lease } = options
+  await using _lease = await Lease.take(blobs, { ...lease, log })
   const [identity] = await marksOf(blobs)
   if (identity !== undefined) await catalog.setIdentity(identity)
   else await mark(blobs, await catalog.identity())
-  return adoptModels(stores)
+  const { unknown } = await survey(catalog, blobs)
+  return adoptModels(stores, unknown)
 }
 
 /**
  * Takes up the models whose manifests are in the store and not in the catalog, as after a crash between the two, or when the catalog is
- * an older copy: they were proven and stored in full before their manifest was.
+ * an older copy: they were proven and stored in full before their manifest was. `unknown`: see {@link survey}.
  */
-export async function adoptModels({ catalog, blobs }: Stores): Promise<Adoption> {
-  const found = await unknownManifests(catalog, blobs)
-  const unadopted = found.filter((head): head is Unadopted => 'why' in head)
-  const heads = found.filter((head): head is Head => 'model' in head)
+export async function adoptModels(
+  { catalog, blobs }: Stores,
+  unknown: readonly BlobInfo[],
+): Promise<Adoption> {
+  const manifests = unknown.filter(({ key }) => key.startsWith('manifests/'))
+  const heads: Head[] = []
+  const unadopted: Unadopted[] = []
+  for await (const head of readHeads(blobs, manifests)) {
+    if (!('manifest' in head)) heads.push(head)
+    else unadopted.push({ manifest: head.manifest.key, why: head.why, blobs: null })
+  }
   // Times of publications grow: a parent comes before its deltas, and of one revision the newest comes last.
   heads.sort((a, b) => (a.model.createdAt < b.model.createdAt ? -1 : 1))
   const models: ModelRecord[] = []
-  for (const head of heads) {
-    const why = await missing(blobs, head)
+  const lacking = mapOrdered(heads, WIDTH, async head => ({ head, why: await lacks(blobs, head) }))
+  for await (const { head, why } of lacking) {
     const record = why === null ? await insert(catalog, head) : null
     if (record) models.push(record)
     else {
-      const keys = head.blobs.map(({ key }) => key)
-      unadopted.push({ manifest: head.record.key, why: why ?? 'its parent is gone', blobs: keys })
+      const reason = why ?? 'its parent is gone'
+      unadopted.push({ manifest: head.record.key, why: reason, blobs: keysOf(head) })
     }
   }
   for (const { name, revision, createdAt } of await readTombstones(blobs)) {
@@ -90,42 +107,8 @@ export async function adoptModels({ catalog, blobs }: Stores): Promise<Adoption>
   return { models, unadopted }
 }
 
-/** What a manifest says, and what the catalog will know of the manifest itself. */
-interface Head extends ManifestHead {
-  readonly record: BlobRecord
-}
-
-type Found = Head | Unadopted
-
-async function unknownManifests(catalog: Catalog, blobs: BlobStore): Promise<Found[]> {
-  const found: Promise<Found | null>[] = []
-  for await (const info of blobs.list('manifests/')) {
-    if (await catalog.hasBlob(info.key)) continue
-    const head = readHead(blobs, info)
-    // It may fail while the list goes on.
-    head.catch(() => {})
-    found.push(head)
-    if (found.length % WIDTH === 0) await Promise.all(found)
-  }
-  return (await Promise.all(found)).filter(head => head !== null)
-}
-
-/** Null for a manifest that was deleted and is listed all the same: some lists are behind. */
-async function readHead(blobs: BlobStore, { key, size }: BlobInfo): Promise<Found | null> {
-  try {
-    // Copies that are nearer may be bad, and who reads here does not ask twice.
-    const bytes = await blobs.origin.read(key, { start: 0, end: size })
-    const sha256 = createHash('sha256').update(bytes).digest('hex')
-    return { ...(await readManifestHead(key, bytes)), record: { key, size, sha256 } }
-  } catch (error) {
-    if (error instanceof BlockError) return { manifest: key, why: error.message, blobs: null }
-    if ((error as RegistryError).code === 'blob-missing') return null
-    throw error
-  }
-}
-
 /** What a model lacks in the store; null where it has everything. */
-async function missing(blobs: BlobStore, head: ManifestHead): Promise<string | null> {
+async function lacks(blobs: BlobStore, head: ManifestHead): Promise<string | null> {
   for (const { key, size } of head.blobs) {
     const found = await blobs.size(key).catch((error: RegistryError) => {
       if (error.code !== 'blob-missing') throw error

@@ -10,14 +10,16 @@ import { type Executor, type Origin, Slots } from '../workers/execute.ts'
 import { collectGarbage } from '../workers/garbage.ts'
 import type { Pool } from '../workers/pool.ts'
 import { inTurns } from '../workers/turns.ts'
-import { adoptModels, claimStore } from './adopt.ts'
 import { backup } from './backup.ts'
 import { readAgain } from './checked-reads.ts'
 import { Clock } from './clock.ts'
 import { deltaContent, fileContent, reconstructContent, tensorContent } from './contents.ts'
 import { Damages } from './damage.ts'
+import { deleteBlobs, type OwnedStore } from './delete-blobs.ts'
 import { FreshBlobs } from './fresh-blobs.ts'
 import { inspectModel, listTensors } from './inspect.ts'
+import { Lease, type LeaseOptions } from './lease.ts'
+import type { Log } from './log.ts'
 import { type OpenedModel, OpenedModels } from './opened-models.ts'
 import { holdModel, Pins } from './pins.ts'
 import { Claims } from './publication.ts'
@@ -29,12 +31,13 @@ import { findRef } from './refs.ts'
 import type { Content, Registry } from './registry.ts'
 import { scrub } from './scrub.ts'
 import { ShownModels, toModel } from './shown-models.ts'
+import { Strays } from './strays.ts'
 import { sweep } from './sweep.ts'
+import { takeUp } from './take-up.ts'
 import { authenticate, createToken, toToken } from './tokens.ts'
 import { deleteModel } from './tombstones.ts'
 import { translated } from './translate.ts'
 import { manifestKey } from './true-records.ts'
-import { upgradeManifests } from './upgrade.ts'
 
 export interface RegistryDeps {
   readonly catalog: Catalog
@@ -50,13 +53,8 @@ export interface RegistryDeps {
   readonly maxModelBytes?: number | undefined
   /** Memory that models may take while they are open, in bytes of an estimate; undefined: by the heap that there is. */
   readonly openBytes?: number | undefined
+  readonly lease?: Partial<LeaseOptions> | undefined
   readonly log?: Log | undefined
-}
-
-/** Where the registry tells what no caller hears. */
-export interface Log {
-  info(details: object, message: string): void
-  warn(details: object, message: string): void
 }
 
 const SWEEP_GRACE_MS = 3_600_000
@@ -72,13 +70,17 @@ const MOST_AHEAD = 8
 
 /**
  * The registry over its parts, after it has taken up what the store has and the catalog lacks, and swept what uploads left. The caller
- * closes the parts when the registry is no longer used. Rejects with RegistryError if the catalog or the blob store do not answer, or do
- * not belong together.
+ * closes it and then its parts when it is no longer used. Rejects with RegistryError if the catalog or the blob store do not answer, or do
+ * not belong together, and `store-in-use` if another registry uses the store.
  */
 export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry> {
   const { catalog, blobs, pool, scratch } = registryDeps
   const { sweepGraceMs: graceMs = SWEEP_GRACE_MS, log } = registryDeps
   const { maxModelBytes = Number.MAX_SAFE_INTEGER } = registryDeps
+  await using opening = new AsyncDisposableStack()
+  const lease = opening.use(
+    await translated(() => Lease.take(blobs, { ...registryDeps.lease, log })),
+  )
   const damages = await Damages.open(catalog, blobs)
   // Of what is stored, not of copies of it: scrub looks at that.
   const stored = originOf(blobs.origin, key => key)
@@ -109,22 +111,18 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     )
   })
   const shown = new ShownModels(catalog, models)
+  const abandoned = new Set<string>()
+  const strays = new Strays(log)
+  const sweeping = { catalog, blobs, lease, pins, claims, strays, abandoned, graceMs }
+  await translated(() => takeUp({ ...sweeping, damages, log }))
   const [newest] = (await catalog.list({ limit: 1 })).models
   const clock = new Clock(newest?.createdAt ?? null)
-  const deps: PublishDeps = {
-    catalog,
-    blobs,
-    executor,
-    models,
-    pins,
-    claims,
-    fresh,
-    clock,
-    maxModelBytes,
-  }
+  const publishing = { catalog, blobs, lease, pins, claims, fresh, abandoned, models }
+  const deps: PublishDeps = { ...publishing, executor, clock, maxModelBytes }
   const open = async (ref: string) => models.open(await findRef(catalog, ref))
   const published = (publish: () => Promise<ModelRecord>) =>
     translated(async () => {
+      lease.check()
       try {
         return toModel(await publish())
       } catch (error) {
@@ -140,12 +138,9 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       const model = await open(ref)
       return held({ catalog, pins, models }, model, await make(model))
     })
-  const spareBefore = await translated(() => takeUp(registryDeps, pins))
-  const sweeping = { catalog, blobs, pins, claims, graceMs, spareBefore }
-  await translated(() => sweep(sweeping, false))
-
   const readiness = new Readiness(catalog, blobs)
 
+  const parts = opening.move()
   return {
     publishFiles: (options, parts, signal) =>
       published(() => publishFiles(deps, options, parts, signal)),
@@ -173,7 +168,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     remove: ref =>
       translated(async () => {
         const record = await findRef(catalog, ref)
-        await removeModel({ catalog, blobs, claims }, record)
+        await removeModel({ catalog, blobs, lease, claims }, record)
         models.close(record.id)
       }),
     tensors: ref => translated(async () => inTurns(listTensors(await open(ref)))),
@@ -214,40 +209,26 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
         await pool.trim()
         collectGarbage()
       }),
-    ready: () => translated(() => readiness.check()),
+    ready: () =>
+      translated(async () => {
+        lease.check()
+        await readiness.check()
+      }),
+    close: () => parts.disposeAsync(),
   }
-}
-
-/**
- * Adopts the models that the store has and the catalog lacks, and pins what cannot be adopted: it may be all that is left of a model.
- * Returns the time before which unknown blobs must be spared, null where all manifests could be read.
- */
-async function takeUp({ catalog, blobs, log }: RegistryDeps, pins: Pins): Promise<Date | null> {
-  const started = new Date()
-  await claimStore({ catalog, blobs })
-  const { upgraded, failed } = await upgradeManifests(catalog, blobs)
-  if (upgraded > 0) log?.info({ models: upgraded }, 'models of an earlier version were upgraded')
-  for (const { id, why } of failed) log?.warn({ id, why }, 'a model could not be upgraded')
-  const { models, unadopted } = await adoptModels({ catalog, blobs })
-  for (const { id, name } of models) log?.warn({ id, name }, 'a model was adopted from the store')
-  for (const { manifest, why, blobs: keys } of unadopted) {
-    log?.warn({ manifest, why }, 'a manifest in the store makes no model: it is left alone')
-    pins.hold([manifest, ...(keys ?? [])])
-  }
-  return unadopted.some(({ blobs: keys }) => keys === null) ? started : null
 }
 
 /** Deletes a model, and its manifest at once: a catalog that is made again from the store must not find it. */
 async function removeModel(
-  stores: { catalog: Catalog; blobs: BlobStore; claims: Claims },
+  stores: OwnedStore & { catalog: Catalog; claims: Claims },
   record: ModelRecord,
 ): Promise<void> {
-  const { catalog, blobs } = stores
+  const { catalog, lease } = stores
   const manifest = manifestKey(record)
+  await lease.confirm()
   await deleteModel(stores, record)
   // What fails here, the sweep does.
-  await blobs
-    .delete([manifest])
+  await deleteBlobs(stores, [manifest])
     .then(() => catalog.forgetBlobs([manifest]))
     .catch(() => {})
 }

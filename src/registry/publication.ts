@@ -4,8 +4,9 @@ import { BlockSummer, type BlockSums } from '../codec/index.ts'
 import { newBlobKey } from '../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../storage/blob-store.ts'
 import { tools } from '../workers/tools.ts'
-import { deleteBlobs } from './delete-blobs.ts'
+import { deleteBlobs, type OwnedStore } from './delete-blobs.ts'
 import type { FreshBlobs } from './fresh-blobs.ts'
+import type { Lease } from './lease.ts'
 import { reachOf } from './open-budget.ts'
 import type { OpenedModel, OpenedModels } from './opened-models.ts'
 import { holdModel, type Pins } from './pins.ts'
@@ -32,13 +33,14 @@ export class Claims {
   }
 }
 
-export interface PublicationDeps {
-  readonly blobs: BlobStore
+export interface PublicationDeps extends OwnedStore {
   readonly catalog: Catalog
   readonly pins: Pins
   readonly claims: Claims
   readonly fresh: FreshBlobs
   readonly models: Pick<OpenedModels, 'hold' | 'reserve'>
+  /** Manifests of publications that failed, and that could not be deleted then: the sweep's. */
+  readonly abandoned: Set<string>
   /** See `PublishOptions.authorized`. */
   readonly authorized?: (() => Promise<void>) | undefined
 }
@@ -55,6 +57,7 @@ export interface StagedBlob extends BlobRecord {
  */
 export class Publication implements AsyncDisposable {
   readonly #blobs: BlobStore
+  readonly #lease: Lease
   readonly #catalog: Catalog
   readonly #pins: Pins
   readonly #staged = new Set<StagedBlob>()
@@ -71,24 +74,19 @@ export class Publication implements AsyncDisposable {
   readonly #claims: Claims
   readonly #fresh: FreshBlobs
   readonly #models: PublicationDeps['models']
+  readonly #abandoned: Set<string>
   readonly #authorized: () => Promise<void>
 
-  constructor({
-    blobs,
-    catalog,
-    pins,
-    claims,
-    fresh,
-    models,
-    authorized = async () => {},
-  }: PublicationDeps) {
-    this.#blobs = blobs
-    this.#catalog = catalog
-    this.#pins = pins
-    this.#claims = claims
-    this.#fresh = fresh
-    this.#models = models
-    this.#authorized = authorized
+  constructor(deps: PublicationDeps) {
+    this.#blobs = deps.blobs
+    this.#lease = deps.lease
+    this.#catalog = deps.catalog
+    this.#pins = deps.pins
+    this.#claims = deps.claims
+    this.#fresh = deps.fresh
+    this.#models = deps.models
+    this.#abandoned = deps.abandoned
+    this.#authorized = deps.authorized ?? (async () => {})
   }
 
   /** Blobs that the model will refer to. */
@@ -198,9 +196,13 @@ export class Publication implements AsyncDisposable {
     return this.#keepNew(await this.stage(each(pieces), signal, key))
   }
 
-  /** Inserts the row, if it is still allowed: from here on the model is visible and its blobs are the catalog's. */
+  /**
+   * Inserts the row, if it is still allowed: from here on the model is visible and its blobs are the catalog's. Rejects `store-in-use` if another
+   * registry has taken over the store: it may have looked for manifests before this model's was there.
+   */
   async commit(record: ModelRecord): Promise<void> {
     await this.authorize()
+    await this.#lease.confirm()
     await this.#catalog.insertModel(record, this.kept)
     this.#fresh.settle(this.#shared)
     for (const { key } of this.kept) this.#ours.delete(key)
@@ -208,27 +210,32 @@ export class Publication implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#staged].map(blob => blob.staged.abort()))
-    // A failure here leaves bytes that no row refers to: the sweep takes them.
-    await this.#deleteOurs().catch(() => {})
+    await this.#deleteOurs()
     this.#held.dispose()
   }
 
   async #deleteOurs(): Promise<void> {
-    let dropped: BlobRecord[]
-    try {
-      await this.#drop([...this.#ours])
-    } finally {
-      // Not before our manifest is gone, which names them.
-      dropped = this.#fresh.release(this.#shared)
-    }
-    await this.#drop(dropped.map(({ key }) => key))
+    const isGone = await this.#drop([...this.#ours])
+    // Not before our manifest is gone, which names them.
+    const dropped = this.#fresh.release(this.#shared)
+    if (isGone) await this.#drop(dropped.map(({ key }) => key))
   }
 
-  /** As a sweep does it: a row that could not be inserted must not come back without its blobs, nor be made again from its manifest. */
-  async #drop(keys: readonly string[]): Promise<void> {
-    if (keys.length === 0) return
-    await this.#catalog.forgetBlobs(keys)
-    await deleteBlobs(this.#blobs, keys)
+  /**
+   * As a sweep does it: a row that could not be inserted must not come back without its blobs, nor be made again from its manifest. False for a
+   * failure: it leaves bytes that no row refers to, which are the sweep's.
+   */
+  async #drop(keys: readonly string[]): Promise<boolean> {
+    if (keys.length === 0) return true
+    try {
+      await this.#catalog.forgetBlobs(keys)
+      await deleteBlobs({ blobs: this.#blobs, lease: this.#lease }, keys)
+      return true
+    } catch {
+      // It would take the manifest for that of a model, unless it is told.
+      for (const key of keys) if (key.startsWith('manifests/')) this.#abandoned.add(key)
+      return false
+    }
   }
 
   /** A blob of this content that will stay: pinned first, then seen to be known, so that no sweep can slip between. */

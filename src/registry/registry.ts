@@ -264,6 +264,8 @@ export interface Registry {
    * keeps what it has.
    */
   trim(): Promise<void>
-  /** Rejects if the catalog or the blob store do not answer. */
+  /** Rejects if the catalog or the blob store do not answer, or another registry has taken over the store. */
   ready(): Promise<void>
+  /** Lets another registry use the store; catalog, store and pool stay open. Nothing is published, deleted or swept any more. */
+  close(): Promise<void>
 }

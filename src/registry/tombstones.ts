@@ -2,6 +2,7 @@ import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import type { RegistryError } from '../errors.ts'
 import { blobKey } from '../storage/blob-key.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
+import { deleteBlobs, type OwnedStore } from './delete-blobs.ts'
 import type { Claims } from './publication.ts'
 
 /**
@@ -14,9 +15,8 @@ interface Tombstone {
   readonly createdAt: string
 }
 
-interface Stores {
+interface Stores extends OwnedStore {
   readonly catalog: Catalog
-  readonly blobs: BlobStore
   readonly claims: Claims
 }
 
@@ -61,11 +61,12 @@ export async function readTombstones(blobs: BlobStore): Promise<(Tombstone & { k
 }
 
 /** Deletes the tombstones that say nothing any more: their revision points at something again, or nothing older is left. */
-export async function sweepTombstones({ catalog, blobs, claims }: Stores): Promise<void> {
+export async function sweepTombstones(stores: Stores): Promise<void> {
+  const { catalog, blobs, claims } = stores
   using _turn = await claims.claim(SUBJECT)
   for (const { key, name, revision } of await readTombstones(blobs)) {
     const { models } = await catalog.list({ name, revision, limit: 1 })
     const isSpent = models.length === 0 || (await catalog.resolve(name, revision)) !== null
-    if (isSpent) await blobs.delete([key])
+    if (isSpent) await deleteBlobs(stores, [key])
   }
 }

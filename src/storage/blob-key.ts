@@ -3,12 +3,12 @@ import { RegistryError } from '../errors.ts'
 
 /**
  * What lies in a store, by the first part of its keys: the bytes of models; the manifest of each model; what a deleted model leaves behind;
- * the mark of the catalog that the store belongs to.
+ * the mark of the catalog that the store belongs to; the lease of the process that writes to it.
  */
-export const BLOB_KINDS = ['blobs', 'manifests', 'tombstones', 'catalogs'] as const
+export const BLOB_KINDS = ['blobs', 'manifests', 'tombstones', 'catalogs', 'owners'] as const
 export type BlobKind = (typeof BLOB_KINDS)[number]
 
-const KEY = /^(?:blobs|manifests|tombstones|catalogs)\/([0-9a-f]{2})\/\1[0-9a-f]{30,38}$/
+const KEY = /^(?:blobs|manifests|tombstones|catalogs|owners)\/([0-9a-f]{2})\/\1[0-9a-f]{30,38}$/
 
 /** A new random key of `blobs`: 32 hex digits in a folder of the first two. */
 export function newBlobKey(): string {

@@ -68,8 +68,11 @@ export interface BlobStore {
   evict(key: string, offset: number): Promise<void>
   /** Bytes of a blob. */
   size(key: string): Promise<number>
-  /** All committed blobs whose key begins with `prefix`, in no promised order. */
-  list(prefix: string): AsyncIterable<BlobInfo>
+  /**
+   * All committed blobs whose key begins with `prefix`, in no promised order. `isWanted` leaves some out by their keys: a store for which size and
+   * time cost more than the key does not look at those.
+   */
+  list(prefix: string, isWanted?: (key: string) => boolean): AsyncIterable<BlobInfo>
   /** Deletes committed blobs; a key that is not there is no error. */
   delete(keys: readonly string[]): Promise<void>
   /** Removes what stages left that are not under way in this process, staged before `before`. Returns what was (or, dry, would be) removed. */

@@ -113,8 +113,8 @@ class ChunkCache implements BlobStore {
     return size
   }
 
-  list(prefix: string): AsyncIterable<BlobInfo> {
-    return this.origin.list(prefix)
+  list(prefix: string, isWanted?: (key: string) => boolean): AsyncIterable<BlobInfo> {
+    return this.origin.list(prefix, isWanted)
   }
 
   async delete(keys: readonly string[]): Promise<void> {

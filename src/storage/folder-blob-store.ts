@@ -120,7 +120,10 @@ class FolderBlobStore implements BlobStore {
     }
   }
 
-  async *list(prefix: string): AsyncGenerator<BlobInfo> {
+  async *list(
+    prefix: string,
+    isWanted: (key: string) => boolean = () => true,
+  ): AsyncGenerator<BlobInfo> {
     for (const kind of BLOB_KINDS) {
       if (!kind.startsWith(prefix.slice(0, kind.length))) continue
       for (const fan of await this.#names(kind)) {
@@ -128,7 +131,8 @@ class FolderBlobStore implements BlobStore {
         if (!FAN.test(fan) || !folder.startsWith(prefix.slice(0, folder.length))) continue
         for (const name of await this.#names(folder)) {
           const key = `${folder}/${name}`
-          const info = isBlobKey(key) && key.startsWith(prefix) ? await this.#info(key) : null
+          if (!isBlobKey(key) || !key.startsWith(prefix) || !isWanted(key)) continue
+          const info = await this.#info(key)
           if (info) yield info
         }
       }

@@ -117,7 +117,10 @@ class S3BlobStore implements BlobStore {
     }
   }
 
-  async *list(prefix: string): AsyncGenerator<BlobInfo> {
+  async *list(
+    prefix: string,
+    isWanted: (key: string) => boolean = () => true,
+  ): AsyncGenerator<BlobInfo> {
     const Bucket = this.#bucket.name
     const Prefix = this.#bucket.prefixed(prefix)
     let ContinuationToken: string | undefined
@@ -140,8 +143,8 @@ class S3BlobStore implements BlobStore {
       for (const { Key = '', Size: size = 0, LastModified } of Contents) {
         const key = this.#bucket.keyOf(Key)
         // Without a time it counts as new: nothing is swept that may be.
-        if (key !== null && isBlobKey(key))
-          yield { key, size, modified: LastModified ?? new Date() }
+        if (key === null || !isBlobKey(key) || !isWanted(key)) continue
+        yield { key, size, modified: LastModified ?? new Date() }
       }
       ContinuationToken = IsTruncated ? next : undefined
     } while (ContinuationToken !== undefined)

@@ -320,6 +320,23 @@ export function catalogContract(t: TAP, open: (t: Test) => Promise<Catalog>): vo
     t.match(await catalog.stats(), { models: 0, logicalBytes: 0, storedBytes: 0 })
   })
 
+  test('the keys of blobs come in pages', async (t, catalog) => {
+    const all: string[] = []
+    for (let i = 0; i < 3; i++) {
+      const { record, blobs } = model()
+      await catalog.insertModel(record, blobs)
+      all.push(...blobs.map(({ key }) => key))
+    }
+    all.sort()
+    const found: string[] = []
+    for (let page = await catalog.blobKeys('', 4); page.length > 0; ) {
+      t.ok(page.length <= 4)
+      found.push(...page)
+      page = await catalog.blobKeys(page.at(-1)!, 4)
+    }
+    t.strictSame(found, all)
+  })
+
   test('a blob is known by its content, and shared', async (t, catalog) => {
     const { record, blobs } = model()
     await catalog.insertModel(record, blobs)

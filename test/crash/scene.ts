@@ -9,8 +9,8 @@ import { type ServerProcess, startServer } from '../server-process.ts'
 
 /** Bytes of each model that is uploaded. */
 const SIZE = 4 * 1024 * 1024
-/** What an upload left is swept at once. */
-const SWEPT = { SWEEP_GRACE_SECONDS: '0' }
+/** What an upload left is swept at once. No lease is renewed meanwhile, which would be calls to the system and files of a moment. */
+const SWEPT = { SWEEP_GRACE_SECONDS: '0', LEASE_SECONDS: '86400' }
 /** One thread for files, so that the n-th call of a kind is the same in every run. */
 const ENV = { ...SWEPT, UV_THREADPOOL_SIZE: '1', WORKERS: '1' }
 
@@ -203,7 +203,7 @@ export async function checkFolder(t: Test, server: ServerProcess, folder: string
   const bytes = counted.reduce((sum, path) => sum + statSync(join(folder, path)).size, 0)
   const { storedBytes } = await get<{ storedBytes: number }>(server, '/stats')
   t.equal(bytes, storedBytes, 'the folder holds what the catalog counts')
-  const known = /^(?:blobs|manifests|tombstones|catalogs)\/|^registry\.sqlite(?:-wal)?$/
+  const known = /^(?:blobs|manifests|tombstones|catalogs|owners)\/|^registry\.sqlite(?:-wal)?$/
   t.strictSame(
     files.filter(path => !known.test(path)),
     [],

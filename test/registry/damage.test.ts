@@ -130,6 +130,7 @@ t.test('a bad block costs as much with any number of models that share it', asyn
     for (const { damaged } of models) t.match(damaged, { file: 'tokenizer.json', offset: 65_536 })
     writeFileSync(file, side)
     t.equal((await registry.scrub({ signal: SIGNAL })).clearedTotal, count)
+    await registry.close()
     await catalog.close()
     await store.close()
   }

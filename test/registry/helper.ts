@@ -49,6 +49,13 @@ export async function openTestRegistry(
   return openRegistryOver(t, folder, await openFolderBlobStore(join(folder, 'store')), options)
 }
 
+/** A pause that lasts until it is given up: a lease with it is never renewed by itself. */
+export function endlessPause(_ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((_resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+  })
+}
+
 /** A registry on a blob store, with its catalog in a folder; both are closed with the test. */
 export async function openRegistryOver(
   t: Teardown,
@@ -59,11 +66,19 @@ export async function openRegistryOver(
   const catalog = await openSqliteCatalog(join(folder, 'registry.sqlite'))
   sharedPool ??= openPool({ workers: 2 })
   const pool = await sharedPool
-  const parts = { catalog, blobs, pool, scratch: folder, sweepGraceMs: 0 }
-  const registry = await openRegistry({ ...parts, ...options })
-  const close = async () => {
+  const closeParts = async () => {
     await catalog.close()
     await blobs.close()
+  }
+  const deps = { catalog, blobs, pool, scratch: folder, sweepGraceMs: 0 }
+  const lease = { pause: endlessPause, ...options.lease }
+  const registry = await openRegistry({ ...deps, ...options, lease }).catch(async error => {
+    await closeParts()
+    throw error
+  })
+  const close = async () => {
+    await registry.close()
+    await closeParts()
   }
   t.teardown(close)
   return { registry, catalog, blobs, pool, folder, close }

@@ -19,7 +19,8 @@ type Steps = 'proof' | 'manifest' | 'row'
 
 /** A registry whose first publications are held up at one step, each until it is told how to go on. */
 async function openHeld(t: Test, step: Steps, held: number) {
-  const { pool, blobs, catalog, folder } = await openTestRegistry(t)
+  const { registry: first, pool, blobs, catalog, folder } = await openTestRegistry(t)
+  await first.close()
   const waiting: PromiseWithResolvers<void>[] = []
   const arrivals = Array.from({ length: held }, () => Promise.withResolvers<void>())
   let isOpen = false
@@ -38,6 +39,7 @@ async function openHeld(t: Test, step: Steps, held: number) {
     scratch: folder,
     sweepGraceMs: 0,
   })
+  t.teardown(() => registry.close())
   isOpen = true
   const stored = () =>
     globSync('{staged/*,blobs/*/*,manifests/*/*}', { cwd: join(folder, 'store') })

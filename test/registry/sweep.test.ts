@@ -79,9 +79,11 @@ t.test('a content whose model was deleted before it is read is not there any mor
 t.test('a model that is deleted while it is opened is not damaged', async t => {
   const { registry, ...parts } = await openTestRegistry(t)
   const { id } = await publish(registry, baseParts())
-  const remove = once(() => registry.remove(id))
+  const remove = once(() => slow.remove(id))
   const blobs = before(parts.blobs, 'read', remove)
+  await registry.close()
   const slow = await openRegistry({ ...parts, blobs, scratch: parts.folder })
+  t.teardown(() => slow.close())
   await t.rejects(slow.tensors(id), { code: 'model-not-found' })
   t.equal(slow.badBlocks(), 0)
 })
@@ -127,7 +129,9 @@ t.test('a sweep leaves the tombstone of a model that is being deleted', async t 
     sweeping = registry.sweep(really)
     await Promise.race([sweeping, turns()])
   })
+  await parts.registry.close()
   const registry = await openRegistry({ ...parts, catalog, scratch: parts.folder })
+  t.teardown(() => registry.close())
   await registry.remove(id)
   await sweeping
   t.equal(globSync(join(parts.folder, 'store/tombstones/*/*')).length, 1)
@@ -137,7 +141,9 @@ t.test('sweeps at once do not trip over each other', async t => {
   const parts = await openTestRegistry(t)
   let whenRead = async () => {}
   const blobs = before(parts.blobs, 'read', () => whenRead())
+  await parts.registry.close()
   const registry = await openRegistry({ ...parts, blobs, scratch: parts.folder })
+  t.teardown(() => registry.close())
   const models = [await publish(registry, baseParts()), await publish(registry, baseParts())]
   for (const { id } of models.reverse()) await registry.remove(id)
   let sweeping: Promise<unknown> | undefined
@@ -160,10 +166,37 @@ t.test('what a failed publication stored goes, its manifest first', async t => {
   const stored = () => globSync('{manifests,blobs}/*/*', { cwd: join(parts.folder, 'store') })
   const left: string[][] = []
   const blobs = before(parts.blobs, 'delete', async () => left.push(stored()))
+  await parts.registry.close()
   const registry = await openRegistry({ ...parts, catalog, blobs, scratch: parts.folder })
+  t.teardown(() => registry.close())
   left.length = 0
   await t.rejects(publish(registry, baseParts()), { code: 'catalog-failed' })
   const kinds = left.map(keys => keys.map(key => key.split('/')[0]).sort())
   t.strictSame(kinds, [['blobs', 'manifests'], ['blobs']])
   t.strictSame(stored(), [])
 })
+
+t.test(
+  'a manifest that a failed publication could not delete goes with the next sweep',
+  async t => {
+    const parts = await openTestRegistry(t)
+    await parts.registry.close()
+    const catalog = before(parts.catalog, 'insertModel', async () => {
+      throw new RegistryError('catalog-failed', 'no')
+    })
+    let isFull = false
+    const blobs = before(parts.blobs, 'delete', async () => {
+      if (isFull) throw new RegistryError('storage-failed', 'no')
+    })
+    const stored = () => globSync('{manifests,blobs}/*/*', { cwd: join(parts.folder, 'store') })
+    const deps = { ...parts, catalog, blobs, scratch: parts.folder, sweepGraceMs: 0 }
+    const registry = await openRegistry(deps)
+    isFull = true
+    await t.rejects(publish(registry, baseParts()), { code: 'catalog-failed' })
+    t.ok(stored().some(key => key.startsWith('manifests/')))
+    isFull = false
+    await registry.sweep(really)
+    t.strictSame(stored(), [])
+    await registry.close()
+  },
+)

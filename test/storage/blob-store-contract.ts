@@ -62,6 +62,23 @@ export function blobStoreContract(t: Test, create: (t: Test) => Promise<Reopen>)
     })
   }
 
+  test('a list leaves out what is not wanted', async (t, store) => {
+    const keys = [
+      await put(store, bytes(1)),
+      await put(store, bytes(2)),
+      await put(store, bytes(3)),
+    ]
+    const asked: string[] = []
+    const found: string[] = []
+    const isWanted = (key: string) => {
+      asked.push(key)
+      return key !== keys[1]
+    }
+    for await (const { key } of store.list('blobs/', isWanted)) found.push(key)
+    t.strictSame(asked.sort(), [...keys].sort())
+    t.strictSame(found.sort(), [keys[0]!, keys[2]!].sort())
+  })
+
   test('chunks of any size are one blob', async (t, store) => {
     const content = bytes(300_000)
     const parts: Uint8Array[] = []

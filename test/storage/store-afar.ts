@@ -30,7 +30,7 @@ export async function openStoreAfar(folder: string): Promise<StoreAfar> {
     locate: () => null,
     evict: (key, offset) => store.evict(key, offset),
     size: key => store.size(key),
-    list: prefix => store.list(prefix),
+    list: (prefix, isWanted) => store.list(prefix, isWanted),
     delete: keys => store.delete(keys),
     sweepStaged: (before, dryRun) => store.sweepStaged(before, dryRun),
     trim: () => {},
