@@ -16,8 +16,11 @@ const RUN = 4
 const AHEAD = 12
 /** Requests under way for what nobody has asked for yet, over all readers. */
 const RUNS_AHEAD = 8
-/** Buffers for runs that are kept to be used again: fresh ones set off collections of the whole heap. */
-const BUFFERS = 8
+/**
+ * Runs that are fetched at once, each into a buffer that is used again: fresh ones set off collections of the whole heap. More than what is
+ * fetched ahead, so that who waits for a run never waits for that alone.
+ */
+const MAX_RUNS = 12
 /** Chunks whose reading is remembered: who asks for the one after goes through the blob. */
 const RECENT = 1000
 /** Blobs whose sizes are remembered. */
@@ -44,7 +47,11 @@ class ChunkCache implements BlobStore {
   readonly #recent = new Set<string>()
   readonly #sizes = new Map<string, Promise<number>>()
   readonly #closed = new AbortController()
+  /** Those who wait for a chunk that is fetched, by chunk. */
+  readonly #wanted = new Map<string, number>()
   readonly #buffers: Uint8Array<ArrayBuffer>[] = []
+  readonly #forBuffer: ((buffer: Uint8Array<ArrayBuffer>) => void)[] = []
+  #runs = 0
   #runsAhead = 0
   #hits = 0
   #misses = 0
@@ -140,6 +147,7 @@ class ChunkCache implements BlobStore {
   }
 
   trim(): void {
+    this.#runs -= this.#buffers.length
     this.#buffers.length = 0
     this.origin.trim()
   }
@@ -171,7 +179,13 @@ class ChunkCache implements BlobStore {
     const waited = this.#fetch(missing, size)
     if (this.#isGoingThrough(key, first, last)) this.#fetchAhead(key, last + 1, size)
     if (missing.length === 0) return chunks
-    await withSignal(Promise.all(waited), signal)
+    const ids = missing.map(idOf)
+    for (const id of ids) this.#want(id, 1)
+    try {
+      await withSignal(Promise.all(waited), signal)
+    } finally {
+      for (const id of ids) this.#want(id, -1)
+    }
     return chunks.every(name => this.#disk.has(name)) ? chunks : null
   }
 
@@ -197,14 +211,16 @@ class ChunkCache implements BlobStore {
     const fetched = this.#fetchInto(names, { start, end })
     for (const name of names) this.#fetching.set(idOf(name), fetched)
     const done = () => {
-      for (const name of names) this.#fetching.delete(idOf(name))
+      for (const id of names.map(idOf)) {
+        if (this.#fetching.get(id) === fetched) this.#fetching.delete(id)
+      }
     }
     fetched.then(done, done)
     return fetched
   }
 
   async #fetchInto(names: readonly ChunkName[], range: ByteRange): Promise<void> {
-    const buffer = this.#buffers.pop() ?? new Uint8Array(RUN * CHUNK_BYTES)
+    const buffer = this.#buffers.pop() ?? this.#newBuffer() ?? (await this.#waitForBuffer(names))
     try {
       const bytes = await this.origin.read(names[0]!.key, range, this.#closed.signal, buffer)
       const pieces = names.map((name, i) =>
@@ -212,8 +228,40 @@ class ChunkCache implements BlobStore {
       )
       await Promise.all(pieces)
     } finally {
-      if (this.#buffers.length < BUFFERS) this.#buffers.push(buffer)
+      this.#giveBuffer(buffer)
     }
+  }
+
+  #newBuffer(): Uint8Array<ArrayBuffer> | null {
+    if (this.#runs === MAX_RUNS) return null
+    this.#runs++
+    return new Uint8Array(RUN * CHUNK_BYTES)
+  }
+
+  #giveBuffer(buffer: Uint8Array<ArrayBuffer>): void {
+    const next = this.#forBuffer.shift()
+    if (next) next(buffer)
+    else this.#buffers.push(buffer)
+  }
+
+  /** Rejects if nobody waits for the run any more when its turn comes: readers come and go faster than a bucket answers. */
+  async #waitForBuffer(names: readonly ChunkName[]): Promise<Uint8Array<ArrayBuffer>> {
+    const { promise, resolve } = Promise.withResolvers<Uint8Array<ArrayBuffer>>()
+    this.#forBuffer.push(resolve)
+    const buffer = await promise
+    const ids = names.map(idOf)
+    if (ids.some(id => this.#wanted.has(id))) return buffer
+    // At once: who asks from now on begins anew.
+    for (const id of ids) this.#fetching.delete(id)
+    this.#giveBuffer(buffer)
+    throw new DOMException('nobody waits for it any more', 'AbortError')
+  }
+
+  /** Counts one more, or one less, who waits for a chunk. */
+  #want(id: string, change: 1 | -1): void {
+    const wanted = (this.#wanted.get(id) ?? 0) + change
+    if (wanted > 0) this.#wanted.set(id, wanted)
+    else this.#wanted.delete(id)
   }
 
   /** Begins to fetch the next run that a reader who goes through the blob will ask for, if enough of it is missing to be worth a request. */

@@ -21,6 +21,8 @@ import { openStoreAfar } from './store-afar.ts'
 const PLENTY = 2 ** 30
 /** Chunks that a cache may ask for beyond what its readers want. */
 const AHEAD = 12
+/** Runs of chunks that a cache fetches at once. */
+const MOST_RUNS = 12
 
 blobStoreContract(t, async test => {
   // `testdir` would be removed before the store is closed, and a cache may be writing until then.
@@ -266,6 +268,56 @@ t.test('a reader that leaves takes nobody with it', async t => {
   resolve()
   t.equal(Buffer.compare(await stays, bytes.subarray(5, 15)), 0)
   await store.close()
+})
+
+/** Readers of the first bytes of many blobs, none of which is in the cache, while the store does not answer. */
+async function crowd(t: Test, readers: number) {
+  const { afar, store, bytes } = await scene(t, { chunks: 1 })
+  t.teardown(() => store.close())
+  const keys: string[] = []
+  for (let i = 0; i < readers; i++) keys.push(await put(store, bytes))
+  const { promise: opened, resolve: open } = Promise.withResolvers<void>()
+  let under = 0
+  let most = 0
+  afar.onRead = async () => {
+    most = Math.max(most, ++under)
+    await opened
+    under--
+  }
+  const abort = new AbortController()
+  const range = { start: 0, end: 10 }
+  const reads = keys.map((key, i) =>
+    store.read(key, range, i < readers / 2 ? abort.signal : undefined),
+  )
+  const settled = Promise.allSettled(reads)
+  while (afar.reads.length < MOST_RUNS) await setImmediate()
+  return { afar, store, bytes, keys, range, abort, open, settled, most: () => most }
+}
+
+t.test('so many runs are fetched at once, whoever asks; the others come at their turn', async t => {
+  const { bytes, open, settled, most } = await crowd(t, 3 * MOST_RUNS)
+  open()
+  for (const read of await settled) {
+    if (read.status === 'rejected') throw read.reason
+    t.equal(Buffer.compare(read.value, bytes.subarray(0, 10)), 0)
+  }
+  t.equal(most(), MOST_RUNS)
+})
+
+t.test('what nobody waits for any more at its turn is not fetched', async t => {
+  const { afar, store, bytes, keys, range, abort, open, settled } = await crowd(t, 4 * MOST_RUNS)
+  abort.abort(new Error('gone'))
+  open()
+  const results = await settled
+  const rejected = results.filter(({ status }) => status === 'rejected')
+  t.equal(rejected.length, 2 * MOST_RUNS)
+  t.equal(
+    afar.reads.length,
+    3 * MOST_RUNS,
+    'those that went when theirs was under way, and the rest',
+  )
+  const again = await store.read(keys[2 * MOST_RUNS - 1]!, range)
+  t.equal(Buffer.compare(again, bytes.subarray(0, 10)), 0)
 })
 
 t.test('a deleted blob leaves nothing in the cache', async t => {
