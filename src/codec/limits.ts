@@ -16,8 +16,8 @@ export const LIMITS = {
   tensors: 500_000,
   /** Shards per model. */
   shards: 10_000,
-  /** Frames of a lossless delta, and so its records: 8 TiB of large tensors, or as many small ones as a model may have. */
-  frames: 2 ** 22,
+  /** Frames of a lossless delta, and so its records: 4 TiB of large tensors, or as many small ones as a model may have. */
+  frames: 2 ** 21,
   /** Stored index of a lossless delta, bytes: that of a model with `tensors` tensors and a frame for each takes less than half. */
   storedIndexBytes: 64 * 1024 * 1024,
   /** Tensor name, UTF-8 bytes: fits the path segment of a URL. */

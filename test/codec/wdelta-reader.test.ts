@@ -10,6 +10,7 @@ import {
   indexDelta,
   rankAt,
   type SparseTensor,
+  type Steps,
 } from '../../src/codec/index.ts'
 import {
   deltaFile,
@@ -168,6 +169,37 @@ t.test('the header is there before the arrays, once', async t => {
   reader.push(file.subarray(end + 32))
   t.equal(reader.end(), reader.end())
   t.equal(seen.length, 1)
+})
+
+t.test('a long header is parsed in steps, and the rest is read after them', async t => {
+  const entries = Object.fromEntries(
+    Array.from({ length: 3000 }, (_, i) => [`t${i}`, sparseEntry()]),
+  )
+  const records = Object.keys(entries).flatMap(name => [
+    { ...indices(), name },
+    { ...values(), name },
+  ])
+  const file = deltaFile(headerOf(entries), records)
+  const expected = readDelta(file)
+  for (const step of [file.length, 4096]) {
+    const reader = new DeltaReader(createHash('sha256'))
+    let steps = 0
+    const run = <T>(work: Steps<T>): T => {
+      for (;;) {
+        const { done, value } = work.next()
+        if (done) return value
+        steps++
+      }
+    }
+    for (let at = 0; at < file.length; at += step) {
+      const left = reader.take(file.subarray(at, at + step))
+      if (left) run(left)
+    }
+    t.ok(steps > 20, `the header takes ${steps} steps`)
+    steps = 0
+    t.strictSame(run(reader.finish()), expected)
+    t.ok(steps >= 2, `the index takes ${steps} steps`)
+  }
 })
 
 t.test('what onHeader throws ends the reading', async t => {
