@@ -31,8 +31,18 @@ const SAMPLE_LEVEL = 1
 const HOPEFUL = 1.15
 /** A coded frame shorter than this part of its bytes is taken as it is: zstd, which knows nothing of exponents, is then far behind. */
 const SURE_PART = 1 / 2
+/** Elements that are worth a list: beyond that the coder is shorter, and looking for them takes time. */
+const MAX_LISTED = 4096
 /** Blocks of 32 bytes that may differ for a list of elements to be tried, as a part of all. */
 const SPARSE_PART = 1 / 32
+
+/** Frames that a prediction is made from for its lineage to be long: what each more of them costs to decode then counts for more than its size … */
+const LONG_LINEAGE = 8
+/** … as long as a list of elements, which decodes some times faster, has at most so many of them, in at most this part of the blocks … */
+const MAX_LISTED_LONG = 32_768
+const SPARSE_PART_LONG = 1 / 3
+/** … and is at most so many times as long as what is coded. */
+const LISTED_RATIO = 3
 
 /** Bytes of an element as encodings see it: 1 where elements are narrower, 4 for C64, which is two float32. */
 export function elementWidth(dtype: Dtype): number {
@@ -41,14 +51,17 @@ export function elementWidth(dtype: Dtype): number {
 
 /**
  * The smallest encoding of a frame (1 to FRAME_BYTES bytes) that was found. `prediction` has the same length; null stands for
- * zeros, where nothing is known of the frame.
+ * zeros, where nothing is known of the frame. `lineage` is how many frames the prediction is made from: from 8 on, a list of a few changed
+ * elements is taken although it is up to three times as long.
  */
 export function encodeFrame(
   tools: LosslessTools,
   dtype: Dtype,
   frame: Uint8Array,
   prediction: Uint8Array | null,
+  lineage = 0,
 ): EncodedFrame {
+  const isLong = lineage >= LONG_LINEAGE
   const width = elementWidth(dtype)
   let best: EncodedFrame = { encoding: 'raw', stored: frame }
   const offer = (encoding: Encoding, stored: Uint8Array | null) => {
@@ -58,14 +71,18 @@ export function encodeFrame(
   const { changed, differing } = tools.machine.lanes.compare(expected, frame)
   if (changed === 0) return { encoding: 'copy', stored: new Uint8Array(0) }
   const changedPart = changed / Math.ceil(frame.length / 32)
-  if (changedPart <= SPARSE_PART || frame.length <= 4096) {
+  if (changedPart <= (isLong ? SPARSE_PART_LONG : SPARSE_PART) || frame.length <= 4096) {
     const limit = best.stored.length
-    offer('sparse', encodeSparse(frame, expected, { width, differing, limit }))
+    const most = isLong ? MAX_LISTED_LONG : MAX_LISTED
+    offer('sparse', encodeSparse(frame, expected, { width, differing, limit, most }))
   }
+  const isListed = isLong && best.encoding === 'sparse'
   const kind = laneKind(dtype)
   if (kind && prediction) {
-    offer('coded', encodeCoded(tools, kind, changedPart, best.stored.length))
+    const limit = best.stored.length / (isListed ? LISTED_RATIO : 1)
+    offer('coded', encodeCoded(tools, kind, changedPart, limit))
   }
+  if (isListed) return best
   if (best.encoding === 'coded' && best.stored.length < frame.length * SURE_PART) return best
   const trial = new ZstdTrial(tools.compression, frame, prediction, width)
   for (const how of ['xor', 'zstd', 'planes'] as const) {

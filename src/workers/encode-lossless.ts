@@ -59,7 +59,7 @@ const MOST_PREFIX_PARTS = 4
 interface Batch {
   readonly frames: {
     readonly tuned: Uint8Array
-    readonly job: Pick<LosslessJob, 'dtype' | 'size'>
+    readonly job: Pick<LosslessJob, 'dtype' | 'size' | 'lineage'>
     readonly predicted: Prediction<Segment> | null
   }[]
 }
@@ -261,9 +261,10 @@ class OpenBatch implements Batch {
   add({ dtype, parent }: OpenTensor, frame: number, tuned: Uint8Array): void {
     const [start, size] = [frame * FRAME_BYTES, tuned.length]
     const predicted = parent && planPrediction(parent, dtype, { start, end: start + size })
-    this.frames.push({ tuned, job: { dtype, size }, predicted })
+    const lineage = segmentsOf(predicted?.source ?? [])
+    this.frames.push({ tuned, job: { dtype, size, lineage }, predicted })
     this.#bytes += size
-    this.#segments += 1 + segmentsOf(predicted?.source ?? [])
+    this.#segments += 1 + lineage
   }
 }
 

@@ -105,14 +105,20 @@ export class FrameBench {
     })
   }
 
-  #encodeOne({ dtype, size, tuned, prediction }: LosslessJob, buffers: Buffers) {
+  #encodeOne({ dtype, size, tuned, prediction, lineage }: LosslessJob, buffers: Buffers) {
     const arrived = this.#resolve(tuned, buffers)
     const frame = this.#files.take(size)
     frame.set(arrived)
     const expected = this.#files.take(size)
     if (prediction) this.#share(prediction.source, buffers)
     this.#predict(prediction, dtype, expected, buffers, true)
-    const { encoding, stored } = encodeFrame(this.#tools, dtype, frame, prediction && expected)
+    const { encoding, stored } = encodeFrame(
+      this.#tools,
+      dtype,
+      frame,
+      prediction && expected,
+      lineage,
+    )
     restoreFrame(this.#tools, dtype, encoding, stored, expected)
     if (Buffer.compare(expected, arrived) !== 0) {
       throw new Error(

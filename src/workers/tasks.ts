@@ -124,6 +124,8 @@ export interface LosslessJob {
   readonly size: number
   readonly tuned: Part
   readonly prediction: Prediction<Piece> | null
+  /** Segments that the prediction is made from. */
+  readonly lineage: number
 }
 
 /** Encode frames without loss. Each record is decoded again and compared before it is given back. */

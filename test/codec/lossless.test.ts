@@ -12,6 +12,7 @@ import {
   restoreFrame,
 } from '../../src/codec/index.ts'
 import { tools } from '../../src/workers/tools.ts'
+import { Random } from './generated-values.ts'
 
 const simd = tools()
 const plain: LosslessTools = { ...simd, machine: new PlainMachine() }
@@ -213,3 +214,35 @@ t.test('a record of another encoding, or for a dtype that has none', async t => 
   t.equal(rule('BF16', 'coded', [1]), 'coded')
   t.equal(rule('I64', 'coded', [1]), 'encoding')
 })
+
+t.test(
+  'upon a long lineage a few changes are listed, which decodes faster, and no others are',
+  async t => {
+    const anywhere = new Random(21)
+    const next = (limit: number) => anywhere.below(limit)
+    const count = 2 ** 16
+    for (const dtype of ['BF16', 'F16'] as const) {
+      const width = elementWidth(dtype)
+      const parent = weights(dtype, count, next)
+      const encode = (frame: Uint8Array, lineage?: number) => {
+        const { encoding, stored } = encodeFrame(tools(), dtype, frame, parent, lineage)
+        return { encoding, stored: stored.slice() }
+      }
+      const frame = parent.slice()
+      for (let i = 0; i < count / 100; i++) frame[next(count) * width + width - 2]! += 1 + next(6)
+      const short = encode(frame)
+      t.equal(short.encoding, 'coded', `${dtype}: the shortest`)
+      t.same(encode(frame, 7), short)
+      const long = encode(frame, 8)
+      t.equal(long.encoding, 'sparse')
+      t.ok(long.stored.length <= short.stored.length * 3, `${long.stored.length} bytes`)
+      const restored = parent.slice()
+      restoreFrame(tools(), dtype, long.encoding, long.stored, restored)
+      t.equal(Buffer.compare(restored, frame), 0)
+      for (const change of ['nothing', 'few', 'steps', 'everything'] as const) {
+        const other = changed(parent, change, next)
+        t.same(encode(other, 64), encode(other), `${dtype}: ${change}`)
+      }
+    }
+  },
+)

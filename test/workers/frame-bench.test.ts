@@ -55,7 +55,7 @@ t.test('a task is left off at the part that it is at', async t => {
   })
   await t.test('between frames that are encoded', async t => {
     const { bench, asked } = benchOf(2)
-    const job = { dtype: 'U8', size: BYTES, tuned: part, prediction: null } as const
+    const job = { dtype: 'U8', size: BYTES, tuned: part, prediction: null, lineage: 0 } as const
     const frames = new Array(100).fill(job)
     t.throws(() => bench.encode({ kind: 'lossless', frames }, []), CANCELLED)
     t.equal(asked(), 3)
