@@ -97,3 +97,19 @@ t.test(
     t.ok(sent < file.length - 2000, 'before the rest was read')
   },
 )
+
+t.test(
+  'tensors that take hardly a byte each are a model too, and so is a fine-tune of them',
+  async t => {
+    const { registry } = await openTestRegistry(t)
+    const files = [tinyTensors(25_000, { elements: 0 }), tinyTensors(20_000, { elements: 1 })]
+    for (const file of files) {
+      const base = await publish(registry, [part(FILE, file, 'file', 2 ** 20)])
+      const options = { parent: base.id }
+      const { id } = await publish(registry, [part(FILE, file, 'file', 2 ** 20)], options)
+      t.ok((await bytesOf(await registry.openReconstruct(id))).equals(file))
+      t.equal((await registry.tensors(id)).length, base.tensors)
+      t.equal((await registry.inspect(id)).tensors.length, base.tensors)
+    }
+  },
+)
