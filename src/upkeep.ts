@@ -8,7 +8,7 @@ export interface UpkeepOptions {
   readonly sweepEveryMs: number
   /** What a scrub in the background reads in a second; 0 for none. */
   readonly scrubBytesPerSecond: number
-  /** Resident memory near which what is only kept to be used again is dropped; 0 for any. */
+  /** Resident memory near which what is only kept to be used again is dropped; 0 for none. */
   readonly maxRssBytes: number
 }
 
@@ -19,14 +19,16 @@ const SCRUB_PAUSE_MS = 3_600_000
 const MEMORY_PAUSE_MS = 1000
 /** Part of its limit beyond which memory is dropped: before it is reached, where work is refused. */
 const TRIM_AT = 0.9
+/** Looks in a row at a registry that has nothing to do, after which it is at rest. */
+const LOOKS_AT_REST = 30
 /** Between two times that memory is dropped, milliseconds: what is dropped must be made again. */
 const TRIM_PAUSE_MS = 10_000
 
 /**
- * Sweeps now and then, drops memory near its limit, and scrubs without end where that is asked for. Disposing of it ends all of that.
+ * Sweeps now and then, drops memory near its limit and at rest, and scrubs without end where that is asked for. Disposing of it ends all of that.
  */
 export function startUpkeep(
-  registry: Pick<Registry, 'sweep' | 'scrub' | 'trim'>,
+  registry: Pick<Registry, 'sweep' | 'scrub' | 'tasks' | 'spareBytes' | 'trim'>,
   { sweepEveryMs, scrubBytesPerSecond: bytesPerSecond, maxRssBytes }: UpkeepOptions,
   log: Log,
 ): AsyncDisposable {
@@ -38,10 +40,7 @@ export function startUpkeep(
       if (deletedTotal > 0) log.info({ blobs: deletedTotal, bytes }, 'swept')
     }),
   ]
-  if (maxRssBytes > 0) {
-    const look = trimNear(maxRssBytes, registry, log)
-    jobs.push(repeat(MEMORY_PAUSE_MS, signal, log, look))
-  }
+  jobs.push(repeat(MEMORY_PAUSE_MS, signal, log, watchMemory(maxRssBytes, registry, log)))
   if (bytesPerSecond > 0) {
     const scrub = async () => {
       const report = await registry.scrub({ signal, bytesPerSecond })
@@ -59,17 +58,24 @@ export function startUpkeep(
   }
 }
 
-/** What looks at the process's memory, and drops some of it where that is near its limit. */
-function trimNear(
+/**
+ * What looks at the process's memory once, and drops what is only kept to be used again where it is near its limit, or where the registry is at rest
+ * and keeps more than a few streams need. To be called once a second.
+ */
+export function watchMemory(
   maxRssBytes: number,
-  registry: Pick<Registry, 'trim'>,
+  registry: Pick<Registry, 'tasks' | 'spareBytes' | 'trim'>,
   log: Log,
 ): () => Promise<void> {
   let trimmedAt = Number.NEGATIVE_INFINITY
+  let looksAtRest = 0
   return async () => {
     const before = process.memoryUsage.rss()
+    looksAtRest = registry.tasks() === 0 ? looksAtRest + 1 : 0
+    const isNear = maxRssBytes > 0 && before >= maxRssBytes * TRIM_AT
+    const isAtRest = looksAtRest >= LOOKS_AT_REST && registry.spareBytes() > 0
     const isSoon = performance.now() - trimmedAt < TRIM_PAUSE_MS
-    if (isSoon || before < maxRssBytes * TRIM_AT) return
+    if (isSoon || !(isNear || isAtRest)) return
     await registry.trim()
     trimmedAt = performance.now()
     log.info({ before, after: process.memoryUsage.rss(), maxRssBytes }, 'memory was dropped')

@@ -1,53 +1,71 @@
 import t, { type Test } from 'tap'
-import { startUpkeep } from '../src/upkeep.ts'
+import { startUpkeep, watchMemory } from '../src/upkeep.ts'
 
-/** Upkeep of a registry that only tells when its memory is dropped, in a process that says how much it has. */
-function upkeep(t: Test, maxRssBytes: number, rss: number) {
+/** Makes this process say that it has `rss` bytes. */
+function pretendMemory(t: Test, rss: number): void {
   const real = process.memoryUsage.rss
-  const looked = Promise.withResolvers<void>()
-  process.memoryUsage.rss = () => {
-    looked.resolve()
-    return rss
-  }
-  const trimmed = Promise.withResolvers<void>()
-  let trims = 0
-  const registry = {
-    sweep: () => Promise.reject(new Error('not now')),
-    scrub: () => Promise.reject(new Error('not now')),
-    trim: async () => {
-      trims++
-      trimmed.resolve()
-    },
-  }
-  const told: string[] = []
-  const log = {
-    info: (_details: object, message: string) => void told.push(message),
-    error: () => {},
-    warn: (_details: object, message: string) => t.fail(message),
-  }
-  const options = { sweepEveryMs: 3_600_000, scrubBytesPerSecond: 0, maxRssBytes }
-  const running = startUpkeep(registry, options, log)
-  // Its timers keep no process alive.
-  const alive = setInterval(() => {}, 60_000)
-  t.teardown(async () => {
-    clearInterval(alive)
+  process.memoryUsage.rss = () => rss
+  t.teardown(() => {
     process.memoryUsage.rss = real
-    await running[Symbol.asyncDispose]()
   })
-  return { looked: looked.promise, trimmed: trimmed.promise, trims: () => trims, told }
 }
 
-t.test('near its limit, memory that is only kept to be used again is dropped', async t => {
-  const { trimmed, trims, told } = upkeep(t, 1000, 950)
+/** A registry that only tells how often its memory was dropped. */
+function registryWith({ spareBytes = 0, tasks = 0 }) {
+  const trimmed = Promise.withResolvers<void>()
+  const registry = {
+    trims: 0,
+    spareBytes: () => spareBytes,
+    tasks: () => tasks,
+    trim: async () => {
+      registry.trims++
+      trimmed.resolve()
+    },
+    sweep: () => Promise.reject(new Error('not now')),
+    scrub: () => Promise.reject(new Error('not now')),
+  }
+  return { registry, trimmed: trimmed.promise }
+}
+
+const LOG = { info: () => {}, warn: () => {}, error: () => {} }
+
+t.test('a process near its limit drops memory by itself', async t => {
+  pretendMemory(t, 950)
+  const { registry, trimmed } = registryWith({})
+  const options = { sweepEveryMs: 3_600_000, scrubBytesPerSecond: 0, maxRssBytes: 1000 }
+  await using _upkeep = startUpkeep(registry, options, LOG)
+  // The timers of upkeep keep no process alive.
+  const alive = setInterval(() => {}, 60_000)
+  t.teardown(() => clearInterval(alive))
   await trimmed
-  await new Promise(resolve => setImmediate(resolve))
-  t.equal(trims(), 1)
-  t.strictSame(told, ['memory was dropped'])
+  t.equal(registry.trims, 1)
 })
 
-t.test('far from it nothing is', async t => {
-  const { looked, trims } = upkeep(t, 1000, 800)
-  await looked
-  await new Promise(resolve => setImmediate(resolve))
-  t.equal(trims(), 0)
+t.test('near its limit, not far from it, and not all the time', async t => {
+  for (const [rss, maxRssBytes, trims] of [
+    [950, 1000, 1],
+    [2000, 1000, 1],
+    [800, 1000, 0],
+    [800, 0, 0],
+  ] as const) {
+    pretendMemory(t, rss)
+    const { registry } = registryWith({ spareBytes: 1, tasks: 1 })
+    const look = watchMemory(maxRssBytes, registry, LOG)
+    for (let i = 0; i < 100; i++) await look()
+    t.equal(registry.trims, trims, `${rss} of ${maxRssBytes}`)
+  }
+})
+
+t.test('a registry that was busy and is at rest gives back what it needs no more', async t => {
+  const busy = registryWith({ spareBytes: 0 }).registry
+  const spare = registryWith({ spareBytes: 1 }).registry
+  const looks = [busy, spare].map(registry => watchMemory(0, registry, LOG))
+  const trims: number[] = []
+  for (let i = 0; i < 60; i++) {
+    for (const look of looks) await look()
+    trims.push(spare.trims)
+  }
+  t.equal(trims.indexOf(1), 29, 'after half a minute')
+  t.equal(trims.at(-1), 1, 'the time of this test is shorter than a pause')
+  t.equal(busy.trims, 0)
 })

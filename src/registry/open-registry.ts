@@ -201,6 +201,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       }),
     revokeToken: id => translated(() => catalog.deleteToken(id)),
     authenticate: token => translated(() => authenticate(catalog, token)),
+    spareBytes: () => executor.bufferPool.spareBytes,
     trim: () =>
       translated(async () => {
         models.closeAll()

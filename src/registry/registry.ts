@@ -259,6 +259,8 @@ export interface Registry {
   revokeToken(id: string): Promise<void>
   /** The token's scope and id, or null if it is unknown, expired or malformed. */
   authenticate(token: string): Promise<{ id: string; scope: Scope } | null>
+  /** Bytes that are kept to be used again beyond what a few streams need. */
+  spareBytes(): number
   /**
    * Drops all memory that is only kept to be used again, and collects what is garbage: the next requests are slower. What is under way
    * keeps what it has.

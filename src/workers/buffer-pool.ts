@@ -2,6 +2,8 @@ import { FRAME_BYTES } from '../codec/index.ts'
 
 /** Buffers of a pool: of 48 long downloads and as many short ones each holds one, and so do the batches that are being made. */
 const MAX_BUFFERS = 128
+/** Buffers that a few fast streams have under way: so many that are not out are no waste. */
+const MAX_IDLE = 16
 /** Milliseconds that a stream waits for a buffer before it is told that there is none. */
 const MAX_WAIT_MS = 30_000
 
@@ -40,6 +42,11 @@ export class BufferPool {
   /** Buffers that were allocated since the pool was made. */
   get allocated(): number {
     return this.#allocated
+  }
+
+  /** Bytes of the buffers that are not out, beyond what a few streams need: they are left of a time when there were many. */
+  get spareBytes(): number {
+    return Math.max(0, this.#free.length - MAX_IDLE) * FRAME_BYTES
   }
 
   /**

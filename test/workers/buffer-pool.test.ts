@@ -61,6 +61,16 @@ t.test('nobody waits for ever', async t => {
   pool.give(await pool.take(1))
 })
 
+t.test('what many streams leave is told as spare', async t => {
+  const pool = new BufferPool(20)
+  const taken = await Promise.all(Array.from({ length: 20 }, () => pool.take(1)))
+  t.equal(pool.spareBytes, 0)
+  for (const chunk of taken) pool.give(chunk)
+  t.equal(pool.spareBytes, 4 * FRAME_BYTES)
+  pool.trim()
+  t.equal(pool.spareBytes, 0)
+})
+
 t.test('what is not out can be dropped', async t => {
   const pool = new BufferPool(2)
   const [kept, given] = [await pool.take(1), await pool.take(1)]
