@@ -313,7 +313,8 @@ function* readDescribedV1({ shards: stored, delta }: StoredManifestV1): Steps<De
   return { shards, delta: { ...delta, errors: delta.errors && new Map(delta.errors) } }
 }
 
-async function openLossless(
+/** What a manifest leaves to a lossless delta: its index, and the shards that it gives back. Rejects as `read` does, and with CodecError. */
+export async function openLossless(
   { blob, size }: { blob: string; size: number },
   read: ReadBlob,
 ): Promise<Pick<Manifest, 'shards' | 'delta'>> {
