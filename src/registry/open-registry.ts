@@ -22,7 +22,7 @@ import { Lease, type LeaseOptions } from './lease.ts'
 import type { Log } from './log.ts'
 import { type OpenedModel, OpenedModels } from './opened-models.ts'
 import { holdModel, Pins } from './pins.ts'
-import { Claims } from './publication.ts'
+import { Claims, type PublicationDeps } from './publication.ts'
 import type { PublishDeps } from './publish.ts'
 import { publishDelta } from './publish-delta.ts'
 import { publishFiles } from './publish-files.ts'
@@ -38,6 +38,7 @@ import { authenticate, createToken, toToken } from './tokens.ts'
 import { deleteModel } from './tombstones.ts'
 import { translated } from './translate.ts'
 import { manifestKey } from './true-records.ts'
+import { firstBadByte } from './verify.ts'
 
 export interface RegistryDeps {
   readonly catalog: Catalog
@@ -117,7 +118,12 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   await translated(() => takeUp({ ...sweeping, damages, log }))
   const [newest] = (await catalog.list({ limit: 1 })).models
   const clock = new Clock(newest?.createdAt ?? null)
-  const publishing = { catalog, blobs, lease, pins, claims, fresh, abandoned, models }
+  const isSound: PublicationDeps['isSound'] = async (key, sums, signal) => {
+    const bad = await firstBadByte(direct, key, sums, signal)
+    if (bad !== null) await damages.mark(key, bad)
+    return bad === null
+  }
+  const publishing = { catalog, blobs, lease, pins, claims, fresh, abandoned, isSound, models }
   const deps: PublishDeps = { ...publishing, executor, clock, maxModelBytes }
   const open = async (ref: string) => models.open(await findRef(catalog, ref))
   const published = (publish: () => Promise<ModelRecord>) =>

@@ -41,6 +41,8 @@ export interface PublicationDeps extends OwnedStore {
   readonly models: Pick<OpenedModels, 'hold' | 'reserve'>
   /** Manifests of publications that failed, and that could not be deleted then: the sweep's. */
   readonly abandoned: Set<string>
+  /** Whether a stored blob has the bytes that it should have; one that has not is marked, and found no more. */
+  readonly isSound: (key: string, sums: BlockSums, signal: AbortSignal) => Promise<boolean>
   /** See `PublishOptions.authorized`. */
   readonly authorized?: (() => Promise<void>) | undefined
 }
@@ -75,6 +77,7 @@ export class Publication implements AsyncDisposable {
   readonly #fresh: FreshBlobs
   readonly #models: PublicationDeps['models']
   readonly #abandoned: Set<string>
+  readonly #isSound: PublicationDeps['isSound']
   readonly #authorized: () => Promise<void>
 
   constructor(deps: PublicationDeps) {
@@ -86,6 +89,7 @@ export class Publication implements AsyncDisposable {
     this.#fresh = deps.fresh
     this.#models = deps.models
     this.#abandoned = deps.abandoned
+    this.#isSound = deps.isSound
     this.#authorized = deps.authorized ?? (async () => {})
   }
 
@@ -131,20 +135,38 @@ export class Publication implements AsyncDisposable {
     return blob
   }
 
-  /** Commits the staged blobs for the model, or drops those whose content is stored already; in the order of `staged`. */
-  async keepAll(staged: readonly StagedBlob[]): Promise<BlobRecord[]> {
+  /**
+   * Commits the staged blobs for the model, or drops those whose content is stored already and read back as it should be; in the order of
+   * `staged`.
+   */
+  async keepAll(staged: readonly StagedBlob[], signal: AbortSignal): Promise<BlobRecord[]> {
     const records: BlobRecord[] = []
-    for (const blob of staged) records.push(await this.#keep(blob))
+    for (const blob of staged) records.push(await this.#keep(blob, signal))
     return records
   }
 
-  async #keep(blob: StagedBlob): Promise<BlobRecord> {
+  async #keep(blob: StagedBlob, signal: AbortSignal): Promise<BlobRecord> {
+    for (;;) {
+      const { record, isProven } = await this.#place(blob)
+      if (isProven) return record
+      // Not in the turn: others of this content need not wait for it.
+      if (await this.#isSound(record.key, blob.sums, signal)) return this.#share(blob, record)
+    }
+  }
+
+  /** What has the content of a staged blob: that blob itself, where nothing else does. What lies in the store for long is still to be proven. */
+  async #place(blob: StagedBlob): Promise<{ record: BlobRecord; isProven: boolean }> {
     using _turn = await this.#claims.claim(blob.sha256)
-    const known = this.#kept.get(blob.sha256)
     // Fresh ones first: one that is so no more is in the catalog by then.
-    const stored = known ?? this.#takeFresh(blob) ?? (await this.#findStored(blob))
+    const known = this.#kept.get(blob.sha256) ?? this.#takeFresh(blob)
+    if (known) return { record: await this.#share(blob, known), isProven: true }
+    const stored = await this.#findStored(blob)
+    if (stored) return { record: stored, isProven: false }
     // Awaited here: the turn ends with this block.
-    if (!stored) return await this.#keepFresh(blob)
+    return { record: await this.#keepFresh(blob), isProven: true }
+  }
+
+  async #share(blob: StagedBlob, stored: BlobRecord): Promise<BlobRecord> {
     this.#staged.delete(blob)
     await blob.staged.abort()
     this.#kept.set(stored.sha256, stored)

@@ -68,10 +68,10 @@ export async function publishDelta(
   const { index } = delta
   const { parent, domain } = await matchParent(matching, index, named, signal)
   await checkDepth(deps, parent)
-  const [deltaBlob, ...sideBlobs] = await publication.keepAll([
-    delta.blob,
-    ...sides.map(({ blob }) => blob),
-  ])
+  const [deltaBlob, ...sideBlobs] = await publication.keepAll(
+    [delta.blob, ...sides.map(({ blob }) => blob)],
+    signal,
+  )
   const executor = withSums(deps.executor, publication.sums, parent.sums)
   const link = { blob: deltaBlob!.key, index, domain }
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)

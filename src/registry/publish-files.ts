@@ -97,7 +97,10 @@ async function publishEncoded(
   const tuned = await tunedRecipes(publication, fineTune.shards)
   const { blob, index } = await encode(deps, publication, fineTune, tuned, signal)
   const sides = files.filter(({ layout }) => layout === null)
-  const [delta, ...kept] = await publication.keepAll([blob, ...sides.map(side => side.blob)])
+  const [delta, ...kept] = await publication.keepAll(
+    [blob, ...sides.map(side => side.blob)],
+    signal,
+  )
   const link = { blob: delta!.key, index, domain: domainOf(parent) }
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   const shards = asShards(fineTune.shards).map(shard => ({ ...shard, blob: null }))

@@ -42,7 +42,10 @@ export async function publishLossless(
   const blob = await publication.stage(encoded, signal)
   const index = await openStoredIndex(reader.finish(), { signal })
   const sides = received.files
-  const [delta, ...kept] = await publication.keepAll([blob, ...sides.map(side => side.blob)])
+  const [delta, ...kept] = await publication.keepAll(
+    [blob, ...sides.map(side => side.blob)],
+    signal,
+  )
   const link = { blob: delta!.key, index, domain: 'stored' } as const
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   const shards = losslessShards(index)

@@ -16,7 +16,10 @@ export async function publishWhole(
   { received, parent }: { received: readonly ReceivedFile[]; parent: ModelRecord | null },
   signal: AbortSignal,
 ): Promise<ModelRecord> {
-  const blobs = await publication.keepAll(received.map(({ blob }) => blob))
+  const blobs = await publication.keepAll(
+    received.map(({ blob }) => blob),
+    signal,
+  )
   const files: FileRecord[] = received.map(({ path }, i) => {
     const { key, size, sha256 } = blobs[i]!
     return { path, size, sha256, blob: key }

@@ -1,10 +1,10 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import { CATALOG_FILE } from '../catalog/file-names.ts'
-import { BLOCK_BYTES, type BlockSums, FRAME_BYTES } from '../codec/index.ts'
+import { BLOCK_BYTES } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
 import { BlockError } from '../workers/block-error.ts'
-import { type Executor, mapOrdered, Sources } from '../workers/execute.ts'
+import { type Executor, mapOrdered } from '../workers/execute.ts'
 import type { BadBlock, BlockFault } from '../workers/tasks.ts'
 import { withSums } from './checked-reads.ts'
 import { type Damages, fileOf, type Names } from './damage.ts'
@@ -13,6 +13,7 @@ import type { OpenedModels } from './opened-models.ts'
 import type { ScrubFinding, ScrubReport } from './registry.ts'
 import { tensorsAt } from './tensors-at.ts'
 import { isRotten, isTrue, manifestKey, recordOf } from './true-records.ts'
+import { runStarts, VERIFY_BYTES, verifyRun } from './verify.ts'
 
 /** Findings, and models that are sound again, that a report names; it counts all. */
 const MAX_REPORTED = 1000
@@ -34,8 +35,6 @@ export interface ScrubOptions {
 
 /** Models of one page. */
 const PAGE = 100
-/** Bytes that one task checks: no more than other work would wait for. */
-const TASK_BYTES = FRAME_BYTES
 
 /** Bad bytes `[start, end)` of a blob, whole blocks. */
 interface BadRun {
@@ -184,13 +183,13 @@ class Pass {
     const checked = withSums(this.#deps.executor, new Map([[key, { size, sums }]]))
     const { bytesPerSecond, signal } = this.#options
     const width = bytesPerSecond === undefined ? checked.pool.size * 2 : 1
-    const verify = (start: number) => verifyRun(checked, key, { size, sums }, start, signal)
+    const verify = (start: number) => verifyRun(checked, key, size, start, signal)
     const began = performance.now()
     let done = 0
-    for await (const bad of mapOrdered(starts(size), width, verify)) {
+    for await (const bad of mapOrdered(runStarts(size), width, verify)) {
       found.push(...bad)
       if (bad.some(({ why }) => why === 'missing')) break
-      done += TASK_BYTES
+      done += VERIFY_BYTES
       if (bytesPerSecond !== undefined) await pace(began, done / bytesPerSecond, signal)
     }
     this.#bytes += size
@@ -226,29 +225,6 @@ class Pass {
       return []
     }
   }
-}
-
-async function verifyRun(
-  executor: Executor,
-  blob: string,
-  { size }: BlockSums,
-  start: number,
-  signal: AbortSignal,
-): Promise<readonly BadBlock[]> {
-  using _slot = await executor.slots.take(signal)
-  const sources = new Sources(executor, signal)
-  const part = sources.part({ blob, start, end: Math.min(start + TASK_BYTES, size) })
-  try {
-    const buffers = await sources.buffers()
-    return await executor.pool.run({ kind: 'verify', parts: [part] }, buffers, signal)
-  } catch (error) {
-    if (!(error instanceof BlockError)) throw error
-    return [{ blob, offset: start, why: error.why }]
-  }
-}
-
-function* starts(size: number): Generator<number> {
-  for (let start = 0; start < size; start += TASK_BYTES) yield start
 }
 
 /** Neighbouring bad blocks as one run. What a blob lacks is bad to its end. */
