@@ -40,7 +40,7 @@ import {
 import type { PublishDeltaOptions, UploadPart } from './registry.ts'
 
 /** Memory that a publication takes for each byte of an index, if that is full of tensors of a few bytes. */
-const INDEX_BYTES = 8
+const INDEX_BYTES = 12
 /** The one safetensors file that a model published as `.wdelta` serves. */
 const WEIGHTS = 'model.safetensors'
 
