@@ -17,7 +17,7 @@ import {
   type StoredRecipes,
   shardOrderSteps,
 } from '../codec/index.ts'
-import { digest, type Executor, gatherTuned, mapOrdered } from '../workers/execute.ts'
+import { digest, type Executor, gatherTuned, mapOrdered, withRetries } from '../workers/execute.ts'
 import { identify } from '../workers/identify.ts'
 import type { Comparison } from '../workers/tasks.ts'
 import { inTurns } from '../workers/turns.ts'
@@ -152,11 +152,16 @@ async function compareRun(
   signal: AbortSignal,
 ): Promise<Comparison> {
   if (!isFloat(recipe.dtype)) return NOTHING
-  using _slot = await executor.slots.take(signal)
-  const planned = planFrame(recipe, recipe.dtype, { first, count })
-  const { tuned, buffers } = await gatherTuned(executor, { planned, tuned: upload.source, signal })
   const stored = recipe.dtype
-  return executor.pool.run({ kind: 'compare', ...tuned, parentSteps, stored }, buffers, signal)
+  const compare = async (source: Executor) => {
+    using _slot = await executor.slots.take(signal)
+    const planned = planFrame(recipe, stored, { first, count })
+    const { tuned, buffers } = await gatherTuned(source, { planned, tuned: upload.source, signal })
+    const task = { kind: 'compare', ...tuned, parentSteps, stored } as const
+    // Awaited here: the slot is given back at the end of this block.
+    return await executor.pool.run(task, buffers, signal)
+  }
+  return withRetries(executor, compare, signal)
 }
 
 function add(a: Comparison, b: Comparison): Comparison {

@@ -23,7 +23,7 @@ import {
   sized,
   storedBytes,
 } from '../codec/index.ts'
-import { type Executor, execute, Sources, segmentsOf } from './execute.ts'
+import { type Executor, execute, Sources, segmentsOf, withRetries } from './execute.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
 import { deflate, tools } from './tools.ts'
 import { inTurns } from './turns.ts'
@@ -197,16 +197,25 @@ export class LosslessEncoder {
     return { ...tensor, parent }
   }
 
-  async #encode({ frames }: Batch): Promise<LosslessResult> {
-    using _slot = await this.#executor.slots.take(this.#signal)
-    const sources = new Sources(this.#executor, this.#signal)
-    const jobs = frames.map(({ tuned, job, predicted }): LosslessJob => {
-      const prediction = predicted && sources.prediction(predicted)
-      return { ...job, tuned: sources.buffer(tuned), prediction }
-    })
-    const task = { kind: 'lossless', frames: jobs } as const
-    // Awaited here: the slot is given back at the end of this block.
-    return await this.#executor.pool.run(task, await sources.buffers(), this.#signal)
+  #encode({ frames }: Batch): Promise<LosslessResult> {
+    let hasKept = true
+    const encode = async (source: Executor) => {
+      using _slot = await this.#executor.slots.take(this.#signal)
+      const sources = new Sources(source, this.#signal)
+      const predictions = frames.map(({ predicted }) => predicted && sources.prediction(predicted))
+      // The task takes the fine-tune's bytes with it: a copy, where what is read beside them may have to be read again from farther away.
+      hasKept = sources.isFetching
+      const jobs = frames.map(({ tuned, job }, i): LosslessJob => {
+        const bytes = sources.buffer(hasKept ? new Uint8Array(tuned) : tuned)
+        return { ...job, tuned: bytes, prediction: predictions[i]! }
+      })
+      const task = { kind: 'lossless', frames: jobs } as const
+      // Awaited here: the slot is given back at the end of this block.
+      return await this.#executor.pool.run(task, await sources.buffers(), this.#signal)
+    }
+    const failed = async (error: unknown, tries: number) =>
+      hasKept && (await this.#executor.failed(error, tries))
+    return withRetries({ ...this.#executor, failed }, encode, this.#signal)
   }
 
   async *#write(pending: {

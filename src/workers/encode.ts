@@ -24,7 +24,7 @@ import {
   sameShape,
   storedBytes,
 } from '../codec/index.ts'
-import { type Executor, execute, gatherTuned, mapOrdered } from './execute.ts'
+import { type Executor, execute, gatherTuned, mapOrdered, withRetries } from './execute.ts'
 import type { TaskBuffer, TunedFrame } from './tasks.ts'
 
 /** One tensor of a fine-tune and of its parent; they have the same shape. */
@@ -211,16 +211,21 @@ async function encodeInOneTask(
 ): Promise<Uint8Array> {
   const { planned } = job
   if (planned.arrays.every(({ bytes }) => bytes === 0)) return new Uint8Array(0)
-  using _slot = await executor.slots.take(signal)
-  const frames: TunedFrame[] = []
-  let buffers: TaskBuffer[] = []
-  for (const run of runsOf(planned.entry.count, FLOAT_GRID)) {
-    const gathered = await gatherRun(job, run, executor, signal)
-    frames.push(gathered.tuned)
-    // There is more than one run only where the workers read, and then there are no buffers.
-    if (gathered.buffers.length > 0) buffers = gathered.buffers
+  const encode = async (source: Executor) => {
+    using _slot = await executor.slots.take(signal)
+    const frames: TunedFrame[] = []
+    let buffers: TaskBuffer[] = []
+    for (const run of runsOf(planned.entry.count, FLOAT_GRID)) {
+      const gathered = await gatherRun(job, run, source, signal)
+      frames.push(gathered.tuned)
+      // There is more than one run only where the workers read, and then there are no buffers.
+      if (gathered.buffers.length > 0) buffers = gathered.buffers
+    }
+    const task = { kind: 'encode-whole', frames, tensor: planned } as const
+    // Awaited here: the slot is given back at the end of this block.
+    return await executor.pool.run(task, buffers, signal)
   }
-  return executor.pool.run({ kind: 'encode-whole', frames, tensor: planned }, buffers, signal)
+  return withRetries(executor, encode, signal)
 }
 
 async function* encodeInStages(
@@ -253,9 +258,14 @@ async function passOver(
   executor: Executor,
   signal: AbortSignal | undefined,
 ): Promise<PassResult> {
-  using _slot = await executor.slots.take(signal)
-  const { tuned, buffers } = await gatherRun(job, run, executor, signal)
-  return executor.pool.run({ kind: 'encode', ...tuned, pass: stage.pass(run, i) }, buffers, signal)
+  const pass = async (source: Executor) => {
+    using _slot = await executor.slots.take(signal)
+    const { tuned, buffers } = await gatherRun(job, run, source, signal)
+    const task = { kind: 'encode', ...tuned, pass: stage.pass(run, i) } as const
+    // Awaited here: the slot is given back at the end of this block.
+    return await executor.pool.run(task, buffers, signal)
+  }
+  return withRetries(executor, pass, signal)
 }
 
 /** The parent's frame over a run together with the fine-tune's values. */

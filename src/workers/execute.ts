@@ -12,7 +12,7 @@ import {
 } from '../codec/index.ts'
 import { type Ahead, Item, Window } from './ahead.ts'
 import type { BufferPool, ChunkBuffer } from './buffer-pool.ts'
-import type { Pool } from './pool.ts'
+import type { HashSession, Pool } from './pool.ts'
 import type { FrameParts, LosslessParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
 
 /** Where the bytes of blobs come from. */
@@ -143,24 +143,48 @@ export async function digest(
   signal?: AbortSignal,
 ): Promise<string> {
   const session = executor.pool.openHash(signal)
-  const hashing: Promise<void>[] = []
+  let before: Promise<void> = Promise.resolve()
   try {
     for (const batch of batches(segments)) {
-      // Read before the slot is taken, one batch for each digest: a failed read then has no slot to give back.
-      const { pieces, buffers } = await gather(batch.segments, executor, signal)
-      const slot = await executor.slots.take(signal)
-      const done = session.update(pieces, buffers).finally(() => slot[Symbol.dispose]())
-      // The loop may fail before it awaits this.
-      done.catch(() => {})
       // One is hashed while the next is read.
-      if (hashing.push(done) > 1) await hashing.shift()
+      const first = gather(batch.segments, executor, signal)
+      first.catch(() => {})
+      await before
+      const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
+      before = hashBatch(executor, session, { batch, first, begin }, signal)
+      // It may fail before it has begun, and the loop before it awaits this.
+      before.catch(begin)
+      // No more than one batch is planned between two tasks.
+      await begun
     }
-    await Promise.all(hashing)
+    await before
   } catch (error) {
     session.abandon()
     throw error
   }
   return session.digest()
+}
+
+/** Hashes one batch, and calls `begin` once a worker has it. A try that fails leaves the hash as it was. */
+function hashBatch(
+  executor: Executor,
+  session: HashSession,
+  { batch, first, begin }: { batch: Batch; first: ReturnType<typeof gather>; begin: () => void },
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  let gathered: ReturnType<typeof gather> | null = first
+  const hash = async (source: Executor) => {
+    const taken = gathered ?? gather(batch.segments, source, signal)
+    gathered = null
+    // Read before the slot is taken: a failed read then has no slot to give back.
+    const { pieces, buffers } = await taken
+    using _slot = await executor.slots.take(signal)
+    const hashed = session.update(pieces, buffers)
+    begin()
+    // Awaited here: the slot is given back at the end of this block.
+    await hashed
+  }
+  return withRetries(executor, hash, signal)
 }
 
 /** Writes the bytes of `segments` to an existing file, from its beginning; the workers write side by side. */
@@ -296,6 +320,11 @@ export class Sources {
   #locate(blob: string): string | null {
     if (this.#last?.blob !== blob) this.#last = { blob, path: this.#executor.locate(blob) }
     return this.#last.path
+  }
+
+  /** Whether any part is read here: what a worker reads itself is a file of the store, and no copy of it that may be bad or gone. */
+  get isFetching(): boolean {
+    return this.#reads.length > 0
   }
 
   /** The buffers that go with the task. */

@@ -7,7 +7,7 @@ import {
   type Recipes,
   storedBytes,
 } from '../codec/index.ts'
-import { digest, type Executor, mapOrdered, Sources } from './execute.ts'
+import { digest, type Executor, mapOrdered, Sources, withRetries } from './execute.ts'
 import { inTurns } from './turns.ts'
 
 /** Tensors or groups of small ones under way. */
@@ -64,15 +64,18 @@ async function digestsOf(
   executor: Executor,
   signal: AbortSignal | undefined,
 ): Promise<readonly Uint8Array[]> {
-  const plans = tensors.map(recipe =>
-    planTensor(recipe, recipe.dtype, { start: 0, end: storedBytes(recipe) }),
-  )
+  const planOf = (recipe: Recipe) =>
+    planTensor(recipe, recipe.dtype, { start: 0, end: storedBytes(recipe) })
   const [first] = tensors
   if (tensors.length === 1 && storedBytes(first!) > FRAME_BYTES) {
-    return [Buffer.from(await digest(plans[0]!, executor, signal), 'hex')]
+    return [Buffer.from(await digest(planOf(first!), executor, signal), 'hex')]
   }
-  using _slot = await executor.slots.take(signal)
-  const sources = new Sources(executor, signal)
-  const task = { kind: 'digests', tensors: plans.map(plan => sources.pieces([...plan])) } as const
-  return await executor.pool.run(task, await sources.buffers(), signal)
+  const hash = async (source: Executor) => {
+    using _slot = await executor.slots.take(signal)
+    const sources = new Sources(source, signal)
+    const planned = tensors.map(recipe => sources.pieces([...planOf(recipe)]))
+    const task = { kind: 'digests', tensors: planned } as const
+    return await executor.pool.run(task, await sources.buffers(), signal)
+  }
+  return withRetries(executor, hash, signal)
 }

@@ -159,9 +159,10 @@ export class Workbench {
   }
 
   #hash({ session, pieces, digest }: HashTask, buffers: readonly TaskBuffer[]): string {
-    const hash = this.#hashes.get(session) ?? createHash('sha256')
-    this.#hashes.set(session, hash)
+    // A copy: pieces of which one cannot be read are none, and may be given again.
+    const hash = this.#hashes.get(session)?.copy() ?? createHash('sha256')
     for (const bytes of this.#frames.produce(pieces, buffers)) hash.update(bytes)
+    this.#hashes.set(session, hash)
     if (!digest) return ''
     this.#hashes.delete(session)
     return hash.digest('hex')
