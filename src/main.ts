@@ -35,6 +35,7 @@ const { openSqliteCatalog } = await import('./catalog/sqlite-catalog.ts')
 const { ConfigError, readConfig } = await import('./config.ts')
 const { openLog } = await import('./log.ts')
 const { rebuildCatalog } = await import('./registry/adopt.ts')
+const { openBytesWithin } = await import('./registry/open-budget.ts')
 const { openRegistry } = await import('./registry/open-registry.ts')
 const { startUpkeep } = await import('./upkeep.ts')
 const { openCachedBlobStore } = await import('./storage/cached-blob-store.ts')
@@ -118,7 +119,7 @@ async function openParts(
   parts: AsyncDisposableStack,
   log: Logger,
 ): Promise<Registry> {
-  const { dataDir, maxUploadBytes, workers, upkeep } = config
+  const { dataDir, maxUploadBytes, workers, upkeep, limits } = config
   const stores = await openStores(config, parts, log)
   const pool = parts.use(await openPool({ workers }))
   const { sweepGraceMs, leaseMs } = upkeep
@@ -129,6 +130,7 @@ async function openParts(
     sweepGraceMs,
     lease: { staleMs: leaseMs },
     maxModelBytes: maxUploadBytes,
+    openBytes: openBytesWithin(limits.rssBytes),
     log,
   })
   parts.defer(() => registry.close())

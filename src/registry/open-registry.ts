@@ -1,4 +1,3 @@
-import { getHeapStatistics } from 'node:v8'
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import type { Span } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
@@ -20,6 +19,7 @@ import { FreshBlobs } from './fresh-blobs.ts'
 import { inspectModel, listTensors } from './inspect.ts'
 import { Lease, type LeaseOptions } from './lease.ts'
 import type { Log } from './log.ts'
+import { openBytesWithin } from './open-budget.ts'
 import { type OpenedModel, OpenedModels } from './opened-models.ts'
 import { holdModel, Pins } from './pins.ts'
 import { Claims, type PublicationDeps } from './publication.ts'
@@ -52,17 +52,13 @@ export interface RegistryDeps {
    * Most bytes of all safetensors files of a model that a `.wdelta` describes: what could be uploaded as files. Any number if absent.
    */
   readonly maxModelBytes?: number | undefined
-  /** Memory that models may take while they are open, in bytes of an estimate; undefined: by the heap that there is. */
+  /** Memory that models may take while they are open, in bytes of an estimate; undefined: see {@link openBytesWithin}. */
   readonly openBytes?: number | undefined
   readonly lease?: Partial<LeaseOptions> | undefined
   readonly log?: Log | undefined
 }
 
 const SWEEP_GRACE_MS = 3_600_000
-
-/** Models take so much of the heap at most, and never more than so many bytes. */
-const OPEN_SHARE = 0.4
-const MOST_OPEN_BYTES = 1024 ** 3
 
 /** Batches under way per worker: one computes while the bytes of the next are read. */
 const SLOTS_PER_WORKER = 2
@@ -104,7 +100,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   const pins = new Pins()
   const claims = new Claims()
   const fresh = new FreshBlobs()
-  const mostOpenBytes = registryDeps.openBytes ?? defaultOpenBytes()
+  const mostOpenBytes = registryDeps.openBytes ?? openBytesWithin(0)
   const models = new OpenedModels(catalog, executor, mostOpenBytes, id => {
     log?.warn(
       { id },
@@ -254,10 +250,6 @@ function held<T extends Content>(
       yield* content.open(range, signal)
     },
   }
-}
-
-function defaultOpenBytes(): number {
-  return Math.min(getHeapStatistics().heap_size_limit * OPEN_SHARE, MOST_OPEN_BYTES)
 }
 
 /** The bytes of the blobs that `resolve` names. A blob that lacks some is a bad one, like one that has others. */

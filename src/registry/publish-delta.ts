@@ -47,6 +47,9 @@ const WEIGHTS = 'model.safetensors'
 /** What receiving a delta needs. */
 type ReceiveDeps = MatchDeps & Pick<PublishDeps, 'maxModelBytes'>
 
+/** Memory that a publication takes for each tensor. */
+const TENSOR_BYTES = 1000
+
 interface ReceivedDelta {
   readonly blob: StagedBlob
   readonly index: DeltaIndex
@@ -68,6 +71,7 @@ export async function publishDelta(
   const { index } = delta
   const { parent, domain } = await matchParent(matching, index, named, signal)
   await checkDepth(deps, parent)
+  await publication.reserve(index.tensors.length * TENSOR_BYTES, signal)
   const [deltaBlob, ...sideBlobs] = await publication.keepAll(
     [delta.blob, ...sides.map(({ blob }) => blob)],
     signal,

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { type Layer, OpenBudget, reachOf } from '../../src/registry/open-budget.ts'
+import { type Layer, OpenBudget, openBytesWithin, reachOf } from '../../src/registry/open-budget.ts'
 
 /** A budget of 6400 bytes: up to 100 never wait. `idle` are what can be given up, in bytes. */
 function budgetOf(idle: number[] = []) {
@@ -92,4 +92,10 @@ t.test('more than there ever is is refused at once, with both numbers', async t 
   await t.rejects(budget.reserve(400, 6001), refused, 'with what the caller has')
   t.throws(() => budget.check(6401), refused)
   t.equal(budget.used, 0)
+})
+
+t.test('a process that may take little memory has as little for models', async t => {
+  t.ok(openBytesWithin(500e6) <= 200e6)
+  t.ok(openBytesWithin(0) >= openBytesWithin(500e6))
+  t.ok(openBytesWithin(2 ** 50) <= 1024 ** 3)
 })
