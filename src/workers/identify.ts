@@ -14,6 +14,8 @@ import { inTurns } from './turns.ts'
 const WINDOW = 4
 /** Small tensors that are hashed in one task. */
 const GROUP = 256
+/** Models that the tensors of a group are made from, all together: planning them must not hold the event loop. */
+const MAX_LEVELS = 1024
 const DIGEST_BYTES = 32
 
 /**
@@ -46,17 +48,28 @@ export async function identify(
 function* groups(recipes: Iterable<Recipe>): Generator<Recipe[]> {
   let open: Recipe[] = []
   let size = 0
+  let levels = 0
   for (const recipe of recipes) {
     const bytes = storedBytes(recipe)
-    if (open.length > 0 && (size + bytes > FRAME_BYTES || open.length === GROUP)) {
+    const isFull = size + bytes > FRAME_BYTES || open.length === GROUP || levels >= MAX_LEVELS
+    if (open.length > 0 && isFull) {
       yield open
       open = []
       size = 0
+      levels = 0
     }
     open.push(recipe)
     size += bytes
+    levels += levelsOf(recipe)
   }
   if (open.length > 0) yield open
+}
+
+/** Models whose frames a tensor is made from. */
+function levelsOf({ source }: Recipe): number {
+  let levels = 1
+  for (let at = source; at.kind === 'lossless' && at.parent; at = at.parent.source) levels++
+  return levels
 }
 
 async function digestsOf(
