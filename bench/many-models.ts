@@ -1,11 +1,11 @@
 /**
- * What a registry of many models takes: its start, `/readyz`, lists, and one bad byte of a side file that all models share. The models
+ * What a registry of many models takes: its start, on a folder and on a bucket in the memory of this process, `/readyz`, lists, and one bad byte of a side file that all models share. The models
  * are small and differ in their manifests alone, which this writes to the folder and the catalog as a publication does.
  *
  *     node bench/many-models.ts [models ...]
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { openSqliteCatalog } from '../src/catalog/sqlite-catalog.ts'
@@ -17,6 +17,7 @@ import { openFolderBlobStore } from '../src/storage/folder-blob-store.ts'
 import { openPool } from '../src/workers/pool.ts'
 import { weights } from '../test/registry/weights.ts'
 import { type ServerProcess, startServer } from '../test/server-process.ts'
+import { FakeS3 } from '../test/storage/fake-s3.ts'
 import { median } from './measure.ts'
 
 const MODEL = 'model.safetensors'
@@ -40,9 +41,31 @@ async function bench(count: number): Promise<void> {
     } finally {
       await server.stop()
     }
+    say(count, 'start on a bucket', await startOnBucket(folder))
   } finally {
     rmSync(folder, { recursive: true })
   }
+}
+
+/** How long a start takes in milliseconds where what is in the folder is in a bucket. */
+async function startOnBucket(folder: string): Promise<number> {
+  await using fake = await FakeS3.start()
+  for (const path of globSync('{blobs,manifests,catalogs}/*/*', { cwd: folder })) {
+    fake.bucket.put(path, readFileSync(join(folder, path)))
+  }
+  const { endpoint, bucket, region, accessKeyId, secretAccessKey } = fake.options()
+  const began = performance.now()
+  const server = await startServer(folder, {
+    STORAGE: 's3',
+    S3_ENDPOINT: endpoint!,
+    S3_BUCKET: bucket,
+    S3_REGION: region,
+    S3_ACCESS_KEY_ID: accessKeyId!,
+    S3_SECRET_ACCESS_KEY: secretAccessKey!,
+  })
+  const ms = performance.now() - began
+  await server.stop()
+  return ms
 }
 
 /** Publishes a base and a lossless fine-tune, and repeats the fine-tune until there are `count` models; the key of their side file. */
@@ -75,6 +98,7 @@ async function fill(folder: string, count: number): Promise<string> {
     const blob = { key, sha256, size: own.length }
     await catalog.insertModel(toRecord(model, blob, manifest.blobs), [blob, ...manifest.blobs])
   }
+  await registry.close()
   await catalog.close()
   await blobs.close()
   return record.files.find(({ path }) => path === SIDE)!.blob!

@@ -132,7 +132,7 @@ export class FakeBucket {
   #list({ query }: Asked, { objects }: View): Answer {
     const prefix = query.get('prefix') ?? ''
     const after = query.get('continuation-token') ?? ''
-    const keys = [...objects.keys()].sort().filter(key => key.startsWith(prefix) && key > after)
+    const keys = [...objects.keys()].filter(key => key.startsWith(prefix) && key > after).sort()
     const page = keys.slice(0, this.#pageSize)
     const isTruncated = keys.length > page.length
     return xml('ListBucketResult', [
