@@ -39,6 +39,7 @@ const { openBytesWithin } = await import('./registry/open-budget.ts')
 const { openRegistry } = await import('./registry/open-registry.ts')
 const { startUpkeep } = await import('./upkeep.ts')
 const { openCachedBlobStore } = await import('./storage/cached-blob-store.ts')
+const { DiskRoom } = await import('./storage/disk-room.ts')
 const { openFolderBlobStore } = await import('./storage/folder-blob-store.ts')
 const { openPool } = await import('./workers/pool.ts')
 type Config = ReturnType<typeof readConfig>
@@ -134,6 +135,7 @@ async function openParts(
     log,
   })
   parts.defer(() => registry.close())
+  await stores.room.fill()
   return registry
 }
 
@@ -142,11 +144,13 @@ async function openStores(config: Config, parts: AsyncDisposableStack, log: Logg
   // Models and hashes of tokens are for nobody else on this machine, whatever the umask says. A folder that is there stays as its owner made it.
   process.umask(PRIVATE_UMASK)
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
-  const catalog = await openSqliteCatalog(join(dataDir, 'registry.sqlite'))
+  const path = join(dataDir, 'registry.sqlite')
+  const room = new DiskRoom(path)
+  const catalog = await room.lend(() => openSqliteCatalog(path))
   parts.defer(() => catalog.close())
   const blobs = await openBlobs(config, log)
   parts.defer(() => blobs.close())
-  return { catalog, blobs }
+  return { catalog, blobs, room }
 }
 
 async function openBlobs({ storage, dataDir }: Config, log: Logger): Promise<BlobStore> {

@@ -27,7 +27,7 @@ import {
 } from './pages.ts'
 import { type ModelRow, toModel, toRow } from './rows.ts'
 import { digestFiles, digestRow } from './seals.ts'
-import { isIoError, translateSqliteError } from './sqlite-errors.ts'
+import { isFull, isIoError, translateSqliteError } from './sqlite-errors.ts'
 import {
   prepareList,
   prepareStatements,
@@ -105,6 +105,8 @@ class SqliteCatalog implements Catalog {
   readonly #lists = new Map<string, ReturnType<typeof prepareList>>()
   /** The last write may lie whole in the log although it failed. */
   #inDoubt = false
+  /** The last write found no room. */
+  #isCrowded = false
 
   constructor(db: Sqlite.Database, sql: Statements) {
     this.#db = db
@@ -388,13 +390,25 @@ class SqliteCatalog implements Catalog {
   #write<T>(statements: () => T): Promise<T> {
     return this.#read(() => {
       if (this.#inDoubt) this.#emptyLog()
+      else if (this.#isCrowded) this.#shortenLog()
       try {
         return this.#db.transaction(statements).immediate()
       } catch (error) {
         this.#inDoubt = isIoError(error)
+        this.#isCrowded = isFull(error)
         throw error
       }
     })
+  }
+
+  /** Gives the room of the log to the disk, as far as that has room for what is new in the log: of a page that has changed often, the log has all versions. */
+  #shortenLog(): void {
+    this.#isCrowded = false
+    try {
+      this.#db.pragma('wal_checkpoint(TRUNCATE)')
+    } catch (error) {
+      if (!isFull(error)) throw error
+    }
   }
 
   /**

@@ -7,7 +7,7 @@ import { RegistryError } from '../errors.ts'
 export function translateSqliteError(error: unknown, what: string): RegistryError {
   if (error instanceof RegistryError) return error
   const { code, message } = error as { code?: string; message: string }
-  if (code === 'SQLITE_FULL') {
+  if (isFull(error)) {
     return new RegistryError('storage-full', `no space left for ${what}`, { cause: error })
   }
   if (code?.startsWith('SQLITE_BUSY')) {
@@ -16,6 +16,11 @@ export function translateSqliteError(error: unknown, what: string): RegistryErro
     })
   }
   return new RegistryError('catalog-failed', `${what}: ${message}`, { cause: error })
+}
+
+/** True where SQLite found no room. */
+export function isFull(error: unknown): boolean {
+  return (error as { code?: string }).code === 'SQLITE_FULL'
 }
 
 /** True for a failure of the system under SQLite: how far it came is then not known. */

@@ -18,7 +18,7 @@ export interface Problem {
 export const PROBLEM_TYPE = 'application/problem+json'
 
 /** Seconds after which a client may try again what the registry could not do now. */
-const RETRY_AFTER_SECONDS = 5
+export const RETRY_AFTER_SECONDS = 5
 
 /** What would be wrong on a problem document if a handler had set it before it failed. */
 const ENTITY_HEADERS = [

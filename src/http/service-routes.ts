@@ -1,6 +1,7 @@
 import { RegistryError } from '../errors.ts'
 import { apiText } from './api-description.ts'
 import type { HttpApp, RouteDeps } from './http-app.ts'
+import { PROBLEM_TYPE, RETRY_AFTER_SECONDS, toProblem } from './problem.ts'
 import * as schemas from './schemas.ts'
 
 /** What operators, probes and readers of the API ask for; open to all who reach the listener. */
@@ -26,14 +27,26 @@ export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: Rou
       summary: 'Whether it can work; 503 when it cannot, refuses all work, or shuts down',
       response: { 200: schemas.status, default: schemas.failure },
     },
-    handler: async () => {
+    handler: async (_request, reply) => {
       if (draining()) throw new RegistryError('shutting-down', 'the process is about to end')
       if (app.isUnderPressure()) {
         const { rssBytes, eventLoopDelay } = app.memoryUsage()
         const found = `the process has ${rssBytes} bytes and is ${Math.round(eventLoopDelay)} ms late`
         throw new RegistryError('overloaded', `no work is taken on: ${found}`)
       }
-      await registry.ready()
+      try {
+        await registry.ready()
+      } catch (error) {
+        const { code, message: detail } = error as RegistryError
+        if (code !== 'storage-full') throw error
+        // To an upload that is a 507; to a probe it is one of the reasons for a 503, and no secret.
+        const problem = { ...toProblem(error as RegistryError), status: 503, detail }
+        return reply
+          .code(503)
+          .header('retry-after', RETRY_AFTER_SECONDS)
+          .type(PROBLEM_TYPE)
+          .send(problem)
+      }
       return { status: 'ok' as const }
     },
   })

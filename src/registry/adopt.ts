@@ -2,6 +2,7 @@ import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import { RegistryError } from '../errors.ts'
 import { blobKey, nameOfKey } from '../storage/blob-key.ts'
 import type { BlobInfo, BlobStore } from '../storage/blob-store.ts'
+import { type Room, UNLIMITED } from '../storage/disk-room.ts'
 import { mapOrdered } from '../workers/execute.ts'
 import { Lease, type LeaseOptions } from './lease.ts'
 import type { Log } from './log.ts'
@@ -16,6 +17,8 @@ const WIDTH = 16
 interface Stores {
   readonly catalog: Catalog
   readonly blobs: BlobStore
+  /** Of the disk that the catalog is on. */
+  readonly room?: Room | undefined
 }
 
 /** A manifest in the store that the catalog does not know and that makes no model. */
@@ -79,7 +82,7 @@ export async function rebuildCatalog(
  * an older copy: they were proven and stored in full before their manifest was. `unknown`: see {@link survey}.
  */
 export async function adoptModels(
-  { catalog, blobs }: Stores,
+  { catalog, blobs, room = UNLIMITED }: Stores,
   unknown: readonly BlobInfo[],
 ): Promise<Adoption> {
   const manifests = unknown.filter(({ key }) => key.startsWith('manifests/'))
@@ -94,7 +97,7 @@ export async function adoptModels(
   const models: ModelRecord[] = []
   const lacking = mapOrdered(heads, WIDTH, async head => ({ head, why: await lacks(blobs, head) }))
   for await (const { head, why } of lacking) {
-    const record = why === null ? await insert(catalog, head) : null
+    const record = why === null ? await room.lend(() => insert(catalog, head)) : null
     if (record) models.push(record)
     else {
       const reason = why ?? 'its parent is gone'

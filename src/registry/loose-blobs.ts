@@ -17,7 +17,10 @@ export async function unreferencedBlobs(catalog: Catalog): Promise<BlobRecord[]>
 }
 
 /** As `Catalog.forgetBlobs`, in turns of the event loop, each a transaction of its own. */
-export async function forgetBlobs(catalog: Catalog, keys: readonly string[]): Promise<string[]> {
+export async function forgetBlobs(
+  catalog: Pick<Catalog, 'forgetBlobs'>,
+  keys: readonly string[],
+): Promise<string[]> {
   const forgotten: string[] = []
   for (let at = 0; at < keys.length; at += BLOBS_PER_TURN) {
     if (at > 0) await turn()

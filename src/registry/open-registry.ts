@@ -2,6 +2,7 @@ import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
 import type { Span } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
+import { type Room, UNLIMITED } from '../storage/disk-room.ts'
 import { Ahead } from '../workers/ahead.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { BufferPool } from '../workers/buffer-pool.ts'
@@ -46,6 +47,8 @@ export interface RegistryDeps {
   readonly pool: Pool
   /** Folder for files of a moment: it has room for a copy of the catalog. */
   readonly scratch: string
+  /** Of the disk that the catalog is on; without it, nobody looks after that. */
+  readonly room?: Room | undefined
   /** What an upload left is not swept before it is so old, in milliseconds. */
   readonly sweepGraceMs?: number | undefined
   /**
@@ -71,12 +74,12 @@ const MOST_AHEAD = 8
  * not belong together, and `store-in-use` if another registry uses the store.
  */
 export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry> {
-  const { catalog, blobs, pool, scratch } = registryDeps
+  const { catalog, blobs, pool, scratch, room = UNLIMITED } = registryDeps
   const { sweepGraceMs: graceMs = SWEEP_GRACE_MS, log } = registryDeps
   const { maxModelBytes = Number.MAX_SAFE_INTEGER } = registryDeps
   await using opening = new AsyncDisposableStack()
   const lease = opening.use(
-    await translated(() => Lease.take(blobs, { ...registryDeps.lease, log })),
+    await translated(() => room.lend(() => Lease.take(blobs, { ...registryDeps.lease, log }))),
   )
   const damages = await Damages.open(catalog, blobs)
   // Of what is stored, not of copies of it: scrub looks at that.
@@ -110,7 +113,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   const shown = new ShownModels(catalog, models)
   const abandoned = new Set<string>()
   const strays = new Strays(log)
-  const sweeping = { catalog, blobs, lease, pins, claims, strays, abandoned, graceMs }
+  const sweeping = { catalog, blobs, lease, pins, claims, room, strays, abandoned, graceMs }
   await translated(() => takeUp({ ...sweeping, damages, log }))
   const [newest] = (await catalog.list({ limit: 1 })).models
   const clock = new Clock(newest?.createdAt ?? null)
@@ -126,7 +129,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     translated(async () => {
       lease.check()
       try {
-        return toModel(await publish())
+        return toModel(await room.use(publish))
       } catch (error) {
         await readAgain({ catalog, models, executor }, error)
         throw error
@@ -140,7 +143,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       const model = await open(ref)
       return held({ catalog, pins, models }, model, await make(model))
     })
-  const readiness = new Readiness(catalog, blobs)
+  const readiness = new Readiness(catalog, blobs, room)
 
   const parts = opening.move()
   return {
@@ -170,7 +173,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     remove: ref =>
       translated(async () => {
         const record = await findRef(catalog, ref)
-        await removeModel({ catalog, blobs, lease, claims }, record)
+        await room.lend(() => removeModel({ catalog, blobs, lease, claims }, record))
         models.close(record.id)
       }),
     tensors: ref => translated(async () => inTurns(listTensors(await open(ref)))),
@@ -201,7 +204,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
         const { tokens, next } = await catalog.listTokens(withoutUndefined(page))
         return { tokens: tokens.map(toToken), next }
       }),
-    revokeToken: id => translated(() => catalog.deleteToken(id)),
+    revokeToken: id => translated(() => room.lend(() => catalog.deleteToken(id))),
     authenticate: token => translated(() => authenticate(catalog, token)),
     spareBytes: () => executor.bufferPool.spareBytes,
     trim: () =>

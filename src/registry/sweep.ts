@@ -1,5 +1,6 @@
 import type { Catalog } from '../catalog/catalog.ts'
 import type { BlobInfo } from '../storage/blob-store.ts'
+import type { Room } from '../storage/disk-room.ts'
 import { deleteBlobs, type OwnedStore } from './delete-blobs.ts'
 import { forgetBlobs, unreferencedBlobs } from './loose-blobs.ts'
 import type { Pins } from './pins.ts'
@@ -16,6 +17,7 @@ export interface SweepDeps extends OwnedStore {
   readonly catalog: Catalog
   readonly pins: Pins
   readonly claims: Claims
+  readonly room: Room
   readonly strays: Strays
   /** Manifests of failed publications that could not be deleted at once: the only unknown ones that go. */
   readonly abandoned: Set<string>
@@ -34,7 +36,7 @@ export async function sweep(
   dryRun: boolean,
   surveyed?: Survey,
 ): Promise<SweepReport> {
-  const { catalog, blobs, lease, pins, abandoned, graceMs } = deps
+  const { catalog, blobs, lease, pins, room, abandoned, graceMs } = deps
   lease.check()
   const before = new Date(Date.now() - graceMs)
   const { unknown: found } = surveyed ?? (await survey(catalog, blobs))
@@ -42,7 +44,11 @@ export async function sweep(
   const unreferenced = (await unreferencedBlobs(catalog)).filter(({ key }) => !pins.has(key))
   const keys = unreferenced.map(({ key }) => key)
   if (!dryRun) await deleteBlobs(deps, keys.filter(isManifest))
-  const forgotten = new Set(dryRun ? keys : await forgetBlobs(catalog, keys))
+  // Some at a time: what is forgotten stays so, also where there is no room to forget the next ones.
+  const lent = {
+    forgetBlobs: (some: readonly string[]) => room.lend(() => catalog.forgetBlobs(some)),
+  }
+  const forgotten = new Set(dryRun ? keys : await forgetBlobs(lent, keys))
   // A publication that saw the blob still known pinned it before: its row will make it known again.
   const freed = unreferenced.filter(({ key }) => forgotten.has(key) && !pins.has(key))
   const deleted = [...freed, ...unknown].map(({ key, size }) => ({ key, size }))

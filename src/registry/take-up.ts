@@ -21,13 +21,13 @@ const WIDTH = 16
  * store for each blob on which they differ. Rejects `catalog-failed` if they do not belong together, and as the two do.
  */
 export async function takeUp(deps: TakeUpDeps): Promise<void> {
-  const { catalog, blobs, damages, strays, log } = deps
+  const { catalog, blobs, room, damages, strays, log } = deps
   await claimStore({ catalog, blobs })
   const { upgraded, failed } = await upgradeManifests({ catalog, blobs, damages })
   if (upgraded > 0) log?.info({ models: upgraded }, 'models of an earlier version were upgraded')
   for (const { id, why } of failed) log?.warn({ id, why }, 'a model could not be upgraded')
   const surveyed = await survey(catalog, blobs)
-  const { models, unadopted } = await adoptModels({ catalog, blobs }, surveyed.unknown)
+  const { models, unadopted } = await adoptModels({ catalog, blobs, room }, surveyed.unknown)
   for (const { id, name } of models) log?.warn({ id, name }, 'a model was adopted from the store')
   for (const { manifest, why, blobs: keys } of unadopted) strays.note(manifest, why, keys)
   await markMissing(deps, surveyed.missing)

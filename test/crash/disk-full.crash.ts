@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import type { Model } from '../../src/registry/registry.ts'
@@ -20,6 +21,12 @@ import {
 const MIB = 1024 * 1024
 const DISK_BYTES = 8 * MIB
 const PAGE_BYTES = 4096
+/** Longer than an answer of `/readyz` is repeated. */
+const READY_MS = 1100
+const { FULL } = process.env
+const KILLS = FULL ? 60 : 6
+/** About as long as it takes to empty a disk. */
+const EMPTYING_MS = 600
 
 /** A disk of 8 MiB. `data` is a folder on it; what fills it lies beside that. */
 class Disk implements Disposable {
@@ -166,4 +173,74 @@ t.test('a disk that has room for so many pages: a model goes in, or nothing does
   server = await restart(disk.data)
   await checkInvariants(t, server, disk.data, models)
   await server.stop()
+})
+
+const ready = async ({ url }: ServerProcess) => (await fetch(`${url}/readyz`)).status
+const remove = async ({ url }: ServerProcess, { id }: Model) =>
+  (await fetch(`${url}/models/${id}`, { method: 'DELETE' })).status
+const sweep = async ({ url }: ServerProcess) =>
+  (await fetch(`${url}/admin/sweep`, { method: 'POST' })).status
+
+/** Models of one revision, so that deletions leave tombstones. Then not a block of the disk is left. */
+async function fill(server: ServerProcess, disk: Disk): Promise<Model[]> {
+  const models: Model[] = []
+  for (const name of ['small', 'base', 'tiny', 'small', 'tiny', 'small']) {
+    models.push(
+      await publish(server, upload(name, { name: 'acme/model', message: `${models.length}` })),
+    )
+  }
+  disk.leave(0)
+  return models
+}
+
+t.test('a disk that is full to its last block is emptied by deleting models', async t => {
+  using disk = newDisk()
+  let server = await restart(disk.data)
+  t.equal(await ready(server), 200)
+  const models = await fill(server, disk)
+  t.equal(disk.free, 0)
+  t.equal((await send(server, small)).status, 507)
+  await sleep(READY_MS)
+  t.equal(await ready(server), 503)
+  const kept = models.shift()!
+  for (const model of models.toReversed()) t.equal(await remove(server, model), 204)
+  t.strictSame(await listAll(server), [kept])
+  t.equal(await sweep(server), 200)
+  await checkWhole(t, server, kept)
+  const again = await publish(server, upload('tiny', { name: 'acme/again' }))
+  disk.leave(DISK_BYTES)
+  await sleep(READY_MS)
+  t.equal(await ready(server), 200)
+  await server.kill()
+  server = await restart(disk.data)
+  await checkInvariants(t, server, disk.data, [kept, again])
+  await server.stop()
+})
+
+t.test(`${KILLS} kills while a full disk is emptied`, async t => {
+  for (let kill = 0; kill < KILLS; kill++) {
+    using disk = newDisk()
+    let server = await restart(disk.data)
+    const models = await fill(server, disk)
+    const emptying = (async () => {
+      for (const model of models.slice(1).reverse()) await remove(server, model)
+      await sweep(server)
+      // Cut off in the middle, wherever that is.
+    })().catch(() => {})
+    await sleep((kill * EMPTYING_MS) / KILLS)
+    await server.kill()
+    await emptying
+    server = await restart(disk.data)
+    const left = await listAll(server)
+    // They went from the newest on, and each is there as a whole or not at all.
+    t.strictSame(left, models.slice(0, left.length).reverse())
+    t.ok(left.length > 0)
+    for (const model of left) await checkWhole(t, server, model)
+    for (const model of left.slice(0, -1)) t.equal(await remove(server, model), 204)
+    t.equal(await sweep(server), 200)
+    disk.leave(DISK_BYTES)
+    const again = await publish(server, upload('small', { name: 'acme/again' }))
+    await checkInvariants(t, server, disk.data, [models[0]!, again])
+    await server.stop()
+  }
 })

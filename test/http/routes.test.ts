@@ -265,6 +265,19 @@ t.test('readiness', async t => {
   t.equal((await fetch(`${url}/healthz`)).status, 200)
 })
 
+t.test('a disk that is full is a reason not to be ready, and is named', async t => {
+  const { url } = await listen(t, {
+    ready: async () => {
+      throw new RegistryError('storage-full', 'less than 5 bytes are left')
+    },
+  })
+  const answer = await fetch(`${url}/readyz`)
+  t.equal(answer.status, 503)
+  t.match(answer.headers.get('content-type'), 'application/problem+json')
+  t.match(answer.headers.get('retry-after'), /^\d+$/)
+  t.match(await answer.json(), { status: 503, code: 'storage-full', detail: /5 bytes/ })
+})
+
 t.test('every code becomes its status; 5xx tell nothing of the inside', async t => {
   const { url } = await listen(t, {
     find: async code => {

@@ -3,6 +3,7 @@ import type { Catalog } from '../../src/catalog/catalog.ts'
 import { RegistryError } from '../../src/errors.ts'
 import { Readiness } from '../../src/registry/readiness.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
+import { UNLIMITED } from '../../src/storage/disk-room.ts'
 import { openTestRegistry } from './helper.ts'
 
 /** A store that answers when it is told to, and a clock that goes when it is told to. */
@@ -16,7 +17,8 @@ function scene() {
     },
   }
   const catalog = { identity: async () => '0'.repeat(32) } as Partial<Catalog>
-  const readiness = new Readiness(catalog as Catalog, { origin } as unknown as BlobStore, () => now)
+  const blobs = { origin } as unknown as BlobStore
+  const readiness = new Readiness(catalog as Catalog, blobs, UNLIMITED, () => now)
   const pass = (ms: number) => {
     now += ms
   }
