@@ -1,4 +1,5 @@
 import type { RegistryError } from '../errors.ts'
+import { isBlobKey } from '../storage/blob-key.ts'
 import { mapOrdered } from '../workers/execute.ts'
 import { adoptModels, claimStore } from './adopt.ts'
 import type { Damages } from './damage.ts'
@@ -40,7 +41,8 @@ async function markMissing(
   missing: readonly string[],
 ): Promise<void> {
   // Some lists are behind.
-  const look = async (key: string) => ({ key, isThere: await isThere(key) })
+  // A key that is none is that of a row that is not what was inserted: nothing is under it.
+  const look = async (key: string) => ({ key, isThere: isBlobKey(key) && (await isThere(key)) })
   const isThere = (key: string) =>
     blobs.origin.size(key).then(
       () => true,
