@@ -149,11 +149,14 @@ function withLength(json: string | Uint8Array, length?: bigint): Uint8Array {
 export class HostileFiles {
   readonly #seed: number
   readonly #base: KnownModel
+  readonly #mostTensors: number
   readonly #identity: Uint8Array
   readonly #sound = new Map<number, RawDelta>()
   #random: Random
 
-  constructor(seed: number, base: KnownModel) {
+  /** `mostTensors`: of those that one file describes. */
+  constructor(seed: number, base: KnownModel, mostTensors: number) {
+    this.#mostTensors = mostTensors
     this.#seed = seed
     this.#base = base
     this.#random = new Random(seed)
@@ -533,7 +536,8 @@ export class HostileFiles {
 
   /** Headers of as many tensors as an index has room for, nothing or one byte in each. */
   #manyTensors() {
-    const count = 1 + this.#random.below(2 ** (8 + this.#random.below(11)))
+    const most = 2 ** (8 + this.#random.below(11))
+    const count = 1 + this.#random.below(Math.min(most, this.#mostTensors))
     const width = this.#random.below(2)
     const shards = 1 + this.#random.below(5)
     const frame = { ...COPY, checksum: xxh64(Uint8Array.of(0)) }
