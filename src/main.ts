@@ -131,6 +131,8 @@ async function openParts(
     sweepGraceMs,
     lease: { staleMs: leaseMs },
     maxModelBytes: maxUploadBytes,
+    // Long ones, and as many short ones.
+    maxStreams: 2 * limits.downloads,
     openBytes: openBytesWithin(limits.rssBytes),
     log,
   })

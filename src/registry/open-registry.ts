@@ -55,6 +55,8 @@ export interface RegistryDeps {
    * Most bytes of all safetensors files of a model that a `.wdelta` describes: what could be uploaded as files. Any number if absent.
    */
   readonly maxModelBytes?: number | undefined
+  /** Downloads that may be under way at once: each holds a chunk of 2 MiB until its client has taken it. 96 if absent. */
+  readonly maxStreams?: number | undefined
   /** Memory that models may take while they are open, in bytes of an estimate; undefined: see {@link openBytesWithin}. */
   readonly openBytes?: number | undefined
   readonly lease?: Partial<LeaseOptions> | undefined
@@ -67,6 +69,10 @@ const SWEEP_GRACE_MS = 3_600_000
 const SLOTS_PER_WORKER = 2
 /** Batches of 2 MiB that all downloads together have made before they are asked for. */
 const MOST_AHEAD = 8
+/** Streams where `maxStreams` is not given. */
+const DEFAULT_STREAMS = 96
+/** Buffers beside one for each stream: for what is made ahead, and for what publications read. */
+const SPARE_BUFFERS = 32
 
 /**
  * The registry over its parts, after it has taken up what the store has and the catalog lacks, and swept what uploads left. The caller
@@ -76,7 +82,7 @@ const MOST_AHEAD = 8
 export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry> {
   const { catalog, blobs, pool, scratch, room = UNLIMITED } = registryDeps
   const { sweepGraceMs: graceMs = SWEEP_GRACE_MS, log } = registryDeps
-  const { maxModelBytes = Number.MAX_SAFE_INTEGER } = registryDeps
+  const { maxModelBytes = Number.MAX_SAFE_INTEGER, maxStreams = DEFAULT_STREAMS } = registryDeps
   await using opening = new AsyncDisposableStack()
   const lease = opening.use(
     await translated(() => room.lend(() => Lease.take(blobs, { ...registryDeps.lease, log }))),
@@ -92,7 +98,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     failed: async () => false,
     slots: new Slots(pool.size * SLOTS_PER_WORKER),
     ahead: new Ahead(MOST_AHEAD),
-    bufferPool: new BufferPool(),
+    bufferPool: new BufferPool(maxStreams + SPARE_BUFFERS),
   }
   const executor: Executor = {
     ...direct,

@@ -1,6 +1,6 @@
 import { FRAME_BYTES } from '../codec/index.ts'
 
-/** Buffers of a pool: of 48 long downloads and as many short ones each holds one, and so do the batches that are being made. */
+/** Buffers of a pool whose user names no other bound: those of a few streams at once. */
 const MAX_BUFFERS = 128
 /** Buffers that a few fast streams have under way: so many that are not out are no waste. */
 const MAX_IDLE = 16
