@@ -83,6 +83,24 @@ export function decodeFrame(
   }
 }
 
+/**
+ * The values of `bytes`, whole elements of `dtype`, widened to float32: what a frame without steps gives in F32. In runs, as views that the
+ * next invalidates.
+ */
+export function* widenedRuns(
+  machine: FrameMachine,
+  dtype: Dtype,
+  bytes: Uint8Array,
+): Generator<Uint8Array> {
+  const item = itemBytes(dtype)
+  const count = bytes.length / item
+  for (let first = 0; first < count; first += BLOCK_ELEMENTS) {
+    const run = Math.min(BLOCK_ELEMENTS, count - first)
+    machine.load(dtype, bytes.subarray(first * item, (first + run) * item), run)
+    yield machine.store('F32')
+  }
+}
+
 interface Block {
   readonly frame: Frame
   readonly parts: readonly Uint8Array[]

@@ -2,7 +2,6 @@ import type { ErrorFigures, FileRecord, ModelRecord } from '../catalog/catalog.t
 import {
   canWiden,
   type Domain,
-  type Dtype,
   FRAME_BYTES,
   isFloat,
   type Layout,
@@ -18,7 +17,7 @@ import {
   shardOrderSteps,
 } from '../codec/index.ts'
 import { digest, type Executor, gatherTuned, mapOrdered, withRetries } from '../workers/execute.ts'
-import { identify } from '../workers/identify.ts'
+import { hashTensors, identify } from '../workers/identify.ts'
 import type { Comparison } from '../workers/tasks.ts'
 import { inTurns } from '../workers/turns.ts'
 import type { OpenedModel } from './opened-models.ts'
@@ -45,34 +44,88 @@ export function hashValues(
   return digest(planHash(recipes, names, domain), executor, signal)
 }
 
+/** What a model is known by: the hashes that a delta may name it by, see `DESIGN.md`, "Lineage domains", and its identity. */
+export interface ModelHashes {
+  readonly hashes: ModelRecord['hashes']
+  readonly identity: string
+}
+
 /**
- * The hashes that a delta may name a model by: see `DESIGN.md`, "Lineage domains". `shards` are the files that the model was
- * published as. Equal orders and equal values are hashed once.
+ * Hashes a model. `shards` are the files that it was published as. Equal orders and equal values are hashed once, and each frame is decoded once
+ * for all that goes by name order, where that is more than a read.
  */
 export async function hashModel(
   executor: Executor,
   recipes: Recipes,
   shards: readonly Shard[],
   signal: AbortSignal,
-): Promise<ModelRecord['hashes']> {
+): Promise<ModelHashes> {
   const names = await inTurns(nameOrderSteps(recipes.keys()), signal)
   const grouped = await inTurns(shardOrderSteps(shards, names), signal)
   const sameOrder = names.every((name, i) => name === grouped[i])
-  const dtypes = new Set<Dtype>()
-  for (const { dtype } of recipes.values()) dtypes.add(dtype)
-  const widens = [...dtypes].every(canWiden)
-  const sameValues = [...dtypes].every(dtype => dtype === 'F32')
-  const stored = hashValues(executor, recipes, names, 'stored', signal)
-  const shardOrderHash = sameOrder
-    ? stored
-    : hashValues(executor, recipes, grouped, 'stored', signal)
-  const float32 = !widens
-    ? null
-    : sameValues
-      ? stored
-      : hashValues(executor, recipes, names, 'float32', signal)
-  const [storedHex, shardHex, float32Hex] = await Promise.all([stored, shardOrderHash, float32])
-  return { stored: storedHex, shardOrder: shardHex, float32: float32Hex }
+  const float32 = float32Pass([...recipes.values()])
+  const widens = float32 === 'shared'
+  const [model, shardOrder, apart] = await allOrNone(signal, ending => [
+    hashTensors(executor, recipes, { names, widens }, ending),
+    sameOrder ? null : hashValues(executor, recipes, grouped, 'stored', ending),
+    float32 === 'apart' ? hashValues(executor, recipes, names, 'float32', ending) : null,
+  ])
+  const { stored, identity } = model
+  const hashes = {
+    stored,
+    shardOrder: shardOrder ?? stored,
+    float32: float32 === 'stored' ? stored : (apart ?? model.float32),
+  }
+  return { hashes, identity }
+}
+
+/**
+ * How the float32 hash comes about: it is the stored one, or there is none; from the stored values on their way to the others; or in a pass of its
+ * own, where steps give other values than those stored, and where what is decoded is only read: then two workers hash side by side.
+ */
+function float32Pass(recipes: readonly Recipe[]): 'stored' | 'none' | 'shared' | 'apart' {
+  if (!recipes.every(({ dtype }) => canWiden(dtype))) return 'none'
+  if (recipes.some(({ steps }) => steps.length > 0)) return 'apart'
+  if (recipes.every(({ dtype }) => dtype === 'F32')) return 'stored'
+  return recipes.some(({ source }) => source.kind === 'lossless') ? 'shared' : 'apart'
+}
+
+/**
+ * Reconstructs the files of a model and hashes it, side by side. `check` throws for files that are not what they should be.
+ * The rest is left off with what fails first, and has ended when that is thrown.
+ */
+export async function proveModel(
+  executor: Executor,
+  { recipes, shards }: { readonly recipes: Recipes; readonly shards: readonly Shard[] },
+  check: (files: readonly FileRecord[]) => void,
+  signal: AbortSignal,
+): Promise<ModelHashes & { readonly files: readonly FileRecord[] }> {
+  const prove = async (ending: AbortSignal) => {
+    const files = await proveFiles(executor, recipes, shards, ending)
+    check(files)
+    return files
+  }
+  const [files, hashed] = await allOrNone(signal, ending => [
+    prove(ending),
+    hashModel(executor, recipes, shards, ending),
+  ])
+  return { ...hashed, files }
+}
+
+/** Awaits all that `begin` gives. When one fails, the others are aborted; they have ended when its error is thrown. */
+async function allOrNone<const T extends readonly unknown[]>(
+  signal: AbortSignal,
+  begin: (signal: AbortSignal) => T,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  const failed = new AbortController()
+  const under = begin(AbortSignal.any([signal, failed.signal]))
+  try {
+    return await Promise.all(under)
+  } catch (error) {
+    failed.abort(error)
+    await Promise.allSettled(under)
+    throw error
+  }
 }
 
 /** The identity of a model, hex, taken now if it was not when it was published. */
@@ -85,7 +138,7 @@ export async function identityOf(
 }
 
 /** The safetensors files of a model whose bytes are reconstructed, each hashed by doing so. */
-export async function proveFiles(
+async function proveFiles(
   executor: Executor,
   recipes: Recipes,
   shards: readonly Shard[],

@@ -18,7 +18,7 @@ import { withSums } from './checked-reads.ts'
 import { losslessShards, type ManifestShard } from './manifest.ts'
 import { checkClaim, type MatchDeps, matchParent } from './match-parent.ts'
 import { canonicalLayout, type OpenedModel } from './opened-models.ts'
-import { hashModel, proveFiles } from './proofs.ts'
+import { proveModel } from './proofs.ts'
 import { Publication, type StagedBlob } from './publication.ts'
 import {
   checkDepth,
@@ -82,14 +82,17 @@ export async function publishDelta(
   checkExpansion(parent.recipes, recipes, delta.blob.size)
   const shards = index.format === 2 ? losslessShards(index) : await oneShard(parent, recipes)
   checkModelSize(shards, deps)
-  const weights = await proveFiles(executor, recipes, shards, signal)
-  if (index.format === 2) checkShards(index, weights)
+  const check = (files: readonly FileRecord[]) => {
+    if (index.format === 2) checkShards(index, files)
+  }
+  const { files, ...hashed } = await proveModel(executor, { recipes, shards }, check, signal)
   const naming: Naming = {
     name: options.name,
     revision: options.revision,
     message: options.message,
   }
   const proven = {
+    ...hashed,
     shards,
     delta: { ...link, errors: null },
     kind: 'delta',
@@ -97,8 +100,7 @@ export async function publishDelta(
     parent: parent.record.id,
     builtOn: parent,
     recipes,
-    hashes: await hashModel(executor, recipes, shards, signal),
-    files: inPathOrder([...weights, ...sideFiles(sides, sideBlobs)]),
+    files: inPathOrder([...files, ...sideFiles(sides, sideBlobs)]),
     error: null,
   } as const
   return await insertProven({ ...deps, executor }, publication, naming, proven, signal)

@@ -16,7 +16,7 @@ import { encodeDelta, pairTensors } from '../workers/encode.ts'
 import { inTurns, takeInTurns } from '../workers/turns.ts'
 import { withSums } from './checked-reads.ts'
 import type { OpenedModel } from './opened-models.ts'
-import { hashModel, hashValues, measureError, proveFiles } from './proofs.ts'
+import { hashValues, measureError, proveModel } from './proofs.ts'
 import { Publication, type StagedBlob } from './publication.ts'
 import {
   checkDepth,
@@ -104,8 +104,8 @@ async function publishEncoded(
   const link = { blob: delta!.key, index, domain: domainOf(parent) }
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   const shards = asShards(fineTune.shards).map(shard => ({ ...shard, blob: null }))
-  const proven = await proveFiles(deps.executor, recipes, shards, signal)
-  const hashes = await hashModel(deps.executor, recipes, shards, signal)
+  const model = { recipes, shards }
+  const { files: proven, ...hashed } = await proveModel(deps.executor, model, () => {}, signal)
   const compared = { recipes, parent: parent.recipes, tuned }
   const { whole, byTensor } = await measureError(deps.executor, compared, signal)
   return insertProven(
@@ -120,7 +120,7 @@ async function publishEncoded(
       parent: parent.record.id,
       builtOn: parent,
       recipes,
-      hashes,
+      ...hashed,
       files: inPathOrder([...proven, ...sideFiles(sides, kept)]),
       error: whole,
     },

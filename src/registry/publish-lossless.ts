@@ -8,7 +8,7 @@ import { tools } from '../workers/tools.ts'
 import { inTurns } from '../workers/turns.ts'
 import { losslessShards } from './manifest.ts'
 import type { OpenedModel } from './opened-models.ts'
-import { hashModel, identityOf, proveFiles } from './proofs.ts'
+import { identityOf, proveModel } from './proofs.ts'
 import type { Publication } from './publication.ts'
 import { insertProven, type Naming, type PublishDeps } from './publish.ts'
 import { inFile, inPathOrder, ModelFiles, sideFiles, teed } from './receive.ts'
@@ -49,9 +49,10 @@ export async function publishLossless(
   const link = { blob: delta!.key, index, domain: 'stored' } as const
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   const shards = losslessShards(index)
-  const files = await proveFiles(executor, recipes, shards, signal)
-  checkProof(files, encoder.shards)
+  const check = (files: readonly FileRecord[]) => checkProof(files, encoder.shards)
+  const { files, ...hashed } = await proveModel(executor, { recipes, shards }, check, signal)
   const proven = {
+    ...hashed,
     shards,
     delta: { ...link, errors: null },
     kind: 'delta',
@@ -59,7 +60,6 @@ export async function publishLossless(
     parent: parent.record.id,
     builtOn: parent,
     recipes,
-    hashes: await hashModel(executor, recipes, shards, signal),
     files: inPathOrder([...files, ...sideFiles(sides, kept)]),
     error: null,
   } as const

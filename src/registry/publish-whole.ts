@@ -30,7 +30,7 @@ export async function publishWhole(
   const manifest = { shards, delta: null }
   const recipes = await inTurns(baseRecipesSteps(storedShards(manifest)), signal)
   // Read back from where they are stored: what is hashed here is what will be served.
-  const hashes = await hashModel(deps.executor, recipes, shards, signal)
+  const hashed = await hashModel(deps.executor, recipes, shards, signal)
   return insertProven(
     deps,
     publication,
@@ -42,7 +42,7 @@ export async function publishWhole(
       parent: parent?.id ?? null,
       builtOn: null,
       recipes,
-      hashes,
+      ...hashed,
       files,
       error: null,
     },

@@ -5,11 +5,10 @@ import { RegistryError } from '../errors.ts'
 import { blobKey } from '../storage/blob-key.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import type { Executor } from '../workers/execute.ts'
-import { identify } from '../workers/identify.ts'
 import type { Clock } from './clock.ts'
 import { type Manifest, toRecord, writeManifest } from './manifest.ts'
 import { type OpenedModel, type OpenedModels, reconstructLayout } from './opened-models.ts'
-import { hashFile } from './proofs.ts'
+import { hashFile, type ModelHashes } from './proofs.ts'
 import type { Publication, PublicationDeps } from './publication.ts'
 import { resolveRef } from './refs.ts'
 import { signatureOf } from './signature.ts'
@@ -34,14 +33,13 @@ export interface Naming {
 }
 
 /** A model that has been proven and that only its manifest and its row still lack. */
-export interface ProvenModel extends Pick<Manifest, 'shards' | 'delta'> {
+export interface ProvenModel extends ModelHashes, Pick<Manifest, 'shards' | 'delta'> {
   readonly kind: 'base' | 'delta'
   readonly strategy: Strategy
   readonly parent: string | null
   /** The parent if it is needed to read this one. */
   readonly builtOn: OpenedModel | null
   readonly recipes: Recipes
-  readonly hashes: ModelRecord['hashes']
   /** Shards and side files; those of `delta.blob` and of the files are kept already. */
   readonly files: readonly FileRecord[]
   readonly error: ModelRecord['error']
@@ -55,13 +53,10 @@ export async function insertProven(
   proven: ProvenModel,
   signal: AbortSignal,
 ): Promise<ModelRecord> {
-  const { recipes, shards, delta, files } = proven
+  const { recipes, shards, delta, files, identity } = proven
   const layout = await reconstructLayout(proven, recipes)
   const only = shards.length === 1 ? files.find(({ path }) => path === shards[0]!.path) : undefined
-  const [sha256, identity] = await Promise.all([
-    only?.sha256 ?? hashFile(executor, recipes, layout, signal),
-    identify(executor, recipes, signal),
-  ])
+  const sha256 = only?.sha256 ?? (await hashFile(executor, recipes, layout, signal))
   const blobs = publication.kept.map(blob => ({ ...blob, ...publication.sums.get(blob.key)! }))
   // From its time to its row, no other model may come to the revision: the order of times is that of the rows.
   using _turn = await claims.claim(`${naming.name}@${naming.revision}`)

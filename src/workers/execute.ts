@@ -12,7 +12,7 @@ import {
 } from '../codec/index.ts'
 import { type Ahead, Item, Window } from './ahead.ts'
 import type { BufferPool, ChunkBuffer } from './buffer-pool.ts'
-import type { HashSession, Pool } from './pool.ts'
+import type { Pool } from './pool.ts'
 import type { FrameParts, LosslessParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
 
 /** Where the bytes of blobs come from. */
@@ -143,6 +143,24 @@ export async function digest(
   signal?: AbortSignal,
 ): Promise<string> {
   const session = executor.pool.openHash(signal)
+  const update = (_batch: Batch, { pieces, buffers }: Gathered) => session.update(pieces, buffers)
+  return digestBatches(segments, { ...session, update }, executor, signal)
+}
+
+/** A hash that lives in a worker: `update` feeds it what a batch was gathered to. */
+interface BatchHash<T> {
+  update(batch: Batch, gathered: Gathered): Promise<void>
+  digest(): Promise<T>
+  abandon(): void
+}
+
+/** Feeds the segments to a hash, batch by batch and in order, and gives its digest. What fails abandons it. */
+export async function digestBatches<T>(
+  segments: Iterable<Segment>,
+  session: BatchHash<T>,
+  executor: Executor,
+  signal: AbortSignal | undefined,
+): Promise<T> {
   let before: Promise<void> = Promise.resolve()
   try {
     for (const batch of batches(segments)) {
@@ -158,28 +176,28 @@ export async function digest(
       await begun
     }
     await before
+    return await session.digest()
   } catch (error) {
     session.abandon()
     throw error
   }
-  return session.digest()
 }
 
 /** Hashes one batch, and calls `begin` once a worker has it. A try that fails leaves the hash as it was. */
 function hashBatch(
   executor: Executor,
-  session: HashSession,
-  { batch, first, begin }: { batch: Batch; first: ReturnType<typeof gather>; begin: () => void },
+  session: Pick<BatchHash<unknown>, 'update'>,
+  { batch, first, begin }: { batch: Batch; first: Promise<Gathered>; begin: () => void },
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  let gathered: ReturnType<typeof gather> | null = first
+  let gathered: Promise<Gathered> | null = first
   const hash = async (source: Executor) => {
     const taken = gathered ?? gather(batch.segments, source, signal)
     gathered = null
     // Read before the slot is taken: a failed read then has no slot to give back.
-    const { pieces, buffers } = await taken
+    const parts = await taken
     using _slot = await executor.slots.take(signal)
-    const hashed = session.update(pieces, buffers)
+    const hashed = session.update(batch, parts)
     begin()
     // Awaited here: the slot is given back at the end of this block.
     await hashed
@@ -203,12 +221,18 @@ export async function* writeFile(
   yield* mapOrdered(batches(segments), executor.pool.size * 2, write)
 }
 
+/** What a task takes for segments. */
+export interface Gathered {
+  readonly pieces: readonly Piece[]
+  readonly buffers: readonly TaskBuffer[]
+}
+
 /** The segments as a worker takes them: what it can read itself is named, everything else is read here. */
 async function gather(
   segments: readonly Segment[],
   executor: Executor,
   signal: AbortSignal | undefined,
-): Promise<{ pieces: Piece[]; buffers: TaskBuffer[] }> {
+): Promise<Gathered> {
   const sources = new Sources(executor, signal)
   const pieces = sources.pieces(segments)
   return { pieces, buffers: await sources.buffers() }
@@ -360,7 +384,7 @@ export async function* mapOrdered<T, R>(
 const MAX_BATCH_SEGMENTS = 1024
 
 /** Consecutive segments that are produced together; `position` counts from the first byte of the first batch. */
-interface Batch {
+export interface Batch {
   readonly segments: Segment[]
   readonly size: number
   readonly position: number

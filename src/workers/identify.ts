@@ -2,12 +2,22 @@ import { createHash } from 'node:crypto'
 import {
   FRAME_BYTES,
   identitySteps,
+  planHash,
   planTensor,
   type Recipe,
   type Recipes,
   storedBytes,
 } from '../codec/index.ts'
-import { digest, type Executor, mapOrdered, Sources, withRetries } from './execute.ts'
+import {
+  type Batch,
+  digest,
+  digestBatches,
+  type Executor,
+  type Gathered,
+  mapOrdered,
+  Sources,
+  withRetries,
+} from './execute.ts'
 import { inTurns } from './turns.ts'
 
 /** Tensors or groups of small ones under way. */
@@ -18,8 +28,56 @@ const GROUP = 256
 const MAX_LEVELS = 1024
 const DIGEST_BYTES = 32
 
+/** The hashes of a model over its tensors in name order, hex. */
+export interface TensorHashes {
+  /** Lineage hashes: see `planHash`. `float32` is null where it was not asked for. */
+  readonly stored: string
+  readonly float32: string | null
+  readonly identity: string
+}
+
 /**
- * The identity of a model, hex: see `identityBytes`. Rejects with what reading or decoding it throws.
+ * All hashes of a model that go by name order, of which each frame is decoded once, by one worker. `names` are those of all recipes in that
+ * order. `widens`: with the float32 hash, which is right where no recipe has steps and every dtype is one that `canWiden`.
+ * Rejects with what reading or decoding it throws.
+ */
+export async function hashTensors(
+  executor: Executor,
+  recipes: Recipes,
+  { names, widens }: { readonly names: readonly string[]; readonly widens: boolean },
+  signal?: AbortSignal,
+): Promise<TensorHashes> {
+  const digests = new Uint8Array(names.length * DIGEST_BYTES)
+  let ended = 0
+  const keep = (bytes: Uint8Array) => {
+    digests.set(bytes, ended)
+    ended += bytes.length
+  }
+  const session = executor.pool.openModelHash(widens, signal)
+  const tensors: Recipe[] = []
+  const update = async ({ segments }: Batch, { pieces, buffers }: Gathered) => {
+    const begin = tensors.length
+    const end = begin + segments.filter(({ kind }) => kind === 'bytes').length
+    const begun = names.slice(begin, end).map(name => recipes.get(name)!)
+    const dtypes = begun.map(({ dtype }) => dtype)
+    keep(await session.update(pieces, buffers, dtypes))
+    // Not where it failed: the same batch may come again.
+    tensors.push(...begun)
+  }
+  const digest = async () => {
+    const { tensors: last, stored, float32 } = await session.digest()
+    keep(last)
+    return { stored: stored!, float32 }
+  }
+  const segments = planHash(recipes, names, 'stored')
+  const hash = { update, digest, abandon: session.abandon }
+  const lineage = await digestBatches(segments, hash, executor, signal)
+  return { ...lineage, identity: await identityFrom(tensors, digests, signal) }
+}
+
+/**
+ * The identity of a model, hex: see `identityBytes`; by all workers side by side, for who wants nothing else of it. Rejects with what reading or
+ * decoding it throws.
  */
 export async function identify(
   executor: Executor,
@@ -36,6 +94,15 @@ export async function identify(
       at += DIGEST_BYTES
     }
   }
+  return identityFrom(tensors, digests, signal)
+}
+
+/** `digests` are the SHA-256 of the tensors, one after the other. */
+async function identityFrom(
+  tensors: readonly Recipe[],
+  digests: Uint8Array,
+  signal: AbortSignal | undefined,
+): Promise<string> {
   const hash = createHash('sha256')
   await inTurns(
     identitySteps(tensors, digests, bytes => hash.update(bytes)),

@@ -1,8 +1,11 @@
 import { Worker } from 'node:worker_threads'
-import { CodecError } from '../codec/index.ts'
+import { CodecError, type Dtype } from '../codec/index.ts'
 import { BlockError } from './block-error.ts'
 import { FileError } from './file-runs.ts'
 import type {
+  HashModelTask,
+  HashTask,
+  ModelDigests,
   Piece,
   ReplyMessage,
   Results,
@@ -18,6 +21,23 @@ export interface HashSession {
   update(pieces: readonly Piece[], buffers: readonly TaskBuffer[]): Promise<void>
   /** Hex digest; ends the session. */
   digest(): Promise<string>
+  /** Ends a session that will not be digested. */
+  abandon(): void
+}
+
+/** The hashes of a model, taken together over its tensors in name order: see `HashModelTask`. */
+export interface ModelHashSession {
+  /**
+   * As {@link HashSession.update}; `dtypes` are those of the tensors whose names are among the pieces. Gives the SHA-256 of the tensors that ended, one
+   * after the other.
+   */
+  update(
+    pieces: readonly Piece[],
+    buffers: readonly TaskBuffer[],
+    dtypes: readonly Dtype[],
+  ): Promise<Uint8Array>
+  /** The lineage hashes, and the SHA-256 of the last tensor; ends the session. */
+  digest(): Promise<ModelDigests>
   /** Ends a session that will not be digested. */
   abandon(): void
 }
@@ -40,6 +60,8 @@ export interface Pool extends AsyncDisposable {
   ): Promise<Results[K]>
   /** `signal` ends what is under way; the session must then be abandoned. */
   openHash(signal?: AbortSignal): HashSession
+  /** As {@link openHash}; `widens`: the hash in float32 is taken as well, every dtype must be one that `canWiden`. */
+  openModelHash(widens: boolean, signal?: AbortSignal): ModelHashSession
   /** Resolves when every worker has dropped what it only keeps to be used again. */
   trim(): Promise<void>
   close(): Promise<void>
@@ -61,6 +83,20 @@ interface Slot {
   running: Pending | null
   /** False until the worker has answered once: one that dies before that is not replaced in a loop. */
   proven: boolean
+  /** Hashes that are open on it. */
+  sessions: number
+}
+
+type SessionTask = HashTask | HashModelTask
+
+/** State of one worker that tasks go on with, in order. */
+interface Session {
+  readonly id: number
+  run<T extends SessionTask>(
+    task: T,
+    buffers: readonly TaskBuffer[],
+    signal: AbortSignal | undefined,
+  ): Promise<Results[T['kind']]>
 }
 
 /** Starts `workers` threads (at least 1). Rejects if one cannot start. */
@@ -77,7 +113,7 @@ class ThreadPool implements Pool {
   #session = 0
 
   constructor(size: number) {
-    for (let i = 0; i < size; i++) this.#slots.push(this.#open({} as Slot))
+    for (let i = 0; i < size; i++) this.#slots.push(this.#open({ sessions: 0 } as Slot))
   }
 
   get size(): number {
@@ -111,27 +147,48 @@ class ThreadPool implements Pool {
   }
 
   openHash(signal?: AbortSignal): HashSession {
-    const session = this.#session++
-    const pin = this.#slots[session % this.#slots.length]!
-    const worker = pin.worker
-    const send = async (
-      pieces: readonly Piece[],
-      buffers: readonly TaskBuffer[],
-      { digest, ending }: { digest: boolean; ending: AbortSignal | undefined },
-    ) => {
-      // A session's state dies with its worker: a replacement would hash the rest only.
-      if (pin.worker !== worker) throw new Error('the worker that held this hash has died')
-      const task = { kind: 'hash', session, pieces, digest } as const
-      return this.#submit<'hash'>(task, buffers, ending, pin)
-    }
+    const { id: session, run } = this.#openSession()
+    const blank = { kind: 'hash', session, pieces: [] } as const
     return {
       update: async (pieces, buffers) => {
-        await send(pieces, buffers, { digest: false, ending: signal })
+        await run({ ...blank, pieces, digest: false }, buffers, signal)
       },
-      digest: () => send([], [], { digest: true, ending: signal }),
+      digest: () => run({ ...blank, digest: true }, [], signal),
       // The worker forgets it, whatever ended it.
-      abandon: () => void send([], [], { digest: true, ending: undefined }).catch(() => {}),
+      abandon: () => void run({ ...blank, digest: true }, [], undefined).catch(() => {}),
     }
+  }
+
+  openModelHash(widens: boolean, signal?: AbortSignal): ModelHashSession {
+    const { id: session, run } = this.#openSession()
+    const blank = { kind: 'hash-model', session, widens, pieces: [], dtypes: [] } as const
+    return {
+      update: async (pieces, buffers, dtypes) => {
+        const task = { ...blank, pieces, dtypes, digest: false }
+        return (await run(task, buffers, signal)).tensors
+      },
+      digest: () => run({ ...blank, digest: true }, [], signal),
+      abandon: () => void run({ ...blank, digest: true }, [], undefined).catch(() => {}),
+    }
+  }
+
+  /** A session on the worker that has the fewest: those of one publication run side by side. */
+  #openSession(): Session {
+    const id = this.#session++
+    const pin = this.#slots.reduce((least, slot) => (slot.sessions < least.sessions ? slot : least))
+    const { worker } = pin
+    pin.sessions++
+    let isOpen = true
+    const run: Session['run'] = async (task, buffers, signal) => {
+      if (task.digest && isOpen) {
+        isOpen = false
+        pin.sessions--
+      }
+      // A session's state dies with its worker: a replacement would hash the rest only.
+      if (pin.worker !== worker) throw new Error('the worker that held this hash has died')
+      return this.#submit(task, buffers, signal, pin)
+    }
+    return { id, run }
   }
 
   async trim(): Promise<void> {

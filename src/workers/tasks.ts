@@ -190,6 +190,30 @@ export interface HashTask {
   readonly digest: boolean
 }
 
+/**
+ * Produce the pieces of tensors in name order and feed them to the hashes of a model, which live in the worker as those of a {@link HashTask} do:
+ * each piece is produced once for all of them.
+ */
+export interface HashModelTask {
+  readonly kind: 'hash-model'
+  readonly session: number
+  /** As `planHash` orders them: bytes are the name that a tensor begins with, all others its values as stored. */
+  readonly pieces: readonly Piece[]
+  /** Of the tensors that begin here, in order. */
+  readonly dtypes: readonly Dtype[]
+  /** Whether the names and values are hashed widened to float32 as well. */
+  readonly widens: boolean
+  readonly digest: boolean
+}
+
+export interface ModelDigests {
+  /** SHA-256 of each tensor that ended, in order and one after the other. */
+  readonly tensors: Uint8Array<ArrayBuffer>
+  /** The lineage hashes, hex, or null while the session goes on; `float32` also where it is not taken. */
+  readonly stored: string | null
+  readonly float32: string | null
+}
+
 /** Drop what is only kept to be used again, and collect the thread's garbage. */
 export interface TrimTask {
   readonly kind: 'trim'
@@ -205,6 +229,7 @@ export type Task =
   | DigestsTask
   | VerifyTask
   | HashTask
+  | HashModelTask
   | TrimTask
 
 /** What each kind of task gives back. */
@@ -221,6 +246,7 @@ export interface Results {
   readonly verify: readonly BadBlock[]
   /** Hex digest, or empty while the session goes on. */
   readonly hash: string
+  readonly 'hash-model': ModelDigests
   readonly trim: null
 }
 

@@ -12,13 +12,16 @@ import { BlockError } from './block-error.ts'
 import { FileError, FileRuns } from './file-runs.ts'
 import { FrameBench } from './frame-bench.ts'
 import { collectGarbage } from './garbage.ts'
+import { ModelHash } from './model-hash.ts'
 import type {
   CompareTask,
   Comparison,
   DecodeTask,
   DigestsTask,
   EncodeWholeTask,
+  HashModelTask,
   HashTask,
+  ModelDigests,
   Results,
   Task,
   TaskBuffer,
@@ -39,6 +42,7 @@ export class Workbench {
   readonly #frames: FrameBench
   readonly #files: FileRuns
   readonly #hashes = new Map<number, Hash>()
+  readonly #models = new Map<number, ModelHash>()
   /** The delta of a tensor that is encoded as a whole, kept for the next one: fresh memory is slow. */
   #delta = new Float32Array(0)
 
@@ -89,6 +93,10 @@ export class Workbench {
         return { value: this.#frames.verify(task, buffers), transfer: [] }
       case 'hash':
         return { value: this.#hash(task, buffers), transfer: [] }
+      case 'hash-model': {
+        const value = this.#hashModel(task, buffers)
+        return { value, transfer: [value.tensors.buffer] }
+      }
       case 'trim':
         this.#frames.trim()
         collectGarbage()
@@ -167,6 +175,24 @@ export class Workbench {
     this.#hashes.delete(session)
     return hash.digest('hex')
   }
+
+  #hashModel(task: HashModelTask, buffers: readonly TaskBuffer[]): ModelDigests {
+    const { session, pieces, dtypes, widens } = task
+    // A copy, as for any hash.
+    const model = this.#models.get(session)?.copy() ?? ModelHash.start(widens)
+    const ended: Uint8Array[] = []
+    let begun = 0
+    let at = 0
+    for (const bytes of this.#frames.produce(pieces, buffers)) {
+      if (pieces[at++]!.kind !== 'bytes') model.update(bytes, this.#machine)
+      else ended.push(model.begin(bytes, dtypes[begun++]!) ?? NONE)
+    }
+    this.#models.set(session, model)
+    if (!task.digest) return { tensors: joined(ended), stored: null, float32: null }
+    this.#models.delete(session)
+    const { stored, float32, tensor } = model.digest()
+    return { tensors: joined([...ended, tensor ?? NONE]), stored, float32 }
+  }
 }
 
 /** An error as plain data: see {@link TaskFailure}. */
@@ -186,6 +212,19 @@ export function toFailure(error: unknown): TaskFailure {
     return { ...plain, file: { path, code } }
   }
   return plain
+}
+
+const NONE = new Uint8Array(0)
+
+/** The arrays one after the other, in memory of their own. */
+function joined(arrays: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const all = new Uint8Array(arrays.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const each of arrays) {
+    all.set(each, at)
+    at += each.length
+  }
+  return all
 }
 
 /** The buffers behind the arrays that are members of a pass's result. */
