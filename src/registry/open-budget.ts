@@ -115,12 +115,16 @@ export class OpenBudget {
     try {
       await Promise.race([promise, sleep(WAIT_MS, undefined, { signal: ended }).then(busy)])
     } catch (error) {
+      const place = this.#waiting.indexOf(waiter)
+      if (place >= 0) this.#waiting.splice(place, 1)
+      // Granted between the end of the waiting and this line.
+      else this.#used -= bytes
+      // Those behind it may fit where it did not.
+      this.#grant()
       signal?.throwIfAborted()
       throw error
     } finally {
       done.abort()
-      const place = this.#waiting.indexOf(waiter)
-      if (place >= 0) this.#waiting.splice(place, 1)
     }
   }
 

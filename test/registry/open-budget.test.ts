@@ -85,6 +85,32 @@ t.test('who leaves gives his place in the queue up', async t => {
   t.equal(budget.used, 0)
 })
 
+t.test('who leaves the head of the queue lets in those behind that fit', async t => {
+  const budget = budgetOf()
+  using _held = await budget.reserve(3000)
+  const leave = new AbortController()
+  const left = budget.reserve(5000, 0, leave.signal)
+  const fits = budget.reserve(3000)
+  leave.abort(new Error('gone'))
+  await t.rejects(left, { message: 'gone' })
+  t.equal(budget.used, 6000)
+  ;(await fits)[Symbol.dispose]()
+})
+
+t.test('what is granted to one who is just leaving is given back', async t => {
+  for (let turns = 0; turns < 8; turns++) {
+    const budget = budgetOf()
+    const held = await budget.reserve(6000)
+    const leave = new AbortController()
+    const leaving = budget.reserve(5000, 0, leave.signal).catch(() => null)
+    leave.abort()
+    for (let i = 0; i < turns; i++) await null
+    held[Symbol.dispose]()
+    ;(await leaving)?.[Symbol.dispose]()
+    t.equal(budget.used, 0, `room came ${turns} turns later`)
+  }
+})
+
 t.test('more than there ever is is refused at once, with both numbers', async t => {
   const budget = budgetOf()
   const refused = { code: 'lineage-too-large', details: { expected: 6400, came: 6401 } }
