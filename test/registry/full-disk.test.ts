@@ -47,6 +47,8 @@ async function openOnDisk(t: Test, way: keyof typeof WAYS) {
   const open = () =>
     openRegistry({ ...parts, catalog, blobs, room, scratch: folder, sweepGraceMs: 0 })
   await room.fill()
+  // Another one would wait for its lease.
+  await parts.registry.close()
   return { registry: await open(), open, disk, room, folder, reserved }
 }
 
