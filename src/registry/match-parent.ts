@@ -1,4 +1,4 @@
-import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
+import type { CandidateQuery, Catalog, ModelRecord } from '../catalog/catalog.ts'
 import {
   applyLinkSteps,
   CodecError,
@@ -20,11 +20,14 @@ import { withSums } from './checked-reads.ts'
 import type { OpenedModel, OpenedModels } from './opened-models.ts'
 import { hashValues, identityOf } from './proofs.ts'
 import { signatureOf } from './signature.ts'
+import { translateErrors } from './translate.ts'
 
 /** Models that are hashed in the order of a delta's records when no kept hash matches: `DESIGN.md`, "Lineage domains". */
 const MAX_HASHED = 8
 /** Models that are opened to see whether a delta fits. */
 const MAX_OPENED = 32
+/** What says of one model that its bytes are not there, or not those that were stored. */
+const UNREADABLE: readonly string[] = ['damaged', 'blob-missing', 'blob-short', 'storage-failed']
 
 export interface ParentMatch {
   readonly parent: OpenedModel
@@ -67,7 +70,7 @@ export async function checkClaim(
 
 /**
  * The model that a delta was made against, and which of its values. `named` is the parent that the caller gave: it's tried in
- * every order. Otherwise the newest model that fits and has a kept hash that matches; where there is none, the newest of a few with exactly the
+ * every order. Otherwise the newest model that can be read, fits and has a kept hash that matches; where there is none, the newest of a few with exactly the
  * delta's tensors, hashed in the order of its records. Rejects `parent-unknown`, or `parent-mismatch` for `named`, with the hashes expected and
  * found; `parent-ambiguous` for several that match and differ in dtypes, which neither the hash nor a version 1 delta names.
  */
@@ -107,19 +110,17 @@ class ParentSearch {
 
   /** The model with a kept hash that matches; null where there is none. */
   async byKeptHash(): Promise<ParentMatch | null> {
-    const { catalog, models } = this.#deps
     const { parentHash: hash, tensors } = this.#index
     const named = { signature: await signatureOf(tensors), count: tensors.length }
+    const unread: RegistryError[] = []
     const matches: ParentMatch[] = []
-    for (const record of await catalog.candidates({ hash, named }, MAX_OPENED)) {
-      const domain = keptDomain(record, hash)
-      if (!domain) continue
-      const parent = await openCandidate(models, record)
-      // What stood for others that are equal is gone: one of them stands for them now.
-      if (!parent) return this.byKeptHash()
-      if (await this.#fits(parent, domain)) matches.push({ parent, domain })
+    for await (const parent of candidatesOf(this.#deps, { hash, named }, unread)) {
+      const domain = keptDomain(parent.record, hash)
+      if (domain && (await this.#fits(parent, domain))) matches.push({ parent, domain })
     }
-    return this.#choose(matches)
+    const match = this.#choose(matches)
+    if (!match && unread[0]) throw unread[0]
+    return match
   }
 
   /** The model whose values, hashed in the order of the records, match. Rejects `parent-unknown` where there is none. */
@@ -135,7 +136,7 @@ class ParentSearch {
       // It could neither be the newest nor differ from it.
       if (matches[0] && !this.#differ(matches[0].parent, parent)) continue
       hashed++
-      const domain = await this.#hash(parent)
+      const domain = await passedOver(() => this.#hash(parent))
       if (domain) matches.push({ parent, domain })
     }
     const match = this.#choose(matches)
@@ -170,7 +171,7 @@ class ParentSearch {
 
   /** The newest match. Rejects `parent-ambiguous` where another one would give other dtypes or values. */
   #choose(matches: readonly ParentMatch[]): ParentMatch | null {
-    const [newest = null] = matches
+    const [newest = null] = matches.toSorted(newestFirst)
     const others = matches.filter(({ parent }) => newest && this.#differ(newest.parent, parent))
     if (!newest || others.length === 0) return newest
     const candidates = [newest, ...others].map(({ parent: { record } }) => {
@@ -226,7 +227,7 @@ async function matchLossless(
   named: ModelRecord | null,
   signal: AbortSignal,
 ): Promise<ParentMatch> {
-  const { catalog, models, executor } = deps
+  const { models, executor } = deps
   const { parentHash, parentIdentity } = index
   const identify = (model: OpenedModel) => identityOf(withSums(executor, model.sums), model, signal)
   if (named) {
@@ -239,30 +240,72 @@ async function matchLossless(
       { details: { expected: parentIdentity, found } },
     )
   }
+  const unread: RegistryError[] = []
   const others: (Misfit & { readonly identity: string })[] = []
-  for (const record of await catalog.candidates({ hash: parentHash, named: null }, MAX_OPENED)) {
-    const parent = await openCandidate(models, record)
-    if (!parent) return matchLossless(deps, index, named, signal)
-    const identity = await identify(parent)
+  for await (const parent of candidatesOf(deps, { hash: parentHash, named: null }, unread)) {
+    const identity = await passedOver(() => identify(parent), unread)
+    if (identity === null) continue
     if (identity === parentIdentity) return { parent, domain: 'stored' }
-    const { id, name } = record
+    const { id, name } = parent.record
     others.push({ id, name, identity, why: `its identity is ${identity}, not ${parentIdentity}` })
   }
+  if (unread[0]) throw unread[0]
   const found = others.map(({ identity }) => identity)
   throw parentUnknown(parentHash, found, others)
 }
 
-/** Null for a model that nobody named and that was deleted since it was found: others may match. */
-async function openCandidate(
+/**
+ * The models that have the hash of a delta's parent, newest first and of equal ones the newest alone; after them those that one which is lost
+ * stood for. `unread` takes why some cannot be read.
+ */
+async function* candidatesOf(
+  { catalog, models }: MatchDeps,
+  query: CandidateQuery,
+  unread: RegistryError[],
+): AsyncGenerator<OpenedModel> {
+  const seen = new Set<string>()
+  const found = await catalog.candidates(query, MAX_OPENED)
+  for (let records = found; records.length > 0; ) {
+    let isLost = false
+    for (const record of records) {
+      seen.add(record.id)
+      const model = await openCandidate(models, record, unread)
+      if (model) yield model
+      else isLost = true
+    }
+    const all = isLost ? await catalog.byHash(query.hash, MAX_OPENED) : []
+    records = all.filter(({ id }) => !seen.has(id))
+  }
+}
+
+function openCandidate(
   models: MatchDeps['models'],
   record: ModelRecord,
+  unread?: RegistryError[],
 ): Promise<OpenedModel | null> {
+  return passedOver(() => models.open(record), unread)
+}
+
+/**
+ * What `work` gives with a model that nobody named; null for one that was deleted since it was found, or whose bytes are bad, of which `unread` is
+ * told: others may match. Rejects with what is no fault of the model.
+ */
+async function passedOver<T>(
+  work: () => Promise<T>,
+  unread: RegistryError[] = [],
+): Promise<T | null> {
   try {
-    return await models.open(record)
+    return await work()
   } catch (error) {
-    if ((error as RegistryError).code === 'parent-deleted') return null
-    throw error
+    const translated = translateErrors(error)
+    if (UNREADABLE.includes(translated.code)) unread.push(translated)
+    else if (translated.code !== 'parent-deleted') throw error
+    return null
   }
+}
+
+function newestFirst(a: ParentMatch, b: ParentMatch): number {
+  return a.parent.record.createdAt < b.parent.record.createdAt ? 1 : -1
 }
 
 async function matchNamed(

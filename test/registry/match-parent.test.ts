@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { buildLayout, type Dtype } from '../../src/codec/index.ts'
 import type { RegistryError } from '../../src/errors.ts'
@@ -89,6 +91,12 @@ function delta(parentHash: string, changes: readonly Change[]): Uint8Array {
 const add = (registry: Registry, tensors: readonly Tensor[], name: string, more = {}) =>
   publish(registry, [part('model.safetensors', model(tensors))], { name: `acme/${name}`, ...more })
 
+function flipByte(path: string): void {
+  const bytes = readFileSync(path)
+  bytes[bytes.length >> 1]! ^= 1
+  writeFileSync(path, bytes)
+}
+
 /** What a publication is refused with. */
 async function refusal(t: Test, publication: Promise<unknown>): Promise<RegistryError> {
   const error = await publication.then(
@@ -168,6 +176,40 @@ t.test('of equal models the newest is the parent, whatever made it', async t => 
   t.equal(third.kind, 'delta')
   t.equal((await publishWdelta(registry, file)).parent, third.id)
 })
+
+t.test(
+  'a candidate that cannot be read is passed over, and tells so where no other is left',
+  async t => {
+    const folder = t.testdir()
+    const { registry, catalog, close } = await openTestRegistry(t, folder)
+    const base = await add(registry, [tensor('w', F32)], 'base')
+    const tuned = Buffer.alloc(24, 'AB?=')
+    const made = await add(registry, [tensor('w', F32, tuned)], 'tuned', { parent: base.id })
+    const lossless = await bytesOf(await registry.openDelta(made.id))
+    const sparse = delta(base.hashes.stored, [{ name: 'w', shape: [2, 3], by: 1 }])
+    await registry.remove(made.id)
+    const twins = [await add(registry, [tensor('w', F32)], 'equal')]
+    twins.push(await add(registry, [tensor('w', I32)], 'other'))
+    const spoil = async ({ id }: { id: string }, how: (path: string) => void) =>
+      how(join(folder, 'store', (await catalog.model(id))!.manifest))
+    await spoil(twins[0]!, flipByte)
+    await spoil(twins[1]!, rmSync)
+    await close()
+
+    const again = await openTestRegistry(t, folder)
+    for (const file of [sparse, lossless]) {
+      const { id, parent } = await publishWdelta(again.registry, file)
+      t.equal(parent, base.id)
+      await again.registry.remove(id)
+    }
+    await again.registry.remove(base.id)
+    for (const file of [sparse, lossless]) {
+      t.equal((await refusal(t, publishWdelta(again.registry, file))).code, 'damaged')
+    }
+    const unknown = delta(hashOf([tensor('w', F32, tuned)]), [{ name: 'w', shape: [2, 3], by: 1 }])
+    t.equal((await refusal(t, publishWdelta(again.registry, unknown))).code, 'parent-unknown')
+  },
+)
 
 t.test('of models that fit and differ in dtypes none is taken', async t => {
   const half = BYTES.subarray(0, 12)
