@@ -60,7 +60,10 @@ export async function proveChain<T>(
     // It may fail while the proofs are still awaited.
     result.catch(() => {})
     const proofs = chain.deltas.map((_delta, i) =>
-      proveLink(executor, chain, { i, parent: recipes[i]! }, both),
+      proveLink(executor, chain, { i, parent: recipes[i]! }, both).catch(error => {
+        // All before it are proven when it is awaited: what does not decode is of the delta that made the parent.
+        throw i === 0 ? error : inFile(chain.deltas[i - 1]!.path, error)
+      }),
     )
     try {
       const found = await firstOther(proofs, domains)

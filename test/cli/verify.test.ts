@@ -1,5 +1,11 @@
+import { createHash } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { buildLayout, LosslessReader } from '../../src/codec/index.ts'
+import { writeIndex } from '../../src/codec/wdelta-v2-index.ts'
+import { tools } from '../../src/workers/tools.ts'
+import { sealedV2, xxh64 } from '../codec/wdelta-v2-files.ts'
 import { goldenCase, wdelta } from './helper.ts'
 
 t.test('verify tells what holds', async t => {
@@ -20,4 +26,61 @@ t.test('verify tells what holds', async t => {
   t.match(wrong, { code: 1, stdout: '', stderr: /^wdelta: parent-mismatch: / })
   const none = await wdelta(['verify', join(base, 'model.safetensors')])
   t.match(none, { code: 1, stdout: '', stderr: /^wdelta: magic: / })
+})
+
+/** A model folder of one tensor; of each 512 of its values, the first `changed` are not as they were. */
+function makeFolder(folder: string, changed: number): string {
+  const shape = [4096]
+  const { header, size } = buildLayout([{ name: 'w', dtype: 'F32', shape }], null)
+  const values = Float32Array.from(
+    { length: 4096 },
+    (_, i) => Math.sin(i) + (i % 512 < changed ? 1 : 0),
+  )
+  const file = Buffer.alloc(size)
+  file.set(header)
+  file.set(new Uint8Array(values.buffer), header.length)
+  mkdirSync(folder)
+  writeFileSync(join(folder, 'model.safetensors'), file)
+  return folder
+}
+
+/** Writes a lossless delta once more, with other values in its first record, and checksums that are right but for that of the frame. */
+function spoil(path: string, spoiled: string): string {
+  const bytes = readFileSync(path)
+  const reader = new LosslessReader(tools(), createHash('sha256'))
+  reader.push(bytes)
+  const index = reader.end()
+  const { starts, lengths } = index.records
+  const records = Array.from(lengths, (length, i) =>
+    bytes.subarray(starts[i]!, starts[i]! + length),
+  )
+  records[0]![lengths[0]! - 1]! ^= 1
+  const checksums = BigUint64Array.from(records, xxh64)
+  writeFileSync(
+    spoiled,
+    sealedV2(records, writeIndex({ ...index, records: { ...index.records, checksums } })),
+  )
+  return spoiled
+}
+
+t.test('a lossless delta that does not decode is named, wherever in the chain it is', async t => {
+  const folder = t.testdir()
+  const at = (name: string) => join(folder, name)
+  const models = [0, 1, 2].map(changed => makeFolder(at(`model-${changed}`), changed))
+  const [base, tuned, last] = models as [string, string, string]
+  const deltas = [at('1.wdelta'), at('2.wdelta')] as const
+  t.match(await wdelta(['save', deltas[0], '--tuned', tuned, '--base', base]), { code: 0 })
+  t.match(await wdelta(['save', deltas[1], '--tuned', last, '--base', tuned]), { code: 0 })
+  for (const [i, delta] of deltas.entries()) {
+    const bad = spoil(delta, at(`bad-${i}.wdelta`))
+    const chain = [...deltas.with(i, bad), '--base', base]
+    const failure = { code: 1, stdout: '', stderr: `wdelta: frame-checksum: ${bad}: ` }
+    for (const command of [
+      ['verify', ...chain],
+      ['load', ...chain, '--out', at('out')],
+      ['load', ...chain, '--out', at('out'), '--dtype', 'float16'],
+    ]) {
+      t.match(await wdelta(command), failure)
+    }
+  }
 })

@@ -12,6 +12,7 @@ import {
 import { writeFile } from '../../workers/execute.ts'
 import { type Chain, proveChain, trustChain } from '../chain.ts'
 import { choice, command, required } from '../command.ts'
+import { inFile } from '../failure.ts'
 import { inPathOrder, openModelFolder, WEIGHTS } from '../local-model.ts'
 import { openDeltas } from '../open-deltas.ts'
 import { OutputFile } from '../output-file.ts'
@@ -73,7 +74,12 @@ Only weights are written: config.json, tokenizer and other files of the base are
         }
       }
     }
-    if (verify) await proveChain(executor, chain, write, signal)
+    // It counts when all that the last delta was made against is proven: what does not decode then is of that delta.
+    const writeProven = (recipes: Recipes, until: AbortSignal) =>
+      write(recipes, until).catch(error => {
+        throw inFile(paths.at(-1)!, error)
+      })
+    if (verify) await proveChain(executor, chain, writeProven, signal)
     else await write(trustChain(chain), signal)
     await checked
     for (const [target, output] of written) {

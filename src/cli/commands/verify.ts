@@ -2,7 +2,7 @@ import { type LosslessIndex, planRange, type Recipes } from '../../codec/index.t
 import { digest, type Executor } from '../../workers/execute.ts'
 import { proveChain } from '../chain.ts'
 import { command } from '../command.ts'
-import { CliError } from '../failure.ts'
+import { CliError, inFile } from '../failure.ts'
 import { LocalFiles } from '../local-files.ts'
 import { openDelta, openModelFolder } from '../local-model.ts'
 import { openDeltas } from '../open-deltas.ts'
@@ -54,7 +54,7 @@ async function verifyChain(
   }
 }
 
-/** Rejects with CliError `digest-mismatch` where a lossless delta gives another file than it says. */
+/** Rejects with CliError `digest-mismatch` where a lossless delta gives another file than it says, or with why it gives none. */
 async function verifyFiles(
   executor: Executor,
   delta: string,
@@ -64,7 +64,9 @@ async function verifyFiles(
 ): Promise<void> {
   for (const { path, layout, sha256 } of shards) {
     const segments = planRange(recipes, layout, { start: 0, end: layout.size })
-    const found = await digest(segments, executor, signal)
+    const found = await digest(segments, executor, signal).catch(error => {
+      throw inFile(delta, error)
+    })
     if (found === sha256) continue
     const message = `${delta}: expected SHA-256 ${sha256} of ${path}, got ${found}`
     throw new CliError('digest-mismatch', message)
