@@ -29,12 +29,6 @@ export interface Link {
   readonly domain: Domain
 }
 
-/** From the base to a model: what its reconstruction reads, oldest delta first. */
-export interface Lineage {
-  readonly shards: readonly BaseShard[]
-  readonly links: readonly Link[]
-}
-
 export type RecipeStep =
   | { readonly op: 'round'; readonly dtype: FloatDtype }
   | { readonly op: 'add'; readonly blob: string; readonly tensor: DeltaTensor }
@@ -81,15 +75,6 @@ export interface StoredRecipe extends Recipe {
 
 export type StoredRecipes = ReadonlyMap<string, StoredRecipe>
 
-/**
- * The recipes of every tensor at the end of a lineage.
- * @throws CodecError `tensor-unknown`, `shape-mismatch`, `tuned-dtype` if a delta does not fit its parent, and
- * what `assembleTensors` throws for the base.
- */
-export function resolveLineage({ shards, links }: Lineage): Recipes {
-  return links.reduce<Recipes>(applyLink, baseRecipes(shards))
-}
-
 /** Every blob that a recipe reads, some of them more than once. */
 export function* blobsOf({ source, steps }: Recipe): Generator<string> {
   if (source.kind === 'stored') yield source.span.blob
@@ -100,7 +85,7 @@ export function* blobsOf({ source, steps }: Recipe): Generator<string> {
   for (const step of steps) if (step.op === 'add') yield step.blob
 }
 
-/** The recipes of a model stored whole. */
+/** The recipes of a model stored whole. @throws CodecError what `assembleTensors` throws */
 export function baseRecipes(shards: readonly BaseShard[]): StoredRecipes {
   return complete(baseRecipesSteps(shards))
 }
@@ -119,7 +104,10 @@ export function* baseRecipesSteps(shards: readonly BaseShard[]): Steps<StoredRec
   return recipes
 }
 
-/** The recipes of a delta's result; tensors that it does not name are no part of it. Errors as {@link resolveLineage}. */
+/**
+ * The recipes of a delta's result; tensors that it does not name are no part of it.
+ * @throws CodecError `tensor-unknown`, `shape-mismatch`, `tuned-dtype` if the delta does not fit its parent
+ */
 export function applyLink(parent: Recipes, link: Link): Recipes {
   return complete(applyLinkSteps(parent, link))
 }

@@ -67,14 +67,9 @@ export function* parseLayoutSteps(header: Uint8Array, fileSize: number): Steps<L
 }
 
 /**
- * The layout that length word and header describe; its size is where the last tensor ends.
- * @throws CodecError as {@link parseLayout}, but for the size of the file
+ * The layout that length word and header describe, in steps; its size is where the last tensor ends.
+ * @throws CodecError as {@link parseLayout}, but for the size of the file; `too-many-tensors` as soon as more than `most` have come
  */
-export function readHeader(header: Uint8Array): Layout {
-  return complete(readHeaderSteps(header))
-}
-
-/** {@link readHeader} in steps. @throws CodecError also `too-many-tensors`, as soon as more than `most` have come */
 export function* readHeaderSteps(header: Uint8Array, most: number = LIMITS.tensors): Steps<Layout> {
   if (header[LENGTH_BYTES] !== 0x7b) {
     refuse('header-start', 'expected the header to begin with {', LENGTH_BYTES)

@@ -8,7 +8,7 @@ import {
   parseJsonSteps,
 } from './json.ts'
 import { LIMITS } from './limits.ts'
-import { complete, type Steps } from './steps.ts'
+import type { Steps } from './steps.ts'
 import { checkName } from './utf8.ts'
 import { type DeltaHeader, FIELDS, quoted, refuse, type TensorEntry } from './wdelta-v1-format.ts'
 
@@ -16,7 +16,7 @@ import { type DeltaHeader, FIELDS, quoted, refuse, type TensorEntry } from './wd
 const EXTRA_TEXT = 256
 
 /**
- * The JSON header of a `.wdelta`, `offset` bytes into its file. Checks all that it alone shows. Keys that we do not
+ * The JSON header of a `.wdelta`, `offset` bytes into its file, in steps. Checks all that it alone shows. Keys that we do not
  * know are read over as the reference does, but only numbers, booleans, null and strings of up to 256 characters:
  * more would be payload that nobody looks at.
  * Source: deltatensors 0.2.0 `format.py`, `io.py` (`_tensor_header_entry`).
@@ -25,11 +25,6 @@ const EXTRA_TEXT = 256
  * `tuned-dtype`, `sparsity`, `outlier-fraction`, `element-count`, `column-count`, `outlier-count`, `array-ref`,
  * `extra-key`
  */
-export function parseDeltaHeader(json: Uint8Array, offset: number): DeltaHeader {
-  return complete(parseDeltaHeaderSteps(json, offset))
-}
-
-/** {@link parseDeltaHeader} in steps. */
 export function* parseDeltaHeaderSteps(json: Uint8Array, offset: number): Steps<DeltaHeader> {
   const entries: TensorEntry[] = []
   const take = ({ key, value, keyOffset }: JsonMember) => {
