@@ -108,7 +108,9 @@ t.test('lossless models with manifests of JSON are as they were', async t => {
 })
 
 t.test('a model that cannot be upgraded is named and left, whatever the reason', async t => {
-  const manifests = new Sqlite(join(LOSSLESS, 'registry.sqlite'), { readonly: true })
+  const copy = scratch(t)
+  copyTo(copy, LOSSLESS)
+  const manifests = new Sqlite(join(copy, 'registry.sqlite'), { readonly: true })
   const keys = manifests
     .prepare<[], string>("SELECT manifest FROM models WHERE kind = 'delta'")
     .pluck()
