@@ -7,7 +7,7 @@ import { tools } from '../workers/tools.ts'
 import { deleteBlobs, type OwnedStore } from './delete-blobs.ts'
 import type { FreshBlobs } from './fresh-blobs.ts'
 import type { Lease } from './lease.ts'
-import { reachOf } from './open-budget.ts'
+import type { Layer } from './open-budget.ts'
 import type { OpenedModel, OpenedModels } from './opened-models.ts'
 import { holdModel, type Pins } from './pins.ts'
 
@@ -71,7 +71,9 @@ export class Publication implements AsyncDisposable {
   /** Blobs that no row referred to when we came to need them: other publications may need them too. */
   readonly #shared: BlobRecord[] = []
   readonly #held = new DisposableStack()
-  /** Memory of what is held, and set aside. */
+  readonly #heldModels = new Set<OpenedModel>()
+  readonly #heldLayers = new Set<Layer>()
+  /** Memory of what is held, each thing once, and set aside. */
   #heldBytes = 0
   readonly #claims: Claims
   readonly #fresh: FreshBlobs
@@ -103,10 +105,16 @@ export class Publication implements AsyncDisposable {
     return this.#sums
   }
 
-  /** Keeps what a model is read from until the end of this publication: see {@link holdModel}. */
+  /** Keeps what a model is read from until the end of this publication, however often it is asked to: see {@link holdModel}. */
   async hold(model: OpenedModel): Promise<void> {
+    if (this.#heldModels.has(model)) return
+    this.#heldModels.add(model)
     this.#held.use(this.#models.hold(model))
-    this.#heldBytes += model.ownBytes + reachOf(model.layer)
+    this.#heldBytes += model.ownBytes
+    for (let at: Layer | null = model.layer; at && !this.#heldLayers.has(at); at = at.parent) {
+      this.#heldLayers.add(at)
+      this.#heldBytes += at.bytes
+    }
     this.#held.use(await holdModel({ catalog: this.#catalog, pins: this.#pins }, model))
   }
 

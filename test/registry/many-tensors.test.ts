@@ -1,6 +1,7 @@
 import t from 'tap'
 import { buildLayout, type DescribedTensor } from '../../src/codec/index.ts'
-import { bytesOf, openTestRegistry, part, publish } from './helper.ts'
+import { deltaFile, f32s, i64s, record } from '../codec/wdelta-files.ts'
+import { bytesOf, openTestRegistry, part, publish, publishWdelta } from './helper.ts'
 
 const FILE = 'model.safetensors'
 /** Bytes that models may take while they are open: a few levels of a chain of a few thousand tensors. */
@@ -52,6 +53,29 @@ t.test(
     }
   },
 )
+
+t.test('a delta fits where the files of its model do: its parent is counted once', async t => {
+  const { registry } = await openTestRegistry(t, t.testdir(), { openBytes: 2_500_000 })
+  const tensor = { dtype: 'float32', strategy: 'sparse', shape: [1], sparsity: 0 }
+  const arrays = { indices: { _ref: 'indices' }, values: { _ref: 'values' } }
+  let parent: string | undefined
+  for (let value = 0; value < 4; value++) {
+    const file = tinyTensors(1000, { elements: 1, value })
+    const { id, hashes } = await publish(registry, [part(FILE, file)], { parent })
+    const header = {
+      parent_hash: hashes.stored,
+      strategy: 'sparse',
+      tensors: { 'layer.0': { ...tensor, ...arrays } },
+    }
+    const delta = deltaFile(header, [
+      record('layer.0', 'indices', 'int64', 8, i64s(0)),
+      record('layer.0', 'values', 'float32', 4, f32s(1)),
+    ])
+    const made = await publishWdelta(registry, delta, { parent: id })
+    t.equal(made.parent, id, `upon ${value} deltas`)
+    parent = id
+  }
+})
 
 t.test('what a chain leaves as it is takes nothing, however long it gets', async t => {
   const { registry } = await openTestRegistry(t, t.testdir(), { openBytes: OPEN_BYTES })
