@@ -1,15 +1,16 @@
 -- Damage is a matter of blobs: that of a model follows when it is shown. Marks that only a model has, as schema version 2 made them, move to
 -- the blob that they name; those that a delta has for its parent's sake have no blob of their own and go.
+-- A mark that is no longer one is left out: the next read of what is bad makes it again.
 INSERT INTO damaged_blobs
 SELECT blob, offset, at FROM (
-  SELECT damaged ->> 'offset' AS offset, damaged ->> 'at' AS at, CASE
-      WHEN damaged ->> 'file' = replace(name, '/', '--') || '.wdelta' THEN delta
-      WHEN damaged ->> 'file' = 'manifest' THEN manifest
-      ELSE (SELECT blob FROM files WHERE model = id AND path = damaged ->> 'file')
+  SELECT mark ->> 'offset' AS offset, mark ->> 'at' AS at, CASE
+      WHEN mark ->> 'file' = replace(name, '/', '--') || '.wdelta' THEN delta
+      WHEN mark ->> 'file' = 'manifest' THEN manifest
+      ELSE (SELECT blob FROM files WHERE model = id AND path = mark ->> 'file')
     END AS blob
-  FROM models WHERE damaged IS NOT NULL
+  FROM (SELECT *, iif(json_valid(damaged), damaged, NULL) AS mark FROM models WHERE damaged IS NOT NULL)
 )
-WHERE blob IS NOT NULL
+WHERE blob IS NOT NULL AND typeof(offset) = 'integer' AND typeof(at) = 'text'
 ON CONFLICT DO NOTHING;
 ALTER TABLE models DROP COLUMN damaged;
 

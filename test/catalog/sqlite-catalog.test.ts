@@ -142,6 +142,27 @@ t.test('marks of an earlier version move from models to the blobs that they name
   t.equal((await catalog.model(id))!.damaged, null)
 })
 
+t.test('a mark of an earlier version that is rotten does not keep the catalog shut', async t => {
+  for (const mark of [
+    '{"file":"manifest","offset":7,"at":"2026',
+    '{"file":"manifest","offset":7}',
+    '{"file":"manifest","offset":"7","at":"2026-11-24T10:00:00.000Z"}',
+    '{"file":7,"offset":7,"at":"2026-11-24T10:00:00.000Z"}',
+    '[]',
+    '',
+  ]) {
+    const path = join(t.testdir(), 'registry.sqlite')
+    copyFileSync(fixture('v1.sqlite'), path)
+    const old = new Sqlite(path)
+    old.prepare('UPDATE models SET damaged = ?').run(mark)
+    old.close()
+    const catalog = await openSqliteCatalog(path)
+    t.strictSame(await catalog.damagedBlobs(), [], mark)
+    for (const { damaged } of (await catalog.list({ limit: 10 })).models) t.equal(damaged, null)
+    await catalog.close()
+  }
+})
+
 t.test('a list of any selection is read from an index, a page at a time', async t => {
   const path = join(t.testdir(), 'registry.sqlite')
   await (await openSqliteCatalog(path)).close()
