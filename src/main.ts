@@ -3,7 +3,7 @@
  * opposite order.
  */
 import { existsSync } from 'node:fs'
-import { mkdir, open } from 'node:fs/promises'
+import { chmod, mkdir, open, readdir } from 'node:fs/promises'
 import { enableCompileCache } from 'node:module'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
@@ -18,6 +18,9 @@ const LEAST_NODE = 24
 
 /** Of what the process makes, its user has all rights and nobody else any. SQLite's files can be had in no other way. */
 const PRIVATE_UMASK = 0o077
+/** What earlier builds made in the data folder for everybody to read: the catalog, and the folders of a store and of a cache. */
+const ONCE_PUBLIC =
+  /^(registry\.sqlite(-wal|-shm)?|blobs|manifests|catalogs|tombstones|staged|cache)$/
 
 /** How often a drain looks for connections that have had their last answer, milliseconds. */
 const IDLE_CHECK_MS = 100
@@ -143,9 +146,10 @@ async function openParts(
 
 async function openStores(config: Config, parts: AsyncDisposableStack, log: Logger) {
   const { dataDir } = config
-  // Models and hashes of tokens are for nobody else on this machine, whatever the umask says. A folder that is there stays as its owner made it.
+  // Models and hashes of tokens are for nobody else on this machine, whatever the umask says. The folder itself stays as its owner made it.
   process.umask(PRIVATE_UMASK)
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  await closeToOthers(dataDir, log)
   const path = join(dataDir, 'registry.sqlite')
   const room = new DiskRoom(path)
   const catalog = await room.lend(() => openSqliteCatalog(path))
@@ -153,6 +157,18 @@ async function openStores(config: Config, parts: AsyncDisposableStack, log: Logg
   const blobs = await openBlobs(config, log)
   parts.defer(() => blobs.close())
   return { catalog, blobs, room }
+}
+
+/** Takes from other users of this machine what they could once read. What the process may not change is told, and stays. */
+async function closeToOthers(dataDir: string, log: Logger): Promise<void> {
+  for (const entry of await readdir(dataDir, { withFileTypes: true })) {
+    const isFolder = entry.isDirectory()
+    if (!ONCE_PUBLIC.test(entry.name) || !(isFolder || entry.isFile())) continue
+    const path = join(dataDir, entry.name)
+    await chmod(path, isFolder ? 0o700 : 0o600).catch(error => {
+      log.warn({ err: error, path }, 'other users of this machine may be able to read this')
+    })
+  }
 }
 
 async function openBlobs({ storage, dataDir }: Config, log: Logger): Promise<BlobStore> {

@@ -194,6 +194,20 @@ t.test('what the registry makes is for its own user, whatever the umask', async 
   }
 })
 
+t.test('what an earlier build left for everybody to read is closed at the start', async t => {
+  const folder = t.testdir()
+  const open = async () => (await serve(t, folder)).stop()
+  await open()
+  const left = ['registry.sqlite', 'blobs', 'manifests', 'catalogs', 'staged']
+  for (const name of left) chmodSync(join(folder, name), name.includes('.') ? 0o644 : 0o755)
+  writeFileSync(join(folder, 'notes.txt'), '')
+  chmodSync(join(folder, 'notes.txt'), 0o644)
+  await open()
+  const modes = new Map(modesOf(folder))
+  for (const name of left) t.equal(modes.get(name), name.includes('.') ? '600' : '700', name)
+  t.equal(modes.get('notes.txt'), '644', 'what it did not make is not its own')
+})
+
 t.test('PUBLIC_URL is a name of the registry, and any other is none', async t => {
   const server = await serve(t, t.testdir(), { PUBLIC_URL: 'https://registry.example/' })
   const { hostname, port } = new URL(server.url)
