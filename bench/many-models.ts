@@ -1,6 +1,7 @@
 /**
- * What a registry of many models takes: its start, on a folder and on a bucket in the memory of this process, `/readyz`, lists, and one bad byte of a side file that all models share. The models
- * are small and differ in their manifests alone, which this writes to the folder and the catalog as a publication does.
+ * What a registry of many models takes: its start, on a folder and on a bucket in the memory of this process, `/readyz`, lists, and one bad
+ * byte of a side file that all models share. The models are small and differ in their manifests alone, which this writes to the folder and the
+ * catalog as a publication does.
  *
  *     node bench/many-models.ts [models ...]
  */

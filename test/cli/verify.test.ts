@@ -82,5 +82,8 @@ t.test('a lossless delta that does not decode is named, wherever in the chain it
     ]) {
       t.match(await wdelta(command), failure)
     }
+    // Without proofs, nobody knows which one it is.
+    const trusted = await wdelta(['load', ...chain, '--out', at('out'), '--no-verify'])
+    t.match(trusted, { code: 1, stdout: '', stderr: 'wdelta: frame-checksum: ' })
   }
 })
