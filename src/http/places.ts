@@ -74,6 +74,8 @@ export class Places {
     } finally {
       clearTimeout(timer)
     }
+    // Since it was admitted.
+    if (raw.destroyed) throw clientClosed()
   }
 
   #checkQueue(owner: string): void {

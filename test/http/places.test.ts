@@ -66,6 +66,17 @@ t.test('the slow one gives way, whoever came first, and no other does', async t 
   }
 })
 
+t.test('a client that goes with the one whose place it was given is not let in', async t => {
+  const places = new Places({ ...RULES, most: 1 })
+  const [first, second, third] = [fast(), fast(), fast()]
+  await first.enter(places)
+  const entering = second.enter(places)
+  first.close()
+  second.close()
+  await t.rejects(entering, { code: 'client-closed' })
+  await third.enter(places)
+})
+
 t.test('of slow ones, the one that has moved least gives way', async t => {
   const places = new Places({ ...RULES, slow: [{ bytesPerSecond: 1000, windowMs: 0 }] })
   const [much, little] = [new Client('a', { bytes: 1e9 }), new Client('b', { bytes: 10 })]
