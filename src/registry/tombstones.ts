@@ -42,7 +42,7 @@ async function leaveTombstone({ catalog, blobs }: Stores, model: ModelRecord): P
   await (await blobs.stage(blobKey('tombstones', id), body())).commit()
 }
 
-/** Every tombstone in the store. */
+/** Every tombstone in the store that can be understood: one that has rotted says nothing, and keeps nobody from what is sound. */
 export async function readTombstones(blobs: BlobStore): Promise<(Tombstone & { key: string })[]> {
   const tombstones: (Tombstone & { key: string })[] = []
   for await (const { key, size } of blobs.list('tombstones/')) {
@@ -54,10 +54,21 @@ export async function readTombstones(blobs: BlobStore): Promise<(Tombstone & { k
         if (error.code === 'blob-missing') return null
         throw error
       })
-    if (!bytes) continue
-    tombstones.push({ key, ...(JSON.parse(Buffer.from(bytes).toString()) as Tombstone) })
+    const tombstone = bytes && parseTombstone(bytes)
+    if (tombstone) tombstones.push({ key, ...tombstone })
   }
   return tombstones
+}
+
+function parseTombstone(bytes: Uint8Array): Tombstone | null {
+  try {
+    const { name, revision, createdAt } = JSON.parse(Buffer.from(bytes).toString()) as Tombstone
+    const isWhole = [name, revision, createdAt].every(member => typeof member === 'string')
+    return isWhole ? { name, revision, createdAt } : null
+  } catch (error) {
+    if (error instanceof SyntaxError) return null
+    throw error
+  }
 }
 
 /** Deletes the tombstones that say nothing any more: their revision points at something again, or nothing older is left. */

@@ -221,3 +221,22 @@ t.test('a tombstone goes when it says nothing any more', async t => {
   t.strictSame(globSync(join(folder, 'store/manifests/*/*')), [])
   t.strictSame(globSync(join(folder, 'store/blobs/*/*')), [])
 })
+
+t.test(
+  'a tombstone that has rotted does not stop the start, nor what else there is to do',
+  async t => {
+    const { registry, folder, close } = await openTestRegistry(t)
+    const parts = () => folderParts(join(GOLDEN, 'base'))
+    const kept = await publish(registry, parts())
+    for (let i = 0; i < 2; i++) await registry.remove((await publish(registry, parts())).id)
+    const paths = globSync(join(folder, 'store/tombstones/*/*'))
+    t.equal(paths.length, 2)
+    for (const [i, text] of ['{"name":"acme/mod', '{"revision":1}'].entries()) {
+      writeFileSync(paths[i]!, text)
+    }
+    await close()
+    const again = await openTestRegistry(t, folder)
+    t.match(await again.registry.sweep({ dryRun: false }), { dryRun: false })
+    t.equal((await again.registry.find(kept.id)).id, kept.id)
+  },
+)
