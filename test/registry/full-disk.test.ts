@@ -40,7 +40,8 @@ async function openOnDisk(t: Test, way: keyof typeof WAYS) {
   const toStore = write(translateStorageError(failure(WAYS[way].store), 'blob'))
   const toCatalog = write(translateSqliteError(failure(WAYS[way].catalog), 'the catalog'))
   let catalog = parts.catalog
-  for (const method of ['deleteModel', 'forgetBlobs', 'deleteToken', 'insertModel'] as const) {
+  const writes = ['deleteModel', 'forgetBlobs', 'deleteToken', 'insertModel', 'setBlobDamage']
+  for (const method of writes as (keyof typeof catalog)[]) {
     catalog = before(catalog, method, toCatalog)
   }
   const blobs = before(parts.blobs, 'stage', toStore)
@@ -88,6 +89,17 @@ for (const way of Object.keys(WAYS) as (keyof typeof WAYS)[]) {
     t.equal((await again.stats()).models, 0)
   })
 }
+
+t.test('a registry starts on a full disk, also if the store has lost something', async t => {
+  const { registry, open, disk, folder } = await openOnDisk(t, 'a full disk')
+  const { id } = await publish(registry, baseParts())
+  await registry.close()
+  for (const blob of globSync(join(folder, 'store/blobs/*/*'))) rmSync(blob)
+  disk.isFull = true
+  const again = await open()
+  t.ok((await again.find(id)).damaged)
+  await again.remove(id)
+})
 
 t.test('a registry on a full disk is not ready', async t => {
   const { registry, disk } = await openOnDisk(t, 'a full disk')
