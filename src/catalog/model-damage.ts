@@ -9,6 +9,8 @@ import type { DamagedPart, Statements } from './statements.ts'
 const MAX_ASKED_BLOBS = 32
 /** Models whose damage is looked up in one turn of the event loop: a few milliseconds. */
 const MODELS_PER_TURN = 500
+/** Rows whose digests are taken in one turn: a few milliseconds. */
+const ROWS_PER_TURN = 100
 /** Rows that are not what was inserted, whose first sight is remembered. */
 const MAX_SEEN_ROWS = 10_000
 
@@ -34,7 +36,11 @@ export class ModelDamage {
 
   /** The damage of each of `rows`. Looks at them and the models that they are deltas against, in turns of the event loop where those are many. */
   async of(rows: readonly ModelRow[], areFilesSound: (row: ModelRow) => boolean) {
-    const ofRows = rows.map(row => this.#ofRow(row, areFilesSound(row)))
+    const ofRows: (Damage | null)[] = []
+    for (const row of rows) {
+      ofRows.push(this.#ofRow(row, areFilesSound(row)))
+      if (ofRows.length % ROWS_PER_TURN === 0) await turn()
+    }
     const { count } = this.#sql.countDamage.get(MAX_ASKED_BLOBS + 1)!
     if (count === 0) return ofRows
     const lookup = new Lookup(this.#sql, count > MAX_ASKED_BLOBS)

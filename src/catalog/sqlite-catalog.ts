@@ -218,7 +218,7 @@ class SqliteCatalog implements Catalog {
   }
 
   byHash(hash: string, limit = MAX_BY_HASH): Promise<ModelRecord[]> {
-    return this.#all(() => this.#sql.modelsByHash.all(hash, hash, hash, limit))
+    return this.#all(() => this.#sql.modelsByHash.all({ hash, limit }))
   }
 
   candidates({ hash, named }: CandidateQuery, limit: number): Promise<ModelRecord[]> {

@@ -64,9 +64,14 @@ export function prepareStatements(db: Database) {
     ),
     sealModel: db.prepare('UPDATE models SET files_digest = ?, digest = ? WHERE id = ?'),
     distrust: db.prepare("UPDATE models SET digest = '' WHERE id = ?"),
-    modelsByHash: db.prepare<[string, string, string, number], ModelRow>(`
-      SELECT * FROM models WHERE hash_stored = ? OR hash_shard_order = ? OR hash_float32 = ?
-      ORDER BY seq DESC LIMIT ?`),
+    // Each index gives its newest in order: where thousands of models have one hash, a condition with OR would read and sort all of them.
+    modelsByHash: db.prepare<{ hash: string; limit: number }, ModelRow>(`
+      SELECT * FROM models WHERE seq IN (
+        SELECT * FROM (SELECT seq FROM models WHERE hash_stored = :hash ORDER BY seq DESC LIMIT :limit)
+        UNION SELECT * FROM (SELECT seq FROM models WHERE hash_shard_order = :hash ORDER BY seq DESC LIMIT :limit)
+        UNION SELECT * FROM (SELECT seq FROM models WHERE hash_float32 = :hash ORDER BY seq DESC LIMIT :limit)
+      )
+      ORDER BY seq DESC LIMIT :limit`),
     // Hash, signature and one dtype for all tensors leave nothing in which models could differ; of several dtypes the digest tells whose is which.
     candidates: db.prepare<
       {

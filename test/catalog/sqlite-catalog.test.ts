@@ -4,7 +4,7 @@ import Sqlite from 'better-sqlite3'
 import t from 'tap'
 import type { ModelRecord } from '../../src/catalog/catalog.ts'
 import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
-import { prepareList, SELECTORS } from '../../src/catalog/statements.ts'
+import { prepareList, prepareStatements, SELECTORS } from '../../src/catalog/statements.ts'
 import { catalogContract, model } from './catalog-contract.ts'
 
 const fixture = (file: string) => new URL(`../fixtures/catalog/${file}`, import.meta.url)
@@ -180,6 +180,23 @@ t.test('a list of any selection is read from an index, a page at a time', async 
     t.match(steps[0], /^SEARCH models USING /, 'neither scanned nor sorted')
   }
 })
+
+t.test(
+  'models of one hash are read in their order from the indexes, however many there are',
+  async t => {
+    const path = join(t.testdir(), 'registry.sqlite')
+    await (await openSqliteCatalog(path)).close()
+    const db = new Sqlite(path)
+    t.teardown(() => db.close())
+    const { source } = prepareStatements(db).modelsByHash
+    const plan = db
+      .prepare<{ hash: string; limit: number }, { detail: string }>(`EXPLAIN QUERY PLAN ${source}`)
+      .all({ hash: 'x', limit: 1 })
+    const searches = plan.filter(({ detail }) => / models USING COVERING INDEX /.test(detail))
+    t.equal(searches.length, 3)
+    t.notOk(plan.some(({ detail }) => /SCAN models|MULTI-INDEX OR/.test(detail)))
+  },
+)
 
 t.test('a full disk is told from other failures, and the next write works', async t => {
   const path = join(t.testdir(), 'registry.sqlite')
