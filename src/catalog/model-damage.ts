@@ -7,10 +7,8 @@ import type { DamagedPart, Statements } from './statements.ts'
 
 /** Bad blobs up to which a model is asked for each of them; with more, each of its blobs is asked for. */
 const MAX_ASKED_BLOBS = 32
-/** Models whose damage is looked up in one turn of the event loop: a few milliseconds. */
-const MODELS_PER_TURN = 500
-/** Rows whose digests are taken in one turn: a few milliseconds. */
-const ROWS_PER_TURN = 100
+/** Models whose damage is looked up, or whose digests are taken, in one turn of the event loop: a few milliseconds. */
+const MODELS_PER_TURN = 100
 /** Rows that are not what was inserted, whose first sight is remembered. */
 const MAX_SEEN_ROWS = 10_000
 
@@ -39,7 +37,7 @@ export class ModelDamage {
     const ofRows: (Damage | null)[] = []
     for (const row of rows) {
       ofRows.push(this.#ofRow(row, areFilesSound(row)))
-      if (ofRows.length % ROWS_PER_TURN === 0) await turn()
+      if (ofRows.length % MODELS_PER_TURN === 0) await turn()
     }
     const { count } = this.#sql.countDamage.get(MAX_ASKED_BLOBS + 1)!
     if (count === 0) return ofRows
