@@ -1,6 +1,7 @@
 import type { Catalog, Damage, ModelRecord } from '../catalog/catalog.ts'
 import { deltaFilename, MANIFEST_FILE } from '../catalog/file-names.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
+import { type Room, UNLIMITED } from '../storage/disk-room.ts'
 import { BlockError } from '../workers/block-error.ts'
 
 /**
@@ -10,25 +11,23 @@ import { BlockError } from '../workers/block-error.ts'
 export class Damages {
   readonly #catalog: Catalog
   readonly #blobs: BlobStore
+  readonly #room: Room
   readonly #bad: Set<string>
   /** What is read in place of a bad blob. */
   readonly #standIns = new Map<string, string>()
   #badBlocks = 0
 
-  private constructor(catalog: Catalog, blobs: BlobStore, bad: Iterable<string>) {
+  private constructor(catalog: Catalog, blobs: BlobStore, room: Room, bad: Iterable<string>) {
     this.#catalog = catalog
     this.#blobs = blobs
+    this.#room = room
     this.#bad = new Set(bad)
   }
 
-  /** What the catalog knows of bad blocks. Rejects with what it does. */
-  static async open(catalog: Catalog, blobs: BlobStore): Promise<Damages> {
-    const bad = await catalog.damagedBlobs()
-    return new Damages(
-      catalog,
-      blobs,
-      bad.map(({ key }) => key),
-    )
+  /** What the catalog knows of bad blocks; on a full disk, marks are made in lent `room`. Rejects with what the catalog does. */
+  static async open(catalog: Catalog, blobs: BlobStore, room: Room = UNLIMITED): Promise<Damages> {
+    const bad = (await catalog.damagedBlobs()).map(({ key }) => key)
+    return new Damages(catalog, blobs, room, bad)
   }
 
   /** Bad blocks that were met since the start, each as often as it was read. */
@@ -63,13 +62,14 @@ export class Damages {
   /** Marks a blob with a bad block at `offset`: one row, however many models need it. */
   async mark(key: string, offset: number): Promise<void> {
     this.#bad.add(key)
-    await this.#catalog.setBlobDamage(key, { offset, at: new Date().toISOString() })
+    const damage = { offset, at: new Date().toISOString() }
+    await this.#room.lend(() => this.#catalog.setBlobDamage(key, damage))
   }
 
   /** A blob was read as a whole, and is as it was stored. */
   async clear(key: string): Promise<void> {
     if (!this.#bad.delete(key)) return
-    await this.#catalog.setBlobDamage(key, null)
+    await this.#room.lend(() => this.#catalog.setBlobDamage(key, null))
     this.#standIns.delete(key)
   }
 }

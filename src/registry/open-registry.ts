@@ -87,7 +87,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   const lease = opening.use(
     await translated(() => room.lend(() => Lease.take(blobs, { ...registryDeps.lease, log }))),
   )
-  const damages = await Damages.open(catalog, blobs)
+  const damages = await Damages.open(catalog, blobs, room)
   // Of what is stored, not of copies of it: scrub looks at that.
   const stored = originOf(blobs.origin, key => key)
   const direct: Executor = {

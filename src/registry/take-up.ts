@@ -37,7 +37,7 @@ export async function takeUp(deps: TakeUpDeps): Promise<void> {
 
 /** Marks what the catalog knows and the store has not, as after a catalog or a store was put back from an older copy. */
 async function markMissing(
-  { catalog, blobs, room, damages, log }: TakeUpDeps,
+  { catalog, blobs, damages, log }: TakeUpDeps,
   missing: readonly string[],
 ): Promise<void> {
   // Some lists are behind.
@@ -53,8 +53,7 @@ async function markMissing(
     )
   for await (const { key, isThere } of mapOrdered(missing, WIDTH, look)) {
     if (isThere || (await catalog.modelsOf(key, 1)).length === 0) continue
-    // A registry on a full disk must start, so that models can be deleted.
-    await room.lend(() => damages.mark(key, 0))
+    await damages.mark(key, 0)
     log?.warn({ blob: key }, 'a blob is missing in the store: the models that need it are damaged')
   }
 }

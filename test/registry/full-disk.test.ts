@@ -5,6 +5,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -13,7 +14,7 @@ import { translateSqliteError } from '../../src/catalog/sqlite-errors.ts'
 import { openRegistry } from '../../src/registry/open-registry.ts'
 import { DiskRoom } from '../../src/storage/disk-room.ts'
 import { translateStorageError } from '../../src/storage/storage-errors.ts'
-import { before, folderParts, goldenCases, openTestRegistry, publish } from './helper.ts'
+import { before, bytesOf, folderParts, goldenCases, openTestRegistry, publish } from './helper.ts'
 
 const MIB = 2 ** 20
 const baseParts = () => folderParts(join(goldenCases()[0]!.folder, 'base'))
@@ -99,6 +100,15 @@ t.test('a registry starts on a full disk, also if the store has lost something',
   const again = await open()
   t.ok((await again.find(id)).damaged)
   await again.remove(id)
+})
+
+t.test('on a full disk, a bad block is told for what it is', async t => {
+  const { registry, disk, folder } = await openOnDisk(t, 'a full disk')
+  const { id } = await publish(registry, baseParts())
+  for (const blob of globSync(join(folder, 'store/blobs/*/*'))) truncateSync(blob, 100)
+  disk.isFull = true
+  await t.rejects(bytesOf(await registry.openReconstruct(id)), { code: 'damaged' })
+  t.ok((await registry.find(id)).damaged)
 })
 
 t.test('a registry on a full disk is not ready', async t => {
