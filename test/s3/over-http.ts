@@ -72,7 +72,7 @@ export interface BucketContents {
   readonly uploads: readonly string[]
 }
 
-/** Names of all objects and unfinished uploads of a bucket: there are less than a page of either. */
+/** Names of all objects, but the record of who has the lease, and unfinished uploads of a bucket: there are less than a page of either. */
 export async function contentsOf(options: S3Options): Promise<BucketContents> {
   const client = openS3Client(options)
   try {
@@ -80,7 +80,8 @@ export async function contentsOf(options: S3Options): Promise<BucketContents> {
     const { Contents = [] } = await client.send(new ListObjectsV2Command({ Bucket }))
     const { Uploads = [] } = await client.send(new ListMultipartUploadsCommand({ Bucket }))
     const names = (found: readonly { Key?: string | undefined }[]) => found.map(({ Key }) => Key!)
-    return { objects: names(Contents).sort(), uploads: names(Uploads).sort() }
+    const objects = names(Contents).filter(name => !/(^|\/)owners\//.test(name))
+    return { objects: objects.sort(), uploads: names(Uploads).sort() }
   } finally {
     client.destroy()
   }
