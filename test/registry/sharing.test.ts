@@ -5,6 +5,7 @@ import { buildLayout } from '../../src/codec/index.ts'
 import { RegistryError } from '../../src/errors.ts'
 import { openRegistry } from '../../src/registry/open-registry.ts'
 import type { Model, Registry, UploadPart } from '../../src/registry/registry.ts'
+import type { Pool } from '../../src/workers/pool.ts'
 import { before, bytesOf, openTestRegistry, part } from './helper.ts'
 
 const CONFIG = Buffer.from('{"architectures":["LlamaForCausalLM"]}\n')
@@ -16,6 +17,19 @@ function weights(byte: number): Buffer {
 }
 
 type Steps = 'proof' | 'manifest' | 'row'
+
+/** The same pool, with something done before the hashes of a model are taken. */
+function beforeProof(pool: Pool, work: () => Promise<void>): Pool {
+  return new Proxy(pool, {
+    get: (target, name) => {
+      const member = Reflect.get(target, name)
+      if (typeof member !== 'function') return member
+      if (name !== 'openModelHash') return member.bind(target)
+      return (...args: Parameters<Pool['openModelHash']>) =>
+        before(target.openModelHash(...args), 'update', work)
+    },
+  })
+}
 
 /** A registry whose first publications are held up at one step, each until it is told how to go on. */
 async function openHeld(t: Test, step: Steps, held: number) {
@@ -33,7 +47,7 @@ async function openHeld(t: Test, step: Steps, held: number) {
   }
   const ofManifests = async (key: unknown) => String(key).startsWith('manifests/') && hold()
   const registry = await openRegistry({
-    pool: step === 'proof' ? before(pool, 'run', hold) : pool,
+    pool: step === 'proof' ? beforeProof(pool, hold) : pool,
     blobs: step === 'manifest' ? before(blobs, 'stage', ofManifests) : blobs,
     catalog: step === 'row' ? before(catalog, 'insertModel', hold) : catalog,
     scratch: folder,
