@@ -21,7 +21,7 @@ import {
   parseLayout,
   restoreFrame,
 } from '../src/codec/index.ts'
-import { tools } from '../src/workers/tools.ts'
+import { threadKernels } from '../src/workers/kernels.ts'
 import { makeModel, parseSize } from './make-model.ts'
 import { line, median } from './measure.ts'
 import { bitxBytes, fmDeltaBytes, tensorxBytes, wholeBytes, zstd } from './other-codecs.ts'
@@ -50,7 +50,7 @@ const runs = Number(values.runs)
 const tiledBytes = parseSize(values.tiled)
 const folder = mkdtempSync(join(tmpdir(), 'wdelta-lossless-'))
 const wdelta = join(import.meta.dirname, '../src/cli/wdelta.ts')
-const { machine } = tools()
+const { machine } = threadKernels()
 const missed: string[] = []
 
 interface Pair {
@@ -141,7 +141,7 @@ function tile(pairs: readonly Pair[]): TiledFrame[] {
 }
 
 function kept(frame: Uint8Array, prediction: Uint8Array): EncodedFrame {
-  const { encoding, stored } = encodeFrame(tools(), 'BF16', frame, prediction)
+  const { encoding, stored } = encodeFrame(threadKernels(), 'BF16', frame, prediction)
   return { encoding, stored: stored.slice() }
 }
 
@@ -158,8 +158,8 @@ function encode({ before, after }: Pair): number {
   expected.set(before)
   return timed(() => {
     frame.set(after)
-    const { encoding, stored } = encodeFrame(tools(), 'BF16', frame, expected)
-    restoreFrame(tools(), 'BF16', encoding, stored, expected)
+    const { encoding, stored } = encodeFrame(threadKernels(), 'BF16', frame, expected)
+    restoreFrame(threadKernels(), 'BF16', encoding, stored, expected)
     if (Buffer.compare(expected, after) !== 0) throw new Error('a frame does not come back')
     machine.checksum(stored)
     machine.checksum(expected)
@@ -171,7 +171,7 @@ function decode({ encoding, stored }: EncodedFrame, before: Uint8Array, checksum
   const frame = there(before.length)
   frame.set(before)
   return timed(() => {
-    restoreFrame(tools(), 'BF16', encoding, stored, frame)
+    restoreFrame(threadKernels(), 'BF16', encoding, stored, frame)
     if (machine.checksum(frame) !== checksum) throw new Error('a frame has another checksum')
   })
 }

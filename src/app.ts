@@ -10,28 +10,28 @@ import {
   type ZodTypeProvider,
 } from 'fastify-type-provider-zod'
 import { adminRoutes } from './http/admin-routes.ts'
+import { Downloads, type Limits, type SlotTimes, Uploads } from './http/admission.ts'
 import { apiDescription } from './http/api-description.ts'
 import { type Auth, accessControl } from './http/auth.ts'
 import { clientErrors } from './http/client-error.ts'
 import { contentRoutes } from './http/content-routes.ts'
-import { continueLater } from './http/continue.ts'
-import { Downloads, type Limits, type PlaceTimes, Uploads } from './http/gates.ts'
+import { continueLater } from './http/expect-continue.ts'
 import type { RouteDeps } from './http/http-app.ts'
+import type { LeastRate } from './http/least-rate.ts'
 import { createMetrics } from './http/metrics.ts'
 import { modelRoutes } from './http/model-routes.ts'
 import { notFound, refuseOtherMethods } from './http/not-found.ts'
-import { observeRequests } from './http/observe.ts'
 import { refuseOtherSites, refuseTwoHosts, type Site } from './http/own-site.ts'
 import { pressureOptions } from './http/pressure.ts'
 import { problemHandler } from './http/problem.ts'
 import { publishRoutes } from './http/publish-routes.ts'
 import { rateLimits } from './http/rate-limits.ts'
+import { observeRequests } from './http/request-log.ts'
 import { PARAM_CHARACTERS } from './http/schemas.ts'
 import { addSecurityHeaders } from './http/security-headers.ts'
 import { serviceRoutes } from './http/service-routes.ts'
 import { refuseSlowBodies } from './http/slow-bodies.ts'
 import { multipartLimits } from './http/upload.ts'
-import type { LeastRate } from './http/watchdog.ts'
 import type { Registry } from './registry/registry.ts'
 
 export interface AppDeps {
@@ -48,7 +48,7 @@ export interface AppDeps {
 }
 
 /** How long a client may take. Milliseconds. */
-export interface Timeouts extends PlaceTimes {
+export interface Timeouts extends SlotTimes {
   /** For the head of a request. */
   readonly headersMs: number
   /** Between two bytes in either direction; uploads have `leastRate` instead. */

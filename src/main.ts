@@ -14,7 +14,7 @@ import type { BlobStore } from './storage/blob-store.ts'
  * Older ones end with a syntax error in what is imported below, or a segmentation fault in better-sqlite3. This file keeps to what
  * they can parse.
  */
-const LEAST_NODE = 24
+const MIN_NODE = 24
 
 /** Of what the process makes, its user has all rights and nobody else any. SQLite's files can be had in no other way. */
 const PRIVATE_UMASK = 0o077
@@ -25,7 +25,7 @@ const ONCE_PUBLIC =
 /** How often a drain looks for connections that have had their last answer, milliseconds. */
 const IDLE_CHECK_MS = 100
 
-if (Number.parseInt(process.versions.node, 10) < LEAST_NODE) {
+if (Number.parseInt(process.versions.node, 10) < MIN_NODE) {
   process.stderr.write(
     `the registry needs Node 24, this is ${process.version}; npm start brings its own on Linux\n`,
   )

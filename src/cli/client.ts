@@ -38,7 +38,7 @@ export const REGISTRY_HELP = `
   --token TOKEN    else WDELTA_TOKEN, which other users of the machine cannot see in the process list`
 
 /** Bytes of an answer that is held in memory as a whole. */
-const MOST_JSON_BYTES = 256 * 1024 * 1024
+const MAX_JSON_BYTES = 256 * 1024 * 1024
 /** Milliseconds after which a silent download is given up (and tried again). */
 const IDLE_MS = 60_000
 
@@ -160,7 +160,7 @@ async function readText(incoming: IncomingMessage): Promise<string> {
   let size = 0
   for await (const chunk of incoming as AsyncIterable<Uint8Array>) {
     size += chunk.length
-    if (size > MOST_JSON_BYTES) throw new CliError('bad-answer', 'the answer is too long')
+    if (size > MAX_JSON_BYTES) throw new CliError('bad-answer', 'the answer is too long')
     chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString('utf8')

@@ -1,5 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises'
-import type { Origin } from '../workers/execute.ts'
+import type { ByteSource } from '../workers/execute.ts'
 import { CliError } from './failure.ts'
 
 /** Files on disk as blobs: a blob's name is its path. They stay open until this is disposed of. */
@@ -7,7 +7,7 @@ export class LocalFiles implements AsyncDisposable {
   readonly #handles = new Map<string, Promise<FileHandle>>()
 
   /** Reads a span into a buffer of its own. Rejects as {@link readInto}. */
-  readonly read: Origin['read'] = async ({ blob, start, end }, signal) => {
+  readonly read: ByteSource['read'] = async ({ blob, start, end }, signal) => {
     // It may be handed to another thread, and it is not zeroed first.
     const bytes = Buffer.allocUnsafeSlow(end - start)
     signal?.throwIfAborted()

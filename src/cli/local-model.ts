@@ -13,7 +13,7 @@ import {
   readIndex,
   WdeltaReader,
 } from '../codec/index.ts'
-import { tools } from '../workers/tools.ts'
+import { threadKernels } from '../workers/kernels.ts'
 import { CliError, inFile } from './failure.ts'
 import type { LocalFiles } from './local-files.ts'
 
@@ -80,10 +80,10 @@ export async function openDelta(
   return inFolder(path, async () => {
     if (!checksum && (await isLossless(files, path, size))) {
       const read = (start: number, end: number) => files.read({ blob: path, start, end }, signal)
-      return { path, index: await readIndex(read, size, tools()) }
+      return { path, index: await readIndex(read, size, threadKernels()) }
     }
     const hasher = checksum ? createHash('sha256') : await claimedDigest(files, path, size)
-    const reader = new WdeltaReader(tools(), hasher, { fileSize: size })
+    const reader = new WdeltaReader(threadKernels(), hasher, { fileSize: size })
     for await (const bytes of fileChunks(files, path, size, signal)) reader.push(bytes)
     return { path, index: reader.end() }
   })

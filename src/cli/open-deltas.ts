@@ -1,8 +1,8 @@
 import { planCopy } from '../codec/index.ts'
 import { digest } from '../workers/execute.ts'
 import { CliError } from './failure.ts'
+import type { LocalEngine } from './local-engine.ts'
 import { type LocalDelta, openDelta, TRAILER_BYTES } from './local-model.ts'
-import type { Workshop } from './workshop.ts'
 
 export interface OpenedDeltas {
   readonly opened: readonly LocalDelta[]
@@ -15,19 +15,19 @@ export interface OpenedDeltas {
  * Rejects as `openDelta`.
  */
 export async function openDeltas(
-  workshop: Workshop,
+  engine: LocalEngine,
   { paths, verify }: { paths: readonly string[]; verify: boolean },
   signal: AbortSignal,
 ): Promise<OpenedDeltas> {
   const opened: LocalDelta[] = []
   const checks: Promise<void>[] = []
   for (const path of paths) {
-    const check = verify ? checkTrailer(workshop, path, signal) : Promise.resolve()
+    const check = verify ? checkTrailer(engine, path, signal) : Promise.resolve()
     // It is awaited last, or never where another failure comes first.
     check.catch(() => {})
     checks.push(check)
     try {
-      opened.push(await openDelta(workshop.files, path, { checksum: false, signal }))
+      opened.push(await openDelta(engine.files, path, { checksum: false, signal }))
     } catch (error) {
       // That a file is damaged says more than what the damage looks like.
       await check
@@ -40,7 +40,7 @@ export async function openDeltas(
 }
 
 async function checkTrailer(
-  { files, executor }: Workshop,
+  { files, executor }: LocalEngine,
   path: string,
   signal: AbortSignal,
 ): Promise<void> {

@@ -6,7 +6,7 @@ import type { FrameMachine } from './kernels/machine.ts'
 import { chooseTables, readTables, tableStarts, writeTables } from './lane-tables.ts'
 
 /** What reading and writing version 2 takes. */
-export interface LosslessTools {
+export interface FrameKernels {
   readonly machine: FrameMachine
   readonly compression: Compression
 }
@@ -43,7 +43,7 @@ export function laneKind(dtype: Dtype): LaneKind | null {
  * bytes, which is at most FRAME_BYTES.
  */
 export function encodeCoded(
-  { machine, compression }: LosslessTools,
+  { machine, compression }: FrameKernels,
   kind: LaneKind,
   changedPart: number,
   limit: number,
@@ -91,7 +91,7 @@ function encodeLows(compression: Compression, planes: Uint8Array) {
  * @throws CodecError `coded` for a record that is none, `zstd`
  */
 export function restoreCoded(
-  tools: LosslessTools,
+  tools: FrameKernels,
   kind: LaneKind,
   record: Uint8Array,
   frame: Uint8Array,

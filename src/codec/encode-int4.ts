@@ -14,7 +14,7 @@ import type { Extremes, Kept } from './kernels/machine.ts'
 import type { Int4Entry } from './wdelta-v1-format.ts'
 
 /** Below this range of values the reference stores one value for all. */
-const LEAST_RANGE = 1e-8
+const MIN_RANGE = 1e-8
 
 interface Scalars {
   readonly min: number
@@ -89,7 +89,7 @@ function codes(
 
 function scalarsOf(name: string, { min, max }: Extremes): Scalars {
   const range = max - min
-  const scale = Float16Array.of(range < LEAST_RANGE ? 1 : range / 15)
+  const scale = Float16Array.of(range < MIN_RANGE ? 1 : range / 15)
   const zeroPoint = Float16Array.of(min)
   if (Number.isFinite(scale[0]!) && Number.isFinite(zeroPoint[0]!)) {
     return { min, range, scale, zeroPoint }

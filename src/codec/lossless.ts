@@ -1,11 +1,11 @@
 import { joinPlanes, splitPlanes } from './byte-planes.ts'
-import { encodeCoded, type LosslessTools, laneKind, restoreCoded } from './coded-frame.ts'
+import { encodeCoded, type FrameKernels, laneKind, restoreCoded } from './coded-frame.ts'
 import type { Compression } from './compression.ts'
 import { DTYPE_BITS, type Dtype } from './dtypes.ts'
 import { CodecError } from './errors.ts'
 import { encodeSparse, restoreSparse } from './sparse-frame.ts'
 
-export type { LosslessTools }
+export type { FrameKernels }
 
 /** The encodings of a lossless frame; their places are their numbers in a `.wdelta`. Source: `FORMAT.md`. */
 export const ENCODINGS = ['copy', 'raw', 'zstd', 'planes', 'xor', 'sparse', 'coded'] as const
@@ -28,9 +28,9 @@ const LEVEL = 3
 const SAMPLES = 4
 const SAMPLE_BYTES = 2048
 const SAMPLE_LEVEL = 1
-const HOPEFUL = 1.15
+const TRIAL_MARGIN = 1.15
 /** A coded frame shorter than this part of its bytes is taken as it is: zstd, which knows nothing of exponents, is then far behind. */
-const SURE_PART = 1 / 2
+const CLEAR_WIN_PART = 1 / 2
 /** Elements that are worth a list: beyond that the coder is shorter, and looking for them takes time. */
 const MAX_LISTED = 4096
 /** Blocks of 32 bytes that may differ for a list of elements to be tried, as a part of all. */
@@ -55,7 +55,7 @@ export function elementWidth(dtype: Dtype): number {
  * elements is taken although it is up to three times as long.
  */
 export function encodeFrame(
-  tools: LosslessTools,
+  tools: FrameKernels,
   dtype: Dtype,
   frame: Uint8Array,
   prediction: Uint8Array | null,
@@ -83,7 +83,7 @@ export function encodeFrame(
     offer('coded', encodeCoded(tools, kind, changedPart, limit))
   }
   if (isListed) return best
-  if (best.encoding === 'coded' && best.stored.length < frame.length * SURE_PART) return best
+  if (best.encoding === 'coded' && best.stored.length < frame.length * CLEAR_WIN_PART) return best
   const trial = new ZstdTrial(tools.compression, frame, prediction, width)
   for (const how of ['xor', 'zstd', 'planes'] as const) {
     // Planes of what is no longer random are behind the coder at any rate.
@@ -123,7 +123,7 @@ class ZstdTrial {
       const bytes = this.#prepare(how, frame, prediction)
       if (!bytes) return null
       const sampled = this.#compression.compress(bytes, SAMPLE_LEVEL).length
-      if ((sampled / bytes.length) * this.#frame.length > limit * HOPEFUL) return null
+      if ((sampled / bytes.length) * this.#frame.length > limit * TRIAL_MARGIN) return null
     }
     const bytes = this.#prepare(how, this.#frame, this.#prediction)
     return bytes && this.#compression.compress(bytes, LEVEL)
@@ -151,7 +151,7 @@ function sampleOf(bytes: Uint8Array): Uint8Array {
  * @throws CodecError `raw`, `zstd`, `sparse` or `coded` for a record that is none of its encoding; `encoding` where the dtype has no such encoding
  */
 export function restoreFrame(
-  tools: LosslessTools,
+  tools: FrameKernels,
   dtype: Dtype,
   encoding: Encoding,
   stored: Uint8Array,

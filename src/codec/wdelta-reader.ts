@@ -1,4 +1,4 @@
-import type { LosslessTools } from './coded-frame.ts'
+import type { FrameKernels } from './coded-frame.ts'
 import type { DeltaIndex, DeltaIndexV1 } from './delta-index.ts'
 import { complete, type Steps } from './steps.ts'
 import { MAGIC } from './wdelta-v1-format.ts'
@@ -13,14 +13,14 @@ const VERSION_BYTES = 11
  * What is neither is refused as a version 1 reader refuses it.
  */
 export class WdeltaReader {
-  readonly #tools: LosslessTools
+  readonly #tools: FrameKernels
   readonly #hasher: Hasher
   readonly #options: DeltaReaderOptions
   readonly #first = new Uint8Array(VERSION_BYTES)
   #held = 0
   #reader: DeltaReader | LosslessReader | null = null
 
-  constructor(tools: LosslessTools, hasher: Hasher, options: DeltaReaderOptions = {}) {
+  constructor(tools: FrameKernels, hasher: Hasher, options: DeltaReaderOptions = {}) {
     this.#tools = tools
     this.#hasher = hasher
     this.#options = options

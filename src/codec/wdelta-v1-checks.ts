@@ -17,7 +17,7 @@ interface ElementCheck {
 
 const SCRATCH_BYTES = 65_536
 /** A tensor of fewer cells has a rank for each, whatever it keeps. */
-const LEAST_SPARSE_ENTRIES = 64
+const MIN_SPARSE_ENTRIES = 64
 
 /**
  * Regroups pieces into runs of whole elements that typed arrays can view. Where a piece is aligned already it is
@@ -93,7 +93,7 @@ export class IndexCheck {
   ranks(): CellRanks {
     const cells = this.#cells
     const entries = Math.ceil(this.#count / CELL) + 1
-    if (entries > LEAST_SPARSE_ENTRIES && entries > cells.length * 2) {
+    if (entries > MIN_SPARSE_ENTRIES && entries > cells.length * 2) {
       return { ranks: [...this.#before, this.#seen], cells }
     }
     const ranks: number[] = []

@@ -1,4 +1,4 @@
-import type { LosslessTools } from './coded-frame.ts'
+import type { FrameKernels } from './coded-frame.ts'
 import type { LosslessIndex } from './delta-index.ts'
 import { FRAME_BYTES, LIMITS } from './limits.ts'
 import { type Program, PushCursor } from './push-cursor.ts'
@@ -37,7 +37,7 @@ export interface StoredIndex {
  * stored bytes and the SHA-256 at the end; holds one record, the length and xxh64 of each, and the index.
  */
 export class LosslessReader {
-  readonly #tools: LosslessTools
+  readonly #tools: FrameKernels
   readonly #hasher: Hasher
   readonly #cursor: PushCursor
   readonly #records = new RecordList()
@@ -45,7 +45,7 @@ export class LosslessReader {
   #index: StoredIndex | null = null
   #failure: unknown = null
 
-  constructor(tools: LosslessTools, hasher: Hasher) {
+  constructor(tools: FrameKernels, hasher: Hasher) {
     this.#tools = tools
     this.#hasher = hasher
     this.#cursor = new PushCursor(cursor => this.#parse(cursor))
@@ -158,7 +158,7 @@ const LIKELY_TAIL_BYTES = 65_536
 export async function readStoredIndex(
   read: (start: number, end: number) => Promise<Uint8Array>,
   size: number,
-  tools: Pick<LosslessTools, 'machine'>,
+  tools: Pick<FrameKernels, 'machine'>,
 ): Promise<StoredIndex> {
   if (size < PREFIX_BYTES_V2 + TAIL_BYTES) refuse('too-short', `a file of ${size} bytes`)
   const start = Math.max(0, size - LIKELY_TAIL_BYTES)
@@ -177,13 +177,13 @@ export async function readStoredIndex(
 export async function readIndex(
   read: (start: number, end: number) => Promise<Uint8Array>,
   size: number,
-  tools: LosslessTools,
+  tools: FrameKernels,
 ): Promise<LosslessIndex> {
   return openIndex(await readStoredIndex(read, size, tools), tools)
 }
 
 /** What an index says. @throws CodecError `zstd`, and as {@link indexSteps} */
-export function openIndex(index: StoredIndex, { compression }: LosslessTools): LosslessIndex {
+export function openIndex(index: StoredIndex, { compression }: FrameKernels): LosslessIndex {
   const inflated = compression.decompress(index.stored, index.tail.inflated)
   return complete(indexSteps(index, inflated))
 }
@@ -218,7 +218,7 @@ function* checkRecords({ records }: LosslessIndex, came: RecordColumns): Steps<v
 
 function sealedIndex(
   index: Omit<StoredIndex, 'format'>,
-  { machine }: Pick<LosslessTools, 'machine'>,
+  { machine }: Pick<FrameKernels, 'machine'>,
 ): StoredIndex {
   const { stored, tail } = index
   const checksum = machine.checksum(stored)

@@ -1,4 +1,4 @@
-import type { LosslessTools } from './coded-frame.ts'
+import type { FrameKernels } from './coded-frame.ts'
 import { complete, type Steps } from './steps.ts'
 import type { Hasher } from './wdelta-v1-reader.ts'
 import { PREFIX_BYTES_V2, prefixV2, tailBytes } from './wdelta-v2-format.ts'
@@ -12,13 +12,13 @@ export const INDEX_LEVEL = 9
  * the file; all of them are hashed on the way.
  */
 export class LosslessWriter {
-  readonly #tools: LosslessTools
+  readonly #tools: FrameKernels
   readonly #hasher: Hasher
   readonly #lengths: number[] = []
   readonly #checksums: bigint[] = []
   #position = PREFIX_BYTES_V2
 
-  constructor(tools: LosslessTools, hasher: Hasher) {
+  constructor(tools: FrameKernels, hasher: Hasher) {
     this.#tools = tools
     this.#hasher = hasher
   }

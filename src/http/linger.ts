@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 
 /** Bytes of an unwanted body that are read and dropped at most. */
-const MOST_BYTES = 16 * 1024 * 1024
+const MAX_BYTES = 16 * 1024 * 1024
 
 /**
  * Waits until a client that was refused is done: it has sent its body, hung up, or `ms` have passed. A socket that is closed
@@ -12,7 +12,7 @@ export function linger(raw: IncomingMessage, ms: number): Promise<void> {
     let dropped = 0
     const drop = (chunk: Uint8Array) => {
       dropped += chunk.length
-      if (dropped > MOST_BYTES) raw.pause()
+      if (dropped > MAX_BYTES) raw.pause()
     }
     const done = () => {
       clearTimeout(timer)

@@ -4,11 +4,11 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import { RegistryError } from '../errors.ts'
 import type { UploadPart } from '../registry/registry.ts'
+import type { Uploads } from './admission.ts'
 import { closeSignal } from './close-signal.ts'
-import type { Uploads } from './gates.ts'
+import { type LeastRate, tooSlow, watchRate } from './least-rate.ts'
 import type { Metrics } from './metrics.ts'
 import { invalid, toRegistryError } from './problem.ts'
-import { type LeastRate, tooSlow, watchRate } from './watchdog.ts'
 
 export interface UploadLimits {
   /** Of a whole request body. */
@@ -24,8 +24,8 @@ export interface UploadDeps {
 }
 
 /** Files of one upload: shards of the largest models, and side files. */
-const MOST_FILES = 10_000
-const MOST_FIELDS = 32
+const MAX_FILES = 10_000
+const MAX_FIELDS = 32
 const FIELD_BYTES = 64 * 1024
 /** Bytes of a part that wait for the registry. */
 const AHEAD_BYTES = 256 * 1024
@@ -43,9 +43,9 @@ export function multipartLimits({ maxUploadBytes }: UploadLimits) {
     fileHwm: AHEAD_BYTES,
     limits: {
       fileSize: maxUploadBytes,
-      files: MOST_FILES,
-      fields: MOST_FIELDS,
-      parts: MOST_FILES + MOST_FIELDS,
+      files: MAX_FILES,
+      fields: MAX_FIELDS,
+      parts: MAX_FILES + MAX_FIELDS,
       fieldSize: FIELD_BYTES,
       headerPairs: 32,
     },

@@ -3,7 +3,7 @@ import { type BlockSums, badBlocks, coveringBlocks, type Span } from '../codec/i
 import { RegistryError } from '../errors.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { type Executor, withRetries } from '../workers/execute.ts'
-import { tools } from '../workers/tools.ts'
+import { threadKernels } from '../workers/kernels.ts'
 import type { OpenedModels } from './opened-models.ts'
 
 type Sums = ReadonlyMap<string, BlockSums>
@@ -28,7 +28,7 @@ export async function readChecked(
   { blob, start, end }: Span,
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
-  const { machine } = tools()
+  const { machine } = threadKernels()
   const run = coveringBlocks(executor.sumsOf(blob)!, start, end)
   const read = async (source: Executor) => {
     const bytes = await source.read({ blob, start: run.start, end: run.end }, signal)
@@ -44,7 +44,7 @@ export async function readChecked(
  * Reads a block once more that was bad where a read is not tried again, in the middle of a publication: only then is it evicted, or marked.
  * Nothing is said of what is bad: the error that came first says it.
  */
-export async function readAgain(
+export async function confirmDamage(
   deps: { catalog: Catalog; models: OpenedModels; executor: Executor },
   error: unknown,
 ): Promise<void> {

@@ -66,7 +66,7 @@ export class Lease implements AsyncDisposable {
 
   private constructor(blobs: BlobStore, options: LeaseOptions) {
     // Only the store itself tells what it has now.
-    this.#blobs = blobs.origin
+    this.#blobs = blobs.upstream
     this.#options = options
   }
 

@@ -16,8 +16,8 @@ import {
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { BlockError } from '../workers/block-error.ts'
+import { threadKernels } from '../workers/kernels.ts'
 import { openStoredIndex } from '../workers/open-index.ts'
-import { tools } from '../workers/tools.ts'
 import { inTurns } from '../workers/turns.ts'
 
 /** A safetensors file of a model; `blob` is null where its bytes are reconstructed. */
@@ -318,7 +318,11 @@ export async function openLossless(
   { blob, size }: { blob: string; size: number },
   read: ReadBlob,
 ): Promise<Pick<Manifest, 'shards' | 'delta'>> {
-  const stored = await readStoredIndex((start, end) => read(blob, start, end), size, tools())
+  const stored = await readStoredIndex(
+    (start, end) => read(blob, start, end),
+    size,
+    threadKernels(),
+  )
   const index = await openStoredIndex(stored)
   return {
     shards: losslessShards(index),

@@ -10,12 +10,12 @@ const SMALL_SHARE = 1 / 64
 /** Models take so much at most of the heap, and of the memory that the process may take … */
 const SHARE = 0.4
 /** … and never more than so many bytes. */
-const MOST_BYTES = 1024 ** 3
+const MAX_BYTES = 1024 ** 3
 
 /** Bytes that models may take in a process of `residentBytes`; 0 for one of any size. */
 export function openBytesWithin(residentBytes: number): number {
   const heap = getHeapStatistics().heap_size_limit
-  return Math.min(MOST_BYTES, SHARE * (residentBytes === 0 ? heap : Math.min(heap, residentBytes)))
+  return Math.min(MAX_BYTES, SHARE * (residentBytes === 0 ? heap : Math.min(heap, residentBytes)))
 }
 
 /** What is held of one model of a lineage by all that is built on it. */

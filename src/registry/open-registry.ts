@@ -3,15 +3,15 @@ import type { Span } from '../codec/index.ts'
 import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import { type Room, UNLIMITED } from '../storage/disk-room.ts'
-import { Ahead } from '../workers/ahead.ts'
 import { BlockError } from '../workers/block-error.ts'
 import { BufferPool } from '../workers/buffer-pool.ts'
-import { type Executor, type Origin, Slots } from '../workers/execute.ts'
+import { type ByteSource, type Executor, Semaphore } from '../workers/execute.ts'
 import { collectGarbage } from '../workers/garbage.ts'
 import type { Pool } from '../workers/pool.ts'
+import { PrefetchBudget } from '../workers/prefetch.ts'
 import { inTurns } from '../workers/turns.ts'
 import { backup } from './backup.ts'
-import { readAgain } from './checked-reads.ts'
+import { confirmDamage } from './checked-reads.ts'
 import { Clock } from './clock.ts'
 import { deltaContent, fileContent, reconstructContent, tensorContent } from './contents.ts'
 import { Damages } from './damage.ts'
@@ -23,18 +23,18 @@ import type { Log } from './log.ts'
 import { openBytesWithin } from './open-budget.ts'
 import { type OpenedModel, OpenedModels } from './opened-models.ts'
 import { holdModel, Pins } from './pins.ts'
-import { Claims, type PublicationDeps } from './publication.ts'
+import { KeyedLocks, type PublicationDeps } from './publication.ts'
 import type { PublishDeps } from './publish.ts'
 import { publishDelta } from './publish-delta.ts'
 import { publishFiles } from './publish-files.ts'
 import { Readiness } from './readiness.ts'
+import { recoverStore } from './recover.ts'
 import { findRef } from './refs.ts'
 import type { Content, Registry } from './registry.ts'
 import { scrub } from './scrub.ts'
 import { ShownModels, toModel } from './shown-models.ts'
 import { Strays } from './strays.ts'
 import { sweep } from './sweep.ts'
-import { takeUp } from './take-up.ts'
 import { authenticate, createToken, toToken } from './tokens.ts'
 import { deleteModel } from './tombstones.ts'
 import { translated } from './translate.ts'
@@ -68,7 +68,7 @@ const SWEEP_GRACE_MS = 3_600_000
 /** Batches under way per worker: one computes while the bytes of the next are read. */
 const SLOTS_PER_WORKER = 2
 /** Batches of 2 MiB that all downloads together have made before they are asked for. */
-const MOST_AHEAD = 8
+const MAX_AHEAD = 8
 /** Streams where `maxStreams` is not given. */
 const DEFAULT_STREAMS = 96
 /** Buffers beside one for each stream: for what is made ahead, and for what publications read. */
@@ -89,25 +89,25 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   )
   const damages = await Damages.open(catalog, blobs, room)
   // Of what is stored, not of copies of it: scrub looks at that.
-  const stored = originOf(blobs.origin, key => key)
+  const stored = blobSource(blobs.upstream, key => key)
   const direct: Executor = {
     pool,
     ...stored,
-    origin: stored,
+    upstream: stored,
     sumsOf: () => null,
     failed: async () => false,
-    slots: new Slots(pool.size * SLOTS_PER_WORKER),
-    ahead: new Ahead(MOST_AHEAD),
+    slots: new Semaphore(pool.size * SLOTS_PER_WORKER),
+    prefetch: new PrefetchBudget(MAX_AHEAD),
     bufferPool: new BufferPool(maxStreams + SPARE_BUFFERS),
   }
   const executor: Executor = {
     ...direct,
-    ...originOf(blobs, key => damages.standIn(key)),
-    origin: originOf(blobs.origin, key => damages.standIn(key)),
+    ...blobSource(blobs, key => damages.standIn(key)),
+    upstream: blobSource(blobs.upstream, key => damages.standIn(key)),
     failed: (error, tries) => damages.failed(error, tries),
   }
   const pins = new Pins()
-  const claims = new Claims()
+  const locks = new KeyedLocks()
   const fresh = new FreshBlobs()
   const mostOpenBytes = registryDeps.openBytes ?? openBytesWithin(0)
   const models = new OpenedModels(catalog, executor, mostOpenBytes, id => {
@@ -119,8 +119,8 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   const shown = new ShownModels(catalog, models)
   const abandoned = new Set<string>()
   const strays = new Strays(log)
-  const sweeping = { catalog, blobs, lease, pins, claims, room, strays, abandoned, graceMs }
-  await translated(() => takeUp({ ...sweeping, damages, log }))
+  const sweeping = { catalog, blobs, lease, pins, locks, room, strays, abandoned, graceMs }
+  await translated(() => recoverStore({ ...sweeping, damages, log }))
   const [newest] = (await catalog.list({ limit: 1 })).models
   const clock = new Clock(newest?.createdAt ?? null)
   const isSound: PublicationDeps['isSound'] = async (key, sums, signal) => {
@@ -128,7 +128,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     if (bad !== null) await damages.mark(key, bad)
     return bad === null
   }
-  const publishing = { catalog, blobs, lease, pins, claims, fresh, abandoned, isSound, models }
+  const publishing = { catalog, blobs, lease, pins, locks, fresh, abandoned, isSound, models }
   const deps: PublishDeps = { ...publishing, executor, clock, maxModelBytes }
   const open = async (ref: string) => models.open(await findRef(catalog, ref))
   const published = (publish: () => Promise<ModelRecord>) =>
@@ -137,7 +137,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       try {
         return toModel(await room.use(publish))
       } catch (error) {
-        await readAgain({ catalog, models, executor }, error)
+        await confirmDamage({ catalog, models, executor }, error)
         throw error
       }
     })
@@ -147,7 +147,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   ) =>
     translated(async () => {
       const model = await open(ref)
-      return held({ catalog, pins, models }, model, await make(model))
+      return pinned({ catalog, pins, models }, model, await make(model))
     })
   const readiness = new Readiness(catalog, blobs, room)
 
@@ -179,7 +179,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     remove: ref =>
       translated(async () => {
         const record = await findRef(catalog, ref)
-        await room.lend(() => removeModel({ catalog, blobs, lease, claims }, record))
+        await room.lend(() => removeModel({ catalog, blobs, lease, locks }, record))
         models.close(record.id)
       }),
     tensors: ref => translated(async () => inTurns(listTensors(await open(ref)))),
@@ -232,7 +232,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
 
 /** Deletes a model, and its manifest at once: a catalog that is made again from the store must not find it. */
 async function removeModel(
-  stores: OwnedStore & { catalog: Catalog; claims: Claims },
+  stores: OwnedStore & { catalog: Catalog; locks: KeyedLocks },
   record: ModelRecord,
 ): Promise<void> {
   const { catalog, lease } = stores
@@ -246,7 +246,7 @@ async function removeModel(
 }
 
 /** A content whose bytes stay until they have been read, also if its model is deleted meanwhile. */
-function held<T extends Content>(
+function pinned<T extends Content>(
   stores: { catalog: Catalog; pins: Pins; models: OpenedModels },
   model: OpenedModel,
   content: T,
@@ -262,7 +262,7 @@ function held<T extends Content>(
 }
 
 /** The bytes of the blobs that `resolve` names. A blob that lacks some is a bad one, like one that has others. */
-function originOf(blobs: BlobStore, resolve: (key: string) => string): Origin {
+function blobSource(blobs: BlobStore, resolve: (key: string) => string): ByteSource {
   const bad =
     ({ blob, start }: Span) =>
     (error: unknown) => {

@@ -11,7 +11,7 @@ import {
   type Recipes,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
-import { type Executor, Slots, withRetries } from '../workers/execute.ts'
+import { type Executor, Semaphore, withRetries } from '../workers/execute.ts'
 import { inTurns } from '../workers/turns.ts'
 import { readChecked, withSums } from './checked-reads.ts'
 import {
@@ -44,7 +44,7 @@ export interface OpenedModel {
 }
 
 /** Models that stay open: a lineage of full depth and some more. */
-const MOST_MODELS = 96
+const MAX_MODELS = 96
 /** While a model is opened: bytes for each of its tensors, and for each byte of its manifest. */
 const OPENING_TENSOR_BYTES = 800
 const OPENING_MANIFEST_BYTES = 2
@@ -71,7 +71,7 @@ export class OpenedModels {
   readonly #budget: OpenBudget
   /** By id; the most recently used come last. */
   readonly #entries = new Map<string, Entry>()
-  readonly #large = new Slots(1)
+  readonly #large = new Semaphore(1)
   readonly #rotten: (id: string) => void
 
   /**
@@ -214,7 +214,7 @@ export class OpenedModels {
     // Not given up for itself.
     entry.users++
     this.#budget.enter(entry.bytes, model.layer)
-    while (this.#entries.size > MOST_MODELS && this.#giveUp()) {}
+    while (this.#entries.size > MAX_MODELS && this.#giveUp()) {}
     entry.users--
   }
 

@@ -3,7 +3,7 @@ import type { BlobRecord, Catalog, ModelRecord } from '../catalog/catalog.ts'
 import { BlockSummer, type BlockSums } from '../codec/index.ts'
 import { newBlobKey } from '../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../storage/blob-store.ts'
-import { tools } from '../workers/tools.ts'
+import { threadKernels } from '../workers/kernels.ts'
 import { deleteBlobs, type OwnedStore } from './delete-blobs.ts'
 import type { FreshBlobs } from './fresh-blobs.ts'
 import type { Lease } from './lease.ts'
@@ -15,11 +15,11 @@ import { holdModel, type Pins } from './pins.ts'
  * One lock per subject. Of several publications of the same content, one commits it and the others find it, so that content is stored once;
  * of several to the same revision, one after the other gets its time and its row.
  */
-export class Claims {
+export class KeyedLocks {
   readonly #last = new Map<string, Promise<void>>()
 
   /** Waits for the subject's turn, which lasts until it is disposed of: for as long as nothing else is waited for than the store and the catalog. */
-  async claim(subject: string): Promise<Disposable> {
+  async acquire(subject: string): Promise<Disposable> {
     const before = this.#last.get(subject)
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#last.set(subject, promise)
@@ -36,7 +36,7 @@ export class Claims {
 export interface PublicationDeps extends OwnedStore {
   readonly catalog: Catalog
   readonly pins: Pins
-  readonly claims: Claims
+  readonly locks: KeyedLocks
   readonly fresh: FreshBlobs
   readonly models: Pick<OpenedModels, 'hold' | 'reserve'>
   /** Manifests of publications that failed, and that could not be deleted then: the sweep's. */
@@ -75,7 +75,7 @@ export class Publication implements AsyncDisposable {
   readonly #heldLayers = new Set<Layer>()
   /** Memory of what is held, each thing once, and set aside. */
   #heldBytes = 0
-  readonly #claims: Claims
+  readonly #locks: KeyedLocks
   readonly #fresh: FreshBlobs
   readonly #models: PublicationDeps['models']
   readonly #abandoned: Set<string>
@@ -87,7 +87,7 @@ export class Publication implements AsyncDisposable {
     this.#lease = deps.lease
     this.#catalog = deps.catalog
     this.#pins = deps.pins
-    this.#claims = deps.claims
+    this.#locks = deps.locks
     this.#fresh = deps.fresh
     this.#models = deps.models
     this.#abandoned = deps.abandoned
@@ -134,7 +134,7 @@ export class Publication implements AsyncDisposable {
     key = newBlobKey(),
   ): Promise<StagedBlob> {
     const hash = createHash('sha256')
-    const { machine } = tools()
+    const { machine } = threadKernels()
     const summer = new BlockSummer(bytes => machine.checksum(bytes))
     const staged = await this.#blobs.stage(key, seen(body, hash, summer), signal)
     const sha256 = hash.digest('hex')
@@ -164,7 +164,7 @@ export class Publication implements AsyncDisposable {
 
   /** What has the content of a staged blob: that blob itself, where nothing else does. What lies in the store for long is still to be proven. */
   async #place(blob: StagedBlob): Promise<{ record: BlobRecord; isProven: boolean }> {
-    using _turn = await this.#claims.claim(blob.sha256)
+    using _turn = await this.#locks.acquire(blob.sha256)
     // Fresh ones first: one that is so no more is in the catalog by then.
     const known = this.#kept.get(blob.sha256) ?? this.#takeFresh(blob)
     if (known) return { record: await this.#share(blob, known), isProven: true }

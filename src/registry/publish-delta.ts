@@ -11,8 +11,8 @@ import {
   WdeltaReader,
 } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
+import { threadKernels } from '../workers/kernels.ts'
 import { openStoredIndex } from '../workers/open-index.ts'
-import { tools } from '../workers/tools.ts'
 import { inTurns, takeInTurns } from '../workers/turns.ts'
 import { withSums } from './checked-reads.ts'
 import { losslessShards, type ManifestShard } from './manifest.ts'
@@ -172,7 +172,7 @@ async function receiveDelta(
   const { maxModelBytes: maxBytes } = deps
   // An element takes a byte at least.
   const maxElements = Math.min(LIMITS.elements, maxBytes)
-  const reader = new WdeltaReader(tools(), createHash('sha256'), { maxElements })
+  const reader = new WdeltaReader(threadKernels(), createHash('sha256'), { maxElements })
   try {
     const blob = await publication.stage(indexed(body, reader, { deps, named, signal }), signal)
     const ended = await inTurns(reader.finish(), signal)

@@ -3,8 +3,8 @@ import type { FileRecord, ModelRecord } from '../catalog/catalog.ts'
 import { applyLinkSteps, LosslessReader, type LosslessShard } from '../codec/index.ts'
 import { RegistryError } from '../errors.ts'
 import { LosslessEncoder } from '../workers/encode-lossless.ts'
+import { threadKernels } from '../workers/kernels.ts'
 import { openStoredIndex } from '../workers/open-index.ts'
-import { tools } from '../workers/tools.ts'
 import { inTurns } from '../workers/turns.ts'
 import { losslessShards } from './manifest.ts'
 import type { OpenedModel } from './opened-models.ts'
@@ -37,7 +37,7 @@ export async function publishLossless(
   )
   const received = new ModelFiles(publication, signal)
   // Our own file passes the same reader as everybody's.
-  const reader = new LosslessReader(tools(), createHash('sha256'))
+  const reader = new LosslessReader(threadKernels(), createHash('sha256'))
   const encoded = teed(encodeParts(encoder, received, parts), chunk => reader.push(chunk))
   const blob = await publication.stage(encoded, signal)
   const index = await openStoredIndex(reader.finish(), { signal })

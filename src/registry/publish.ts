@@ -47,7 +47,7 @@ export interface ProvenModel extends ModelHashes, Pick<Manifest, 'shards' | 'del
 
 /** Writes the manifest, inserts the row, and returns it: the last step of every publication. */
 export async function insertProven(
-  { executor, models, clock, claims }: PublishDeps,
+  { executor, models, clock, locks }: PublishDeps,
   publication: Publication,
   naming: Naming,
   proven: ProvenModel,
@@ -59,7 +59,7 @@ export async function insertProven(
   const sha256 = only?.sha256 ?? (await hashFile(executor, recipes, layout, signal))
   const blobs = publication.kept.map(blob => ({ ...blob, ...publication.sums.get(blob.key)! }))
   // From its time to its row, no other model may come to the revision: the order of times is that of the rows.
-  using _turn = await claims.claim(`${naming.name}@${naming.revision}`)
+  using _turn = await locks.acquire(`${naming.name}@${naming.revision}`)
   signal.throwIfAborted()
   // A manifest that a crash leaves without its row is adopted at the next start: none is written for who may not publish.
   await publication.authorize()

@@ -35,7 +35,7 @@ export class Readiness {
     this.#until = Number.POSITIVE_INFINITY
     try {
       // The mark is small, always there, and what makes the store this catalog's.
-      await this.#blobs.origin.size(blobKey('catalogs', identity))
+      await this.#blobs.upstream.size(blobKey('catalogs', identity))
       await this.#room.check()
     } finally {
       this.#until = this.#now() + VERDICT_MS

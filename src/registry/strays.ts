@@ -38,7 +38,7 @@ async function readHead(blobs: BlobStore, manifest: BlobInfo): Promise<Head | Ba
   const { key, size } = manifest
   try {
     // Copies that are nearer may be bad, and who reads here does not ask twice.
-    const bytes = await blobs.origin.read(key, { start: 0, end: size })
+    const bytes = await blobs.upstream.read(key, { start: 0, end: size })
     const sha256 = createHash('sha256').update(bytes).digest('hex')
     return { ...(await readManifestHead(key, bytes)), record: { key, size, sha256 } }
   } catch (error) {

@@ -4,7 +4,7 @@ import type { Room } from '../storage/disk-room.ts'
 import { deleteBlobs, type OwnedStore } from './delete-blobs.ts'
 import { forgetBlobs, unreferencedBlobs } from './loose-blobs.ts'
 import type { Pins } from './pins.ts'
-import type { Claims } from './publication.ts'
+import type { KeyedLocks } from './publication.ts'
 import type { SweepReport } from './registry.ts'
 import type { Strays } from './strays.ts'
 import { type Survey, survey } from './survey.ts'
@@ -16,7 +16,7 @@ const MAX_REPORTED = 1000
 export interface SweepDeps extends OwnedStore {
   readonly catalog: Catalog
   readonly pins: Pins
-  readonly claims: Claims
+  readonly locks: KeyedLocks
   readonly room: Room
   readonly strays: Strays
   /** Manifests of failed publications that could not be deleted at once: the only unknown ones that go. */

@@ -3,7 +3,7 @@ import type { RegistryError } from '../errors.ts'
 import { blobKey } from '../storage/blob-key.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import { deleteBlobs, type OwnedStore } from './delete-blobs.ts'
-import type { Claims } from './publication.ts'
+import type { KeyedLocks } from './publication.ts'
 
 /**
  * What a deleted model leaves behind where its revision pointed at it and older models have the same one: that the revision points at
@@ -17,7 +17,7 @@ interface Tombstone {
 
 interface Stores extends OwnedStore {
   readonly catalog: Catalog
-  readonly claims: Claims
+  readonly locks: KeyedLocks
 }
 
 /** Claimed from a tombstone to the deletion that it is for: in between it looks like one that says nothing. */
@@ -25,7 +25,7 @@ const SUBJECT = 'tombstones'
 
 /** Deletes a model from the catalog, after it has stored its tombstone if it needs one. Rejects as `Catalog.deleteModel`. */
 export async function deleteModel(stores: Stores, model: ModelRecord): Promise<void> {
-  using _turn = await stores.claims.claim(SUBJECT)
+  using _turn = await stores.locks.acquire(SUBJECT)
   await leaveTombstone(stores, model)
   await stores.catalog.deleteModel(model.id)
 }
@@ -47,7 +47,7 @@ export async function readTombstones(blobs: BlobStore): Promise<(Tombstone & { k
   const tombstones: (Tombstone & { key: string })[] = []
   for await (const { key, size } of blobs.list('tombstones/')) {
     // Nothing checks them, so that no copy is good enough.
-    const bytes = await blobs.origin
+    const bytes = await blobs.upstream
       .read(key, { start: 0, end: size })
       .catch((error: RegistryError) => {
         // Deleted, and listed all the same: some lists are behind.
@@ -73,8 +73,8 @@ function parseTombstone(bytes: Uint8Array): Tombstone | null {
 
 /** Deletes the tombstones that say nothing any more: their revision points at something again, or nothing older is left. */
 export async function sweepTombstones(stores: Stores): Promise<void> {
-  const { catalog, blobs, claims } = stores
-  using _turn = await claims.claim(SUBJECT)
+  const { catalog, blobs, locks } = stores
+  using _turn = await locks.acquire(SUBJECT)
   for (const { key, name, revision } of await readTombstones(blobs)) {
     const { models } = await catalog.list({ name, revision, limit: 1 })
     const isSpent = models.length === 0 || (await catalog.resolve(name, revision)) !== null

@@ -17,7 +17,7 @@ import {
 import type { RegistryError } from '../errors.ts'
 import { blobKey } from '../storage/blob-key.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
-import { tools } from '../workers/tools.ts'
+import { threadKernels } from '../workers/kernels.ts'
 import type { Damages } from './damage.ts'
 import {
   type Manifest,
@@ -189,7 +189,7 @@ class Upgrades {
     if (known) return known
     const { blobs, damages } = this.#deps
     if (await this.#isStillBad(key)) throw new BadBlob(key, 'it is known to be damaged')
-    const { machine } = tools()
+    const { machine } = threadKernels()
     const hash = createHash('sha256')
     const summer = new BlockSummer(bytes => machine.checksum(bytes))
     for (let start = 0; start < size; start += FRAME_BYTES) {

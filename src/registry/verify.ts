@@ -14,8 +14,8 @@ export async function firstBadByte(
   sums: BlockSums,
   signal: AbortSignal,
 ): Promise<number | null> {
-  const { origin, pool } = executor
-  const checked = withSums({ ...executor, ...origin }, new Map([[blob, sums]]))
+  const { upstream, pool } = executor
+  const checked = withSums({ ...executor, ...upstream }, new Map([[blob, sums]]))
   const verify = (start: number) => verifyRun(checked, blob, sums.size, start, signal)
   for await (const [bad] of mapOrdered(runStarts(sums.size), pool.size * 2, verify)) {
     if (bad) return bad.offset

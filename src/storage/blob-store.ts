@@ -41,7 +41,7 @@ export interface CacheFigures {
  */
 export interface BlobStore {
   /** The store itself, where this one keeps copies that are nearer; or this one. */
-  readonly origin: BlobStore
+  readonly upstream: BlobStore
   /** Null where there are no such copies. */
   readonly cache: CacheFigures | null
   /** Writes `body` to its end. On a failure of either side nothing stays behind and the body is closed. */

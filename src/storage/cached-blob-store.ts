@@ -40,7 +40,7 @@ export async function openCachedBlobStore(
 }
 
 class ChunkCache implements BlobStore {
-  readonly origin: BlobStore
+  readonly upstream: BlobStore
   readonly #disk: DiskChunks
   /** By chunk: resolves when it is in the folder, or when that did not take it; rejects with what the store does. */
   readonly #fetching = new Map<string, Promise<void>>()
@@ -58,7 +58,7 @@ class ChunkCache implements BlobStore {
   #corrupt = 0
 
   constructor(store: BlobStore, disk: DiskChunks) {
-    this.origin = store
+    this.upstream = store
     this.#disk = disk
   }
 
@@ -68,7 +68,7 @@ class ChunkCache implements BlobStore {
   }
 
   stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged> {
-    return this.origin.stage(key, body, signal)
+    return this.upstream.stage(key, body, signal)
   }
 
   async read(
@@ -89,7 +89,7 @@ class ChunkCache implements BlobStore {
       })
       if ((await Promise.all(reads)).every(Boolean)) return bytes
     }
-    return this.origin.read(key, range, signal, into)
+    return this.upstream.read(key, range, signal, into)
   }
 
   async fetch(
@@ -102,7 +102,7 @@ class ChunkCache implements BlobStore {
       const path = this.#disk.path(name)
       if (path !== null) files.push({ path, start: name.index * CHUNK_BYTES })
     }
-    return files.length > 0 ? files : this.origin.read(key, range, signal)
+    return files.length > 0 ? files : this.upstream.read(key, range, signal)
   }
 
   locate(): null {
@@ -113,7 +113,7 @@ class ChunkCache implements BlobStore {
   size(key: string): Promise<number> {
     const known = this.#sizes.get(key)
     if (known) return known
-    const size = this.origin.size(key)
+    const size = this.upstream.size(key)
     this.#sizes.set(key, size)
     size.catch(() => this.#sizes.delete(key))
     if (this.#sizes.size > SIZES) this.#sizes.delete(this.#sizes.keys().next().value!)
@@ -121,11 +121,11 @@ class ChunkCache implements BlobStore {
   }
 
   list(prefix: string, isWanted?: (key: string) => boolean): AsyncIterable<BlobInfo> {
-    return this.origin.list(prefix, isWanted)
+    return this.upstream.list(prefix, isWanted)
   }
 
   async delete(keys: readonly string[]): Promise<void> {
-    await this.origin.delete(keys)
+    await this.upstream.delete(keys)
     for (const key of keys) {
       this.#sizes.delete(key)
       // What is fetched now would come back.
@@ -143,19 +143,19 @@ class ChunkCache implements BlobStore {
   }
 
   sweepStaged(before: Date, dryRun: boolean): Promise<BlobInfo[]> {
-    return this.origin.sweepStaged(before, dryRun)
+    return this.upstream.sweepStaged(before, dryRun)
   }
 
   trim(): void {
     this.#runs -= this.#buffers.length
     this.#buffers.length = 0
-    this.origin.trim()
+    this.upstream.trim()
   }
 
   async close(): Promise<void> {
     this.#closed.abort(new DOMException('The store was closed', 'AbortError'))
     await Promise.allSettled(this.#fetching.values())
-    await this.origin.close()
+    await this.upstream.close()
   }
 
   /** Brings the chunks of a range into the folder. Null where they are not there then, or the range is none that the blob has. */
@@ -222,7 +222,7 @@ class ChunkCache implements BlobStore {
   async #fetchInto(names: readonly ChunkName[], range: ByteRange): Promise<void> {
     const buffer = this.#buffers.pop() ?? this.#newBuffer() ?? (await this.#waitForBuffer(names))
     try {
-      const bytes = await this.origin.read(names[0]!.key, range, this.#closed.signal, buffer)
+      const bytes = await this.upstream.read(names[0]!.key, range, this.#closed.signal, buffer)
       const pieces = names.map((name, i) =>
         this.#disk.write(name, bytes.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES)),
       )

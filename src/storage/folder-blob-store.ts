@@ -36,7 +36,7 @@ function makeFolder(path: string): Promise<string | undefined> {
 }
 
 class FolderBlobStore implements BlobStore {
-  readonly origin = this
+  readonly upstream = this
   readonly cache = null
   readonly #folder: string
   readonly #handles = new FileHandles()

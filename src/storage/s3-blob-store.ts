@@ -51,7 +51,7 @@ export async function openS3BlobStore(
 }
 
 class S3BlobStore implements BlobStore {
-  readonly origin = this
+  readonly upstream = this
   readonly cache = null
   readonly #bucket: Bucket
   /** Keys of uploads of this process that are neither completed nor dropped. */

@@ -6,9 +6,9 @@ import type { Bucket } from './s3-bucket.ts'
 import { isBeyondEnd, isMissing, translateS3Error } from './s3-errors.ts'
 
 /** Bodies in a row that may end without a byte more than the one before. */
-const FRUITLESS = 4
+const MAX_EMPTY_READS = 4
 /** Slowest that a body may come as a whole, bytes per second: what is slower is better begun anew, or told of. */
-const LEAST_RATE = 256 * 1024
+const MIN_BYTES_PER_SECOND = 256 * 1024
 /** Longest time that a timer can be set to, milliseconds. */
 const LONGEST_MS = 2 ** 31 - 1
 
@@ -27,7 +27,7 @@ export async function readRange(
     throw new RegistryError('storage-failed', `blob ${key} has no bytes ${start}..${end}`)
   }
   signal?.throwIfAborted()
-  const limitMs = bucket.timeouts.totalMs + ((end - start) / LEAST_RATE) * 1000
+  const limitMs = bucket.timeouts.totalMs + ((end - start) / MIN_BYTES_PER_SECOND) * 1000
   const deadline = AbortSignal.timeout(Math.min(Math.ceil(limitMs), LONGEST_MS))
   const both = signal ? AbortSignal.any([signal, deadline]) : deadline
   const reading = new Reading(bucket, key, { start, end }, into)
@@ -36,7 +36,7 @@ export async function readRange(
       const before = reading.filled
       await reading.go(both)
       fruitless = reading.filled > before ? 0 : fruitless + 1
-      if (fruitless > FRUITLESS) throw reading.cut
+      if (fruitless > MAX_EMPTY_READS) throw reading.cut
     }
     return reading.bytes
   } catch (error) {

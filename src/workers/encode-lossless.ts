@@ -24,8 +24,8 @@ import {
   storedBytes,
 } from '../codec/index.ts'
 import { type Executor, execute, Sources, segmentsOf, withRetries } from './execute.ts'
+import { deflate, threadKernels } from './kernels.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
-import { deflate, tools } from './tools.ts'
 import { inTurns } from './turns.ts'
 
 /** What names the parent of a delta; it may still be in the making while frames are encoded. */
@@ -51,9 +51,9 @@ const BATCHES_PER_WORKER = 2
 /** Bytes at the beginning of a tensor by which one with another name is recognised. */
 const PROBE_BYTES = 65_536
 /** Tensors of the parent of one dtype and shape that are looked at for one with another name. */
-const MOST_PROBED = 1024
+const MAX_PROBED = 1024
 /** Parts of a name, each with a dot after it, by which it may be longer than that of the tensor that predicts it: `base_model.model.` has two. */
-const MOST_PREFIX_PARTS = 4
+const MAX_PREFIX_PARTS = 4
 
 /** Frames that go to a worker together. */
 interface Batch {
@@ -78,13 +78,13 @@ export class LosslessEncoder {
   readonly #headerCame: (bytes: number) => Promise<void>
   readonly #executor: Executor
   readonly #signal: AbortSignal | undefined
-  readonly #writer = new LosslessWriter(tools(), sha256())
+  readonly #writer = new LosslessWriter(threadKernels(), sha256())
   readonly #shards: LosslessShard[] = []
   readonly #tensors: LosslessTensor[] = []
   readonly #frames: { encoding: number; record: number; checksum: bigint }[] = []
   /** Numbers of records by the SHA-256 of their bytes. */
   readonly #records = new Map<string, number>()
-  readonly #mates: Mates
+  readonly #mates: SourceMatcher
   #begun = false
 
   constructor(
@@ -98,7 +98,7 @@ export class LosslessEncoder {
     names.catch(() => {})
     this.#executor = executor
     this.#signal = signal
-    this.#mates = new Mates(parent, executor, signal)
+    this.#mates = new SourceMatcher(parent, executor, signal)
   }
 
   /** The shards that have come so far, with what they are. */
@@ -356,7 +356,7 @@ class FrameCutter {
  * Finds the tensor of the parent that predicts one of the fine-tune. It goes by checksums: tensors that are wrongly taken for alike make
  * records longer, never wrong.
  */
-class Mates {
+class SourceMatcher {
   readonly #parent: Recipes
   readonly #executor: Executor
   readonly #signal: AbortSignal | undefined
@@ -382,7 +382,7 @@ class Mates {
     const fits = same && canPredict(same, tensor) ? same : null
     if (firstFrame === null) return fits
     const kind = kindOf(tensor)
-    const sum = tools().machine.checksum(firstFrame.subarray(0, PROBE_BYTES))
+    const sum = threadKernels().machine.checksum(firstFrame.subarray(0, PROBE_BYTES))
     const found =
       fits ?? (await this.#byContent(kind, sum)) ?? (await this.#byName(kind, tensor.name))
     if (found) this.#before.set(`${kind} ${sum}`, found)
@@ -406,7 +406,7 @@ class Mates {
       for await (const chunk of execute(segments, this.#executor, this.#signal)) {
         chunks.push(chunk.slice())
       }
-      probes.set(tools().machine.checksum(Buffer.concat(chunks)), recipe)
+      probes.set(threadKernels().machine.checksum(Buffer.concat(chunks)), recipe)
     }
     return probes
   }
@@ -430,7 +430,7 @@ class Mates {
 
 /** Tensors of one dtype and shape. */
 interface Alike {
-  /** MOST_PROBED of them. */
+  /** MAX_PROBED of them. */
   readonly first: Recipe[]
   /** All of them by the ends of their names that follow a dot: the first of those that have one in common. */
   readonly bySuffix: Map<string, Recipe>
@@ -444,7 +444,7 @@ function* kindsOf(recipes: Recipes): Steps<Map<string, Alike>> {
     const kind = kindOf(recipe)
     const alike: Alike = kinds.get(kind) ?? { first: [], bySuffix: new Map() }
     kinds.set(kind, alike)
-    if (alike.first.length < MOST_PROBED) alike.first.push(recipe)
+    if (alike.first.length < MAX_PROBED) alike.first.push(recipe)
     for (const suffix of suffixesOf(recipe.name)) {
       if (!alike.bySuffix.has(suffix)) alike.bySuffix.set(suffix, recipe)
     }
@@ -452,10 +452,10 @@ function* kindsOf(recipes: Recipes): Steps<Map<string, Alike>> {
   return kinds
 }
 
-/** The name without its first parts, up to MOST_PREFIX_PARTS of them. */
+/** The name without its first parts, up to MAX_PREFIX_PARTS of them. */
 function* suffixesOf(name: string): Generator<string> {
   let dot = name.indexOf('.')
-  for (let parts = 0; dot >= 0 && parts < MOST_PREFIX_PARTS; parts++) {
+  for (let parts = 0; dot >= 0 && parts < MAX_PREFIX_PARTS; parts++) {
     yield name.slice(dot + 1)
     dot = name.indexOf('.', dot + 1)
   }

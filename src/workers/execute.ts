@@ -10,13 +10,13 @@ import {
   type Span,
   type StoredBytes,
 } from '../codec/index.ts'
-import { type Ahead, Item, Window } from './ahead.ts'
 import type { BufferPool, ChunkBuffer } from './buffer-pool.ts'
 import type { Pool } from './pool.ts'
+import { type PrefetchBudget, Prefetcher, PrefetchItem } from './prefetch.ts'
 import type { FrameParts, LosslessParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
 
 /** Where the bytes of blobs come from. */
-export interface Origin {
+export interface ByteSource {
   /** Reads exactly the bytes of a span, into a buffer of their own. */
   readonly read: (span: Span, signal: AbortSignal | undefined) => Promise<Uint8Array>
   /** The path of a blob that is a local file: the workers then read it themselves. Null for one that must be fetched. */
@@ -25,10 +25,10 @@ export interface Origin {
   readonly fetch: (span: Span, signal: AbortSignal | undefined) => Promise<TaskBuffer>
 }
 
-export interface Executor extends Origin {
+export interface Executor extends ByteSource {
   readonly pool: Pool
   /** Where they come from in the end, without copies that are nearer: a read that failed is tried again with them. */
-  readonly origin: Origin
+  readonly upstream: ByteSource
   /** What the bytes of a blob are checked against; null where nothing is known of it, as of a file that a user names. */
   readonly sumsOf: (blob: string) => BlockSums | null
   /**
@@ -37,9 +37,9 @@ export interface Executor extends Origin {
    */
   readonly failed: (error: unknown, tries: number) => Promise<boolean>
   /** Bounds the batches that are being made at once, over all streams that share it. */
-  readonly slots: Slots
+  readonly slots: Semaphore
   /** Bounds the batches that are made before they are asked for, over all streams that share it. */
-  readonly ahead: Ahead
+  readonly prefetch: PrefetchBudget
   /** Where the chunks of streams are made. */
   readonly bufferPool: BufferPool
 }
@@ -56,7 +56,7 @@ export async function* execute(
 ): AsyncGenerator<Uint8Array> {
   const gone = new AbortController()
   const both = signal ? AbortSignal.any([signal, gone.signal]) : gone.signal
-  const window = new Window(chunksOf(segments, executor, both), executor.ahead)
+  const window = new Prefetcher(chunksOf(segments, executor, both), executor.prefetch)
   try {
     for (let chunk = await window.next(); chunk; chunk = await window.next()) {
       try {
@@ -75,9 +75,9 @@ function* chunksOf(
   segments: Iterable<Segment>,
   executor: Executor,
   signal: AbortSignal,
-): Generator<Item<ChunkBuffer>> {
+): Generator<PrefetchItem<ChunkBuffer>> {
   for (const batch of batches(segments)) {
-    yield new Item(
+    yield new PrefetchItem(
       () => produce(batch, executor, signal),
       chunk => executor.bufferPool.give(chunk),
     )
@@ -111,7 +111,7 @@ export async function withRetries<T>(
   work: (executor: Executor) => Promise<T>,
   signal?: AbortSignal,
 ): Promise<T> {
-  const again = { ...executor, ...executor.origin }
+  const again = { ...executor, ...executor.upstream }
   for (let tries = 0; ; tries++) {
     try {
       return await work(tries === 0 ? executor : again)
@@ -475,7 +475,7 @@ function mergeCopies(a: Segment, b: Segment): Segment | null {
 }
 
 /** A counting semaphore, first come first served. */
-export class Slots {
+export class Semaphore {
   #free: number
   readonly #waiting: { grant: () => void }[] = []
 

@@ -1,12 +1,12 @@
 import { indexSteps, type LosslessIndex, type StoredIndex } from '../codec/index.ts'
-import { Slots } from './execute.ts'
-import { inflate } from './tools.ts'
+import { Semaphore } from './execute.ts'
+import { inflate } from './kernels.ts'
 import { inTurns } from './turns.ts'
 
 /** Inflated, an index of most models is smaller. One of more bytes takes ten times as many while it is parsed, so such come one after the other. */
 const LARGE_BYTES = 4 * 1024 * 1024
-const large = new Slots(1)
-const small = new Slots(4)
+const large = new Semaphore(1)
+const small = new Semaphore(4)
 
 /**
  * What the index of a version 2 file says. It is inflated beside the event loop and parsed in turns of it, the largest ones of all that are

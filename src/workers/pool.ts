@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import { CodecError, type Dtype } from '../codec/index.ts'
 import { BlockError } from './block-error.ts'
-import { FileError } from './file-runs.ts'
+import { FileError } from './file-reader.ts'
 import type {
   HashModelTask,
   HashTask,

@@ -6,9 +6,9 @@ import {
   coveringBlocks,
   PlainMachine,
 } from '../../src/codec/index.ts'
-import { tools } from '../../src/workers/tools.ts'
+import { threadKernels } from '../../src/workers/kernels.ts'
 
-const { machine } = tools()
+const { machine } = threadKernels()
 const checksum = (bytes: Uint8Array) => machine.checksum(bytes)
 
 function sumsOf(bytes: Uint8Array, piece: number) {

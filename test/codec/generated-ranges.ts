@@ -10,7 +10,7 @@ export interface ByteRange {
 /** Ranges at random places of each file. */
 const RANDOM = 20
 /** Most edges of tensors that are looked at in one file. */
-const MOST_EDGES = 30
+const MAX_EDGES = 30
 
 /** The layout of a safetensors file. */
 export function layoutOf(file: Uint8Array): Layout {
@@ -38,7 +38,7 @@ export function tensorsOf(folder: Folder) {
 export function rangesOf(path: string, file: Uint8Array, seed: number): ByteRange[] {
   const random = new Random(seed)
   const edges = path.endsWith('.safetensors') ? edgesOf(file) : []
-  const some = random.shuffled(edges).slice(0, MOST_EDGES)
+  const some = random.shuffled(edges).slice(0, MAX_EDGES)
   const ranges = [0, file.length, ...some].map(at => ({
     start: Math.max(0, at - random.below(4)),
     end: Math.min(file.length, at + 1 + random.below(5)),

@@ -7,15 +7,15 @@ import {
   elementWidth,
   encodeFrame,
   FRAME_BYTES,
-  type LosslessTools,
+  type FrameKernels,
   PlainMachine,
   restoreFrame,
 } from '../../src/codec/index.ts'
-import { tools } from '../../src/workers/tools.ts'
+import { threadKernels } from '../../src/workers/kernels.ts'
 import { Random } from './generated-values.ts'
 
-const simd = tools()
-const plain: LosslessTools = { ...simd, machine: new PlainMachine() }
+const simd = threadKernels()
+const plain: FrameKernels = { ...simd, machine: new PlainMachine() }
 const DTYPES = Object.keys(DTYPE_BITS) as Dtype[]
 
 /** Numbers below `limit`, the same for the same seed. */
@@ -225,7 +225,7 @@ t.test(
       const width = elementWidth(dtype)
       const parent = weights(dtype, count, next)
       const encode = (frame: Uint8Array, lineage?: number) => {
-        const { encoding, stored } = encodeFrame(tools(), dtype, frame, parent, lineage)
+        const { encoding, stored } = encodeFrame(threadKernels(), dtype, frame, parent, lineage)
         return { encoding, stored: stored.slice() }
       }
       const frame = parent.slice()
@@ -237,7 +237,7 @@ t.test(
       t.equal(long.encoding, 'sparse')
       t.ok(long.stored.length <= short.stored.length * 3, `${long.stored.length} bytes`)
       const restored = parent.slice()
-      restoreFrame(tools(), dtype, long.encoding, long.stored, restored)
+      restoreFrame(threadKernels(), dtype, long.encoding, long.stored, restored)
       t.equal(Buffer.compare(restored, frame), 0)
       for (const change of ['nothing', 'few', 'steps', 'everything'] as const) {
         const other = changed(parent, change, next)

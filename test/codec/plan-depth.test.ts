@@ -109,7 +109,7 @@ function zigzag(depth: number, dtypes: readonly FloatDtype[], step?: number) {
 }
 
 /** Elements that frames of all dtypes begin and end with: what one frame asks for never leaves them, four frames of F64 at most. */
-const MOST_FRAMES = 4
+const MAX_FRAMES = 4
 
 for (const dtypes of [
   ['F16', 'F64'],
@@ -125,7 +125,7 @@ for (const dtypes of [
         const before = lookups()
         const [segment] = planTensor(recipe, dtype, { start: 0, end: FRAME_BYTES })
         const steps = lookups() - before
-        const most = MOST_FRAMES * 2 * (depth + 1)
+        const most = MAX_FRAMES * 2 * (depth + 1)
         // What follows would not end.
         if (!t.ok(steps <= most * 2, `${steps} lookups at depth ${depth} as ${dtype}`)) return
         const segments = segmentsOf([segment!])

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { NO_RECORD, prefixV2, type Tail, tailBytes } from '../../src/codec/index.ts'
-import { tools } from '../../src/workers/tools.ts'
+import { threadKernels } from '../../src/workers/kernels.ts'
 import { u32, u64 } from './wdelta-files.ts'
 
 /** A `.wdelta` of version 2 as loosely as a forger would write it: nothing in it has to fit. */
@@ -29,11 +29,11 @@ export interface RawIndex {
 export const COPY = { encoding: 0, record: NO_RECORD }
 
 export function xxh64(bytes: Uint8Array): bigint {
-  return tools().machine.checksum(bytes)
+  return threadKernels().machine.checksum(bytes)
 }
 
 export function zstd(bytes: Uint8Array, level = 3): Uint8Array {
-  return Uint8Array.from(tools().compression.compress(bytes, level))
+  return Uint8Array.from(threadKernels().compression.compress(bytes, level))
 }
 
 /** The index of a delta, not yet compressed. Source: `FORMAT.md`, "Index". */

@@ -23,9 +23,9 @@ import {
   WdeltaReader,
   writeIndex,
 } from '../../src/codec/index.ts'
-import { tools } from '../../src/workers/tools.ts'
+import { threadKernels } from '../../src/workers/kernels.ts'
 
-const { machine, compression } = tools()
+const { machine, compression } = threadKernels()
 const hasher = () => {
   const hash = createHash('sha256')
   return { update: (bytes: Uint8Array) => void hash.update(bytes), digest: () => hash.digest() }
@@ -67,7 +67,7 @@ type Content = Parameters<LosslessWriter['end']>[0]
 function build(spoil: (content: Content) => Content = content => content): Uint8Array {
   const next = random(3)
   const layout = buildLayout([...SAMPLES], new Map([['format', 'pt']]))
-  const writer = new LosslessWriter(tools(), hasher())
+  const writer = new LosslessWriter(threadKernels(), hasher())
   const parts = [writer.begin()]
   const frames = { encodings: [] as number[], records: [] as number[], checksums: [] as bigint[] }
   const known = new Map<string, number>()
@@ -78,7 +78,7 @@ function build(spoil: (content: Content) => Content = content => content): Uint8
     const prediction =
       tensor.dtype === 'BF16' ? bytes.map((byte, i) => byte ^ (i % 2 ? 0 : next(3))) : null
     if (tensor.bytes > 0) {
-      const { encoding, stored } = encodeFrame(tools(), tensor.dtype, bytes, prediction)
+      const { encoding, stored } = encodeFrame(threadKernels(), tensor.dtype, bytes, prediction)
       const content = Buffer.from(stored).toString('hex')
       const record = encoding === 'copy' ? NO_RECORD : (known.get(content) ?? writer.records)
       if (record === writer.records) {
@@ -112,13 +112,13 @@ function build(spoil: (content: Content) => Content = content => content): Uint8
 }
 
 function read(file: Uint8Array, step = file.length): LosslessIndex {
-  const reader = new LosslessReader(tools(), hasher())
+  const reader = new LosslessReader(threadKernels(), hasher())
   for (let at = 0; at < file.length; at += step) reader.push(file.subarray(at, at + step))
   return reader.end()
 }
 
 const readEnd = (file: Uint8Array) =>
-  readIndex(async (start, end) => file.subarray(start, end), file.length, tools())
+  readIndex(async (start, end) => file.subarray(start, end), file.length, threadKernels())
 
 /** The rule that refuses, `sound` for none; anything but a CodecError is thrown on. */
 function ruleOf(work: () => unknown): string {
@@ -148,7 +148,7 @@ t.test(
     const index = read(file)
     for (const step of [1, 7, 1000]) t.strictSame(read(file, step), index)
     t.strictSame(await readEnd(file), index)
-    const either = new WdeltaReader(tools(), hasher())
+    const either = new WdeltaReader(threadKernels(), hasher())
     for (const byte of file) either.push(Uint8Array.of(byte))
     t.strictSame(either.end(), index)
     t.equal(index.format, 2)
@@ -480,7 +480,7 @@ t.test('records are those that came', async t => {
 t.test('an index outlives the memory that its file came in', async t => {
   const file = Buffer.from(build())
   const expected = read(file)
-  const reader = new LosslessReader(tools(), hasher())
+  const reader = new LosslessReader(threadKernels(), hasher())
   const chunk = Buffer.alloc(file.length)
   file.copy(chunk)
   reader.push(chunk)

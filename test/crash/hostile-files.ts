@@ -10,7 +10,7 @@ import {
   identityBytes,
   LIMITS,
 } from '../../src/codec/index.ts'
-import { tools } from '../../src/workers/tools.ts'
+import { threadKernels } from '../../src/workers/kernels.ts'
 import { Random } from '../codec/generated-values.ts'
 import {
   type Record as ArrayRecord,
@@ -92,7 +92,7 @@ const JSON_NUMBERS = [
   '0x10',
 ]
 /** Longest file. */
-const MOST_BYTES = 2_000_000
+const MAX_BYTES = 2_000_000
 const WEIGHTS = 'model.safetensors'
 const SOUND_DELTAS = 6
 const ZEROS = new Uint8Array(FRAME_BYTES)
@@ -234,7 +234,7 @@ export class HostileFiles {
       const index = new Uint8Array(size)
       index.set(rawIndex(this.#soundDelta()).bytes.subarray(0, this.#random.below(size)))
       const stored = zstd(index)
-      const noise = this.#random.below(MOST_BYTES / 2)
+      const noise = this.#random.below(MAX_BYTES / 2)
       // Skippable frames make room for more; nothing may stand there.
       const skipped = Buffer.concat([
         Buffer.from([0x50, 0x2a, 0x4d, 0x18]),
@@ -472,7 +472,7 @@ export class HostileFiles {
       for (let start = 0; start < bytes.length; start += FRAME_BYTES) {
         const frame = bytes.slice(start, start + FRAME_BYTES)
         const prediction = parent?.slice(start, start + FRAME_BYTES) ?? null
-        const { encoding, stored } = encodeFrame(tools(), dtype, frame, prediction)
+        const { encoding, stored } = encodeFrame(threadKernels(), dtype, frame, prediction)
         const added = () => records.push(Uint8Array.from(stored)) - 1
         frames.push({
           encoding: ENCODINGS.indexOf(encoding),
@@ -566,7 +566,7 @@ export class HostileFiles {
     const frames = Array<typeof frame>(tensors * width).fill(frame)
     const delta = { ...this.#soundDelta(), shards: described, records: [], sources, frames }
     const file = this.#sealed(delta)
-    if (file.length > MOST_BYTES) throw new Error(`a file of ${file.length} bytes`)
+    if (file.length > MAX_BYTES) throw new Error(`a file of ${file.length} bytes`)
     const headers = described.reduce((sum, { header }) => sum + header.length, 0)
     return this.#delta(file, {
       logicalBytes: headers + tensors,

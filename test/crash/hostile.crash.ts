@@ -13,13 +13,13 @@ const { FULL, SEED = '11' } = process.env
 const FORMS = FULL ? 5000 : 104
 const AT_ONCE = 4
 /** Tensors that one of them describes. */
-const MOST_TENSORS = FULL ? 2 ** 18 : 2 ** 15
-const MOST_HEALTH_MS = 250
+const MAX_TENSORS = FULL ? 2 ** 18 : 2 ** 15
+const MAX_HEALTH_MS = 250
 /** Of the looks at `/healthz`, so many are to be in time: all of them where the machine has nothing else to do. */
 const IN_TIME = FULL ? 1 : 0.99
-const MOST_RSS_BYTES = 700e6
+const MAX_RSS_BYTES = 700e6
 /** What an honest upload costs the processors at most, on a slow machine: in all, for each byte that comes or is made, for each tensor. */
-const MOST_CPU = { ms: 500, msPerByte: 60e-6, msPerTensor: 0.1 }
+const MAX_CPU = { ms: 500, msPerByte: 60e-6, msPerTensor: 0.1 }
 
 /** Watches `/healthz` from a thread of its own: this one makes files, and would be late itself. */
 function watchHealth(url: string): () => Promise<number[]> {
@@ -44,7 +44,7 @@ function cpuMs(pid: number): number {
 
 function mostCpuMs({ files, logicalBytes, tensors }: HostileForm): number {
   const bytes = files.reduce((sum, file) => sum + file.bytes.length, 0)
-  const { ms, msPerByte, msPerTensor } = MOST_CPU
+  const { ms, msPerByte, msPerTensor } = MAX_CPU
   return ms + (bytes + logicalBytes) * msPerByte + tensors * msPerTensor
 }
 
@@ -122,7 +122,7 @@ t.test(`${FORMS} hostile deltas and files, ${AT_ONCE} at once`, async t => {
   const files = new HostileFiles(
     Number(SEED),
     { id, parentHash: hashes.stored, tensors },
-    MOST_TENSORS,
+    MAX_TENSORS,
   )
   const stopWatch = watchHealth(server.url)
   const tallies = new Map<string, Tally>()
@@ -166,12 +166,12 @@ t.test(`${FORMS} hostile deltas and files, ${AT_ONCE} at once`, async t => {
       `${kind}: ${accepted} of ${sent}`,
     )
   }
-  const late = delays.filter(ms => ms > MOST_HEALTH_MS).length
+  const late = delays.filter(ms => ms > MAX_HEALTH_MS).length
   t.ok(
     late <= delays.length * (1 - IN_TIME),
-    `/healthz within ${MOST_HEALTH_MS} ms, ${late} of ${delays.length} times later`,
+    `/healthz within ${MAX_HEALTH_MS} ms, ${late} of ${delays.length} times later`,
   )
-  t.ok(rss <= MOST_RSS_BYTES, 'memory')
+  t.ok(rss <= MAX_RSS_BYTES, 'memory')
   t.ok(worst.part <= 1, 'processors')
   t.equal((await fetch(`${server.url}/readyz`)).status, 200)
   t.strictSame(

@@ -1,11 +1,11 @@
 import t, { type Test } from 'tap'
 import { buildLayout, type Dtype, encodeFrame, FRAME_BYTES } from '../../src/codec/index.ts'
-import { tools } from '../../src/workers/tools.ts'
+import { threadKernels } from '../../src/workers/kernels.ts'
 import { Random } from '../codec/generated-values.ts'
 import { collision } from '../codec/xxh64-collisions.ts'
 import { bytesOf, openTestRegistry, part, publish } from './helper.ts'
 
-const { machine } = tools()
+const { machine } = threadKernels()
 const MODEL = 'model.safetensors'
 
 interface Tensor {
@@ -88,7 +88,7 @@ t.test('records with one checksum, of frames with two', async t => {
     for (const [i, gap] of gaps.entries()) {
       frame.set(values.subarray(i * 8, i * 8 + 8), (i * 35 + gap) * 8)
     }
-    const { encoding, stored } = encodeFrame(tools(), 'I64', frame, before)
+    const { encoding, stored } = encodeFrame(threadKernels(), 'I64', frame, before)
     t.equal(encoding, 'sparse')
     return { frame, record: stored.slice() }
   }

@@ -18,8 +18,8 @@ async function scene(t: Parameters<typeof openTestRegistry>[0]) {
   const base = await put(1)
   const [left, right] = [await put(2, base.id), await put(3, base.id)]
   const deep = await put(4, left.id)
-  const origin = { read: ({ blob, start, end }: Span) => blobs.read(blob, { start, end }) }
-  const executor = { ...origin, origin, failed: async () => false } as unknown as Executor
+  const upstream = { read: ({ blob, start, end }: Span) => blobs.read(blob, { start, end }) }
+  const executor = { ...upstream, upstream, failed: async () => false } as unknown as Executor
   return { base, left, right, deep, models: new OpenedModels(catalog, executor, 1e9, () => {}) }
 }
 

@@ -10,14 +10,14 @@ import { openTestRegistry } from './helper.ts'
 function scene() {
   const looks: PromiseWithResolvers<number>[] = []
   let now = 0
-  const origin = {
+  const upstream = {
     size: () => {
       looks.push(Promise.withResolvers())
       return looks.at(-1)!.promise
     },
   }
   const catalog = { identity: async () => '0'.repeat(32) } as Partial<Catalog>
-  const blobs = { origin } as unknown as BlobStore
+  const blobs = { upstream } as unknown as BlobStore
   const readiness = new Readiness(catalog as Catalog, blobs, UNLIMITED, () => now)
   const pass = (ms: number) => {
     now += ms

@@ -22,7 +22,7 @@ const PLENTY = 2 ** 30
 /** Chunks that a cache may ask for beyond what its readers want. */
 const AHEAD = 12
 /** Runs of chunks that a cache fetches at once. */
-const MOST_RUNS = 12
+const MAX_RUNS = 12
 
 blobStoreContract(t, async test => {
   // `testdir` would be removed before the store is closed, and a cache may be writing until then.
@@ -290,33 +290,33 @@ async function crowd(t: Test, readers: number) {
     store.read(key, range, i < readers / 2 ? abort.signal : undefined),
   )
   const settled = Promise.allSettled(reads)
-  while (afar.reads.length < MOST_RUNS) await setImmediate()
+  while (afar.reads.length < MAX_RUNS) await setImmediate()
   return { afar, store, bytes, keys, range, abort, open, settled, most: () => most }
 }
 
 t.test('so many runs are fetched at once, whoever asks; the others come at their turn', async t => {
-  const { bytes, open, settled, most } = await crowd(t, 3 * MOST_RUNS)
+  const { bytes, open, settled, most } = await crowd(t, 3 * MAX_RUNS)
   open()
   for (const read of await settled) {
     if (read.status === 'rejected') throw read.reason
     t.equal(Buffer.compare(read.value, bytes.subarray(0, 10)), 0)
   }
-  t.equal(most(), MOST_RUNS)
+  t.equal(most(), MAX_RUNS)
 })
 
 t.test('what nobody waits for any more at its turn is not fetched', async t => {
-  const { afar, store, bytes, keys, range, abort, open, settled } = await crowd(t, 4 * MOST_RUNS)
+  const { afar, store, bytes, keys, range, abort, open, settled } = await crowd(t, 4 * MAX_RUNS)
   abort.abort(new Error('gone'))
   open()
   const results = await settled
   const rejected = results.filter(({ status }) => status === 'rejected')
-  t.equal(rejected.length, 2 * MOST_RUNS)
+  t.equal(rejected.length, 2 * MAX_RUNS)
   t.equal(
     afar.reads.length,
-    3 * MOST_RUNS,
+    3 * MAX_RUNS,
     'those that went when theirs was under way, and the rest',
   )
-  const again = await store.read(keys[2 * MOST_RUNS - 1]!, range)
+  const again = await store.read(keys[2 * MAX_RUNS - 1]!, range)
   t.equal(Buffer.compare(again, bytes.subarray(0, 10)), 0)
 })
 

@@ -49,7 +49,7 @@ export interface View {
 }
 
 /** Least size of a part that is not the last one. */
-const LEAST_PART_BYTES = 5 * 1024 * 1024
+const MIN_PART_BYTES = 5 * 1024 * 1024
 const NOTHING = Buffer.alloc(0)
 
 /** One bucket in memory: as much of the protocol as the blob store speaks. Source: the API reference of Amazon S3. */
@@ -228,7 +228,7 @@ export class FakeBucket {
       return refusal(400, 'InvalidPart')
     }
     const pieces = found.map(part => part!.bytes)
-    if (pieces.slice(0, -1).some(({ length }) => length < LEAST_PART_BYTES)) {
+    if (pieces.slice(0, -1).some(({ length }) => length < MIN_PART_BYTES)) {
       return refusal(400, 'EntityTooSmall')
     }
     const { etag } = this.put(key, Buffer.concat(pieces))

@@ -54,7 +54,7 @@ interface Running {
 }
 
 /** How far a clock may be off, milliseconds. Source: `RequestTimeTooSkewed` in the API reference of Amazon S3. */
-const MOST_SKEW_MS = 900_000
+const MAX_SKEW_MS = 900_000
 /** Between two bytes of a trickle, milliseconds. */
 const TRICKLE_MS = 20
 
@@ -231,7 +231,7 @@ export class FakeS3 implements AsyncDisposable {
     const [, date, time] = /^(\d{8})T(\d{6})Z$/.exec(String(headers['x-amz-date'])) ?? []
     const iso = `${date}T${time}`.replace(/^(....)(..)(..T..)(..)(..)$/, '$1-$2-$3:$4:$5Z')
     const skewMs = Math.abs(Date.parse(iso) - this.#now().getTime())
-    return skewMs <= MOST_SKEW_MS ? null : refusal(403, 'RequestTimeTooSkewed')
+    return skewMs <= MAX_SKEW_MS ? null : refusal(403, 'RequestTimeTooSkewed')
   }
 }
 

@@ -22,7 +22,7 @@ const TIMEOUTS = { connectMs: 3000, answerMs: 3000, idleMs: 1500, totalMs: 6000,
 /** No operation of the store takes longer, whatever goes wrong: some ask for several things in a row. Milliseconds. */
 const LONGEST_MS = 3 * TIMEOUTS.totalMs
 /** Requests that may fail before an operation does; each may cost a connection. */
-const MOST_TRIES = 12
+const MAX_TRIES = 12
 /** How soon a server hears that connections are closed, milliseconds. */
 const CLOSED_MS = 5000
 /** Operations at once: most of them wait. */
@@ -67,8 +67,8 @@ async function play(t: Test, cell: Cell): Promise<void> {
 
   fake.heal()
   t.ok(await soon(() => fake.underWay === 0), 'connections that failed are closed')
-  t.ok(fake.struck <= MOST_TRIES, `${fake.struck} tries`)
-  t.ok(fake.mostConnections <= MOST_TRIES, `${fake.mostConnections} connections`)
+  t.ok(fake.struck <= MAX_TRIES, `${fake.struck} tries`)
+  t.ok(fake.mostConnections <= MAX_TRIES, `${fake.mostConnections} connections`)
   const stored = fake.bucket.objects.get(key)?.bytes
   const isWhole = stored && Buffer.compare(stored, column.stores!) === 0
   t.equal(isWhole, outcome === 'ok' && column.stores ? true : undefined, 'whole or not there')

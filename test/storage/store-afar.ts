@@ -14,7 +14,7 @@ export async function openStoreAfar(folder: string): Promise<StoreAfar> {
   const store = await openFolderBlobStore(folder)
   const reads: ByteRange[] = []
   const afar: StoreAfar = {
-    get origin() {
+    get upstream() {
       return afar
     },
     cache: null,

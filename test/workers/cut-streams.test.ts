@@ -4,15 +4,15 @@ import { join } from 'node:path'
 import type { Worker } from 'node:worker_threads'
 import t from 'tap'
 import { FRAME_BYTES, type Segment, type Span } from '../../src/codec/index.ts'
-import { Ahead } from '../../src/workers/ahead.ts'
 import { BufferPool, type ChunkBuffer } from '../../src/workers/buffer-pool.ts'
-import { type Executor, execute, type Origin, Slots } from '../../src/workers/execute.ts'
+import { type ByteSource, type Executor, execute, Semaphore } from '../../src/workers/execute.ts'
 import { collectGarbage } from '../../src/workers/garbage.ts'
 import { openPool, type Pool } from '../../src/workers/pool.ts'
+import { PrefetchBudget } from '../../src/workers/prefetch.ts'
 
 /** Bytes of the streams' segments: so that a few of them fill a chunk. */
 const PIECE = 700_000
-const MOST_AHEAD = 3
+const MAX_AHEAD = 3
 
 const valueAt = (at: number) => (at * 31) & 255
 
@@ -20,15 +20,15 @@ const read = async ({ start, end }: Span) => new Uint8Array(end - start).fill(7)
 
 /** An executor over blobs that are fetched, unless `members` says otherwise. */
 function executorOf(pool: Pool, members: Partial<Executor> = {}): Executor {
-  const origin: Origin = { read, locate: () => null, fetch: read }
+  const upstream: ByteSource = { read, locate: () => null, fetch: read }
   return {
     pool,
-    ...origin,
-    origin,
+    ...upstream,
+    upstream,
     sumsOf: () => null,
     failed: async () => false,
-    slots: new Slots(pool.size * 2),
-    ahead: new Ahead(MOST_AHEAD),
+    slots: new Semaphore(pool.size * 2),
+    prefetch: new PrefetchBudget(MAX_AHEAD),
     bufferPool: new BufferPool(),
     ...members,
   }
@@ -82,7 +82,7 @@ t.test(
     await turn()
     t.equal(bufferPool.out, 0)
     // Those of the streams before may still be written to.
-    const most = 6 + MOST_AHEAD + pool.size * 2
+    const most = 6 + MAX_AHEAD + pool.size * 2
     t.ok(bufferPool.allocated <= most, `${bufferPool.allocated} buffers for 6 streams`)
   },
 )
@@ -137,7 +137,7 @@ t.test(
     const { bufferPool } = short
     t.equal(bufferPool.allocated, 1)
     left = 1
-    const never: Executor = { ...twice, origin: { ...short.origin, locate: () => '/dev/null' } }
+    const never: Executor = { ...twice, upstream: { ...short.upstream, locate: () => '/dev/null' } }
     await t.rejects(Array.fromAsync(execute(copies(4), never)), { code: 'short' })
     const unread = { ...short, locate: () => null, fetch: () => Promise.reject(new Error('no')) }
     await t.rejects(Array.fromAsync(execute(copies(8), unread)), { message: 'no' })
@@ -163,7 +163,7 @@ t.test('a header longer than a chunk comes in chunks like everything else', asyn
 
 t.test('streams that have all buffers wait for each other, and all of them end', async t => {
   await using pool = await openPool({ workers: 2 })
-  const executor = executorOf(pool, { bufferPool: new BufferPool(MOST_AHEAD + 1) })
+  const executor = executorOf(pool, { bufferPool: new BufferPool(MAX_AHEAD + 1) })
   const sizes = await Promise.all(
     Array.from({ length: 8 }, async () => {
       let size = 0
@@ -172,7 +172,7 @@ t.test('streams that have all buffers wait for each other, and all of them end',
     }),
   )
   t.strictSame(new Set(sizes), new Set([9 * PIECE]))
-  t.equal(executor.bufferPool.allocated, MOST_AHEAD + 1)
+  t.equal(executor.bufferPool.allocated, MAX_AHEAD + 1)
 })
 
 t.test('buffers that are dropped leave the memory of all threads, those in use do not', async t => {

@@ -1,6 +1,6 @@
 import t from 'tap'
 import type { Segment } from '../../src/codec/index.ts'
-import { digest, type Executor, mapOrdered, Slots } from '../../src/workers/execute.ts'
+import { digest, type Executor, mapOrdered, Semaphore } from '../../src/workers/execute.ts'
 import type { Piece } from '../../src/workers/tasks.ts'
 
 t.test('mapOrdered keeps order and never has more than its width under way', async t => {
@@ -51,7 +51,7 @@ t.test('a failure comes at its turn, and what is under way does not reject unhan
 })
 
 t.test('slots are granted in order, and an aborted wait gives its place up', async t => {
-  const slots = new Slots(1)
+  const slots = new Semaphore(1)
   const first = await slots.take()
   const abort = new AbortController()
   const order: string[] = []
@@ -101,7 +101,7 @@ t.test('segments of a few bytes, or of none, make tasks of bounded length', asyn
       pool: { openHash: () => session },
       sumsOf: () => null,
       locate: () => 'path',
-      slots: new Slots(1),
+      slots: new Semaphore(1),
     } as unknown as Executor
     const segments = (function* () {
       for (let i = 0; i < 20_000; i++, drawn++) yield segment(i)

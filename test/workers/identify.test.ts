@@ -15,18 +15,18 @@ import {
   type Recipes,
   type Span,
 } from '../../src/codec/index.ts'
-import { Ahead } from '../../src/workers/ahead.ts'
 import { BufferPool } from '../../src/workers/buffer-pool.ts'
-import { digest, type Executor, Slots } from '../../src/workers/execute.ts'
+import { digest, type Executor, Semaphore } from '../../src/workers/execute.ts'
 import { hashTensors, identify } from '../../src/workers/identify.ts'
+import { threadKernels } from '../../src/workers/kernels.ts'
 import { openPool, type Pool } from '../../src/workers/pool.ts'
+import { PrefetchBudget } from '../../src/workers/prefetch.ts'
 import type { TaskMessage } from '../../src/workers/tasks.ts'
-import { tools } from '../../src/workers/tools.ts'
 import { Random } from '../codec/generated-values.ts'
 
 const DTYPES = Object.keys(DTYPE_BITS) as Dtype[]
 /** Tensors that a task has at most: each has a name and values. */
-const MOST_SEGMENTS = 1024
+const MAX_SEGMENTS = 1024
 
 /** The bytes of a file with random ones for values: infinities, numbers that are not, and what is too large for float32. */
 function randomFile(tensors: readonly DescribedTensor[], seed: number) {
@@ -54,15 +54,15 @@ function executorOf(
   members: Partial<Executor> = {},
 ): Executor {
   const read = async ({ blob, start, end }: Span) => blobs.get(blob)!.slice(start, end)
-  const origin = { read, locate: () => null, fetch: read }
+  const upstream = { read, locate: () => null, fetch: read }
   return {
     pool,
-    ...origin,
-    origin,
+    ...upstream,
+    upstream,
     sumsOf: () => null,
     failed: async () => false,
-    slots: new Slots(4),
-    ahead: new Ahead(4),
+    slots: new Semaphore(4),
+    prefetch: new PrefetchBudget(4),
     bufferPool: new BufferPool(),
     ...members,
   }
@@ -127,7 +127,7 @@ t.test('tensors of a few bytes make tasks of bounded length', async t => {
   const found = await hashTensors(executor, recipes, { names, widens: true })
   const tasks = sent().map(({ args: [message] }) => (message as TaskMessage).task)
   const lengths = tasks.map(task => (task.kind === 'hash-model' ? task.pieces.length : 0))
-  t.ok(Math.max(...lengths) <= MOST_SEGMENTS, `${Math.max(...lengths)} pieces in a task`)
+  t.ok(Math.max(...lengths) <= MAX_SEGMENTS, `${Math.max(...lengths)} pieces in a task`)
   t.ok(lengths.length <= 40, `${lengths.length} tasks`)
   t.strictSame(found, await oneByOne(executor, recipes, { names, widens: true }))
 })
@@ -138,7 +138,7 @@ t.test('a batch that fails halfway is hashed once, when it is read again', async
     return { name: String.fromCharCode(97 + i), dtype: 'BF16' as const, shape: [300_000] }
   })
   const { recipes, blobs, names } = modelOf([tensors])
-  const summer = new BlockSummer(bytes => tools().machine.checksum(bytes))
+  const summer = new BlockSummer(bytes => threadKernels().machine.checksum(bytes))
   summer.push(blobs.get('0')!)
   const sums = summer.end()
   const expected = await oneByOne(executorOf(pool, blobs), recipes, { names, widens: true })

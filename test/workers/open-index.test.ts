@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
 import { CodecError, LosslessReader, openIndex, type StoredIndex } from '../../src/codec/index.ts'
+import { threadKernels } from '../../src/workers/kernels.ts'
 import { openStoredIndex } from '../../src/workers/open-index.ts'
-import { tools } from '../../src/workers/tools.ts'
 import { type RawDelta, rawIndex, sealedV2, xxh64 } from '../codec/wdelta-v2-files.ts'
 
 const BYTE = Uint8Array.of(1)
@@ -31,7 +31,7 @@ function deltaOf(count: number): RawDelta {
 }
 
 function stored(file: Uint8Array): StoredIndex {
-  const reader = new LosslessReader(tools(), createHash('sha256'))
+  const reader = new LosslessReader(threadKernels(), createHash('sha256'))
   reader.push(file)
   return reader.finish()
 }
@@ -43,7 +43,11 @@ function sealed(delta: RawDelta, change?: Parameters<typeof sealedV2>[2]): Uint8
 t.test('an index is the same as where it is opened at once', async t => {
   for (const count of [1, 1000, 12_000]) {
     const index = stored(sealed(deltaOf(count)))
-    t.strictSame(await openStoredIndex(index), openIndex(index, tools()), `${count} tensors`)
+    t.strictSame(
+      await openStoredIndex(index),
+      openIndex(index, threadKernels()),
+      `${count} tensors`,
+    )
   }
 })
 

@@ -3,10 +3,10 @@ import { statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { Frame } from '../../src/codec/index.ts'
-import { Ahead } from '../../src/workers/ahead.ts'
 import { BufferPool } from '../../src/workers/buffer-pool.ts'
-import { digest, Slots } from '../../src/workers/execute.ts'
+import { digest, Semaphore } from '../../src/workers/execute.ts'
 import { openPool } from '../../src/workers/pool.ts'
+import { PrefetchBudget } from '../../src/workers/prefetch.ts'
 import { openFiles } from '../server-process.ts'
 
 const frame = (count: number): Frame => ({
@@ -92,15 +92,15 @@ t.test('a hash lives in one worker, and many may be open at once', async t => {
   const blob = Buffer.from(Array.from({ length: 5000 }, (_, i) => i % 251))
   const read = async ({ start, end }: { start: number; end: number }) =>
     new Uint8Array(blob.subarray(start, end))
-  const origin = { read, locate: () => null, fetch: read }
+  const upstream = { read, locate: () => null, fetch: read }
   const executor = {
     pool,
-    ...origin,
-    origin,
-    slots: new Slots(4),
+    ...upstream,
+    upstream,
+    slots: new Semaphore(4),
     sumsOf: () => null,
     failed: async () => false,
-    ahead: new Ahead(4),
+    prefetch: new PrefetchBudget(4),
     bufferPool: new BufferPool(4),
   }
   const segments = Array.from({ length: 5 }, (_, i) => ({

@@ -13,12 +13,12 @@ import { writeFile } from '../../workers/execute.ts'
 import { type Chain, proveChain, trustChain } from '../chain.ts'
 import { choice, command, required } from '../command.ts'
 import { inFile } from '../failure.ts'
+import { openLocalEngine } from '../local-engine.ts'
 import { inPathOrder, openModelFolder, WEIGHTS } from '../local-model.ts'
 import { openDeltas } from '../open-deltas.ts'
 import { OutputFile } from '../output-file.ts'
 import { openProgress } from '../progress.ts'
 import { say } from '../terminal.ts'
-import { openWorkshop } from '../workshop.ts'
 
 const DTYPES: Readonly<Record<'float32' | 'float16' | 'bfloat16', FloatDtype>> = {
   float32: 'F32',
@@ -51,11 +51,11 @@ Only weights are written: config.json, tokenizer and other files of the base are
     const out = required('out', values.out)
     const dtype = choice('dtype', values.dtype, ['stored', 'float32', 'float16', 'bfloat16'])
     const verify = !values['no-verify']
-    await using workshop = openWorkshop()
-    const shards = await openModelFolder(workshop.files, folder)
-    const { opened, checked } = await openDeltas(workshop, { paths, verify }, signal)
+    await using engine = openLocalEngine()
+    const shards = await openModelFolder(engine.files, folder)
+    const { opened, checked } = await openDeltas(engine, { paths, verify }, signal)
     const chain = { shards, deltas: opened }
-    const executor = await workshop.executor
+    const executor = await engine.executor
     await using outputs = new AsyncDisposableStack()
     const written = new Map<string, OutputFile>()
     const write = async (recipes: Recipes, until: AbortSignal) => {

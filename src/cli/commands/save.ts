@@ -16,17 +16,17 @@ import { encodeDelta, pairTensors } from '../../workers/encode.ts'
 import { LosslessEncoder } from '../../workers/encode-lossless.ts'
 import { digest, type Executor } from '../../workers/execute.ts'
 import { identify } from '../../workers/identify.ts'
-import { tools } from '../../workers/tools.ts'
+import { threadKernels } from '../../workers/kernels.ts'
 import { type Chain, parentShards, proveChain } from '../chain.ts'
 import { REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
 import { choice, command, numeric, required, UsageError } from '../command.ts'
+import { openLocalEngine } from '../local-engine.ts'
 import type { LocalFiles } from '../local-files.ts'
 import { fileChunks, openDelta, openModelFolder } from '../local-model.ts'
 import { openModelSource } from '../model-source.ts'
 import { OutputFile } from '../output-file.ts'
 import { openProgress } from '../progress.ts'
 import { say } from '../terminal.ts'
-import { openWorkshop } from '../workshop.ts'
 
 /** `wdelta save`: a fine-tune to a delta, without a server. */
 export const save = command({
@@ -57,15 +57,15 @@ export const save = command({
     const options = encoding(values)
     await using tunedSource = await openModelSource(tuned, values, out!, signal)
     await using baseSource = await openModelSource(base, values, out!, signal)
-    await using workshop = openWorkshop()
-    const { files } = workshop
+    await using engine = openLocalEngine()
+    const { files } = engine
     const tunedShards = await openModelFolder(files, tunedSource.folder)
     const shards = await openModelFolder(files, baseSource.folder)
     const deltas = []
     for (const path of values['parent-delta']) {
       deltas.push(await openDelta(files, path, { checksum: true, signal }))
     }
-    const executor = await workshop.executor
+    const executor = await engine.executor
     const chain = { shards, deltas }
     const { strategy } = options
     const encoded =
@@ -183,7 +183,7 @@ async function openParent(
 
 async function writeDelta(path: string, encoded: AsyncIterable<Uint8Array>): Promise<DeltaIndex> {
   // Our own file passes the same reader as everybody's before it gets its name.
-  const reader = new WdeltaReader(tools(), createHash('sha256'))
+  const reader = new WdeltaReader(threadKernels(), createHash('sha256'))
   await using output = await OutputFile.create(path)
   using progress = openProgress('save', null)
   for await (const chunk of encoded) {

@@ -3,11 +3,11 @@ import { digest, type Executor } from '../../workers/execute.ts'
 import { proveChain } from '../chain.ts'
 import { command } from '../command.ts'
 import { CliError, inFile } from '../failure.ts'
+import { openLocalEngine } from '../local-engine.ts'
 import { LocalFiles } from '../local-files.ts'
 import { openDelta, openModelFolder } from '../local-model.ts'
 import { openDeltas } from '../open-deltas.ts'
 import { say } from '../terminal.ts'
-import { openWorkshop } from '../workshop.ts'
 
 /** `wdelta verify`: whether deltas are what they say they are. */
 export const verify = command({
@@ -37,11 +37,11 @@ async function verifyChain(
   paths: readonly string[],
   signal: AbortSignal,
 ): Promise<void> {
-  await using workshop = openWorkshop()
-  const shards = await openModelFolder(workshop.files, base)
-  const { opened, checked } = await openDeltas(workshop, { paths, verify: true }, signal)
+  await using engine = openLocalEngine()
+  const shards = await openModelFolder(engine.files, base)
+  const { opened, checked } = await openDeltas(engine, { paths, verify: true }, signal)
   const chain = { shards, deltas: opened }
-  const executor = await workshop.executor
+  const executor = await engine.executor
   const verifyLossless = async (_: Recipes, until: AbortSignal, links: readonly Recipes[]) => {
     for (const [i, { path, index }] of opened.entries()) {
       if (index.format === 2) await verifyFiles(executor, path, index, links[i]!, until)

@@ -2,7 +2,7 @@ import { CodecError } from '../errors.ts'
 import type { CodedLanes } from './lane-machine.ts'
 
 /** Lower end of the interval of a rANS state: what each of them is before the first symbol and after the last. */
-export const LEAST_STATE = 2 ** 15
+export const MIN_STATE = 2 ** 15
 /** Of the exponents, so many may lie above the window: the plain maximum would let one outlier spoil it. */
 const ABOVE_WINDOW = 0.001
 
@@ -36,8 +36,7 @@ export function evenEnd(
   const view = new DataView(states.buffer, states.byteOffset, states.byteLength)
   for (let i = 0; i < 16; i++) {
     const state = view.getUint32(i * 4, true)
-    if (state !== LEAST_STATE)
-      refuse(`state ${i}: expected ${LEAST_STATE} at the end, got ${state}`)
+    if (state !== MIN_STATE) refuse(`state ${i}: expected ${MIN_STATE} at the end, got ${state}`)
   }
   if (taken * 2 !== words.length) refuse(`expected ${taken} words, got ${words.length / 2}`)
   if (Math.ceil(bits / 8) !== raw.length)

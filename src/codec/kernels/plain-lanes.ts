@@ -8,7 +8,7 @@ import {
   type LaneStream,
   type LaneTables,
 } from './lane-machine.ts'
-import { evenEnd, LEAST_STATE, paddedLanes, windowTop } from './lane-parts.ts'
+import { evenEnd, MIN_STATE, paddedLanes, windowTop } from './lane-parts.ts'
 
 const BLOCK_BYTES = 32
 const BLOCK_LANES = 16
@@ -78,7 +78,7 @@ export class PlainLanes implements LaneMachine {
 
   code({ contexts, frequencies }: LaneTables): CodedLanes {
     const starts = frequencies.map(startsOf)
-    const states = new Uint32Array(16).fill(LEAST_STATE)
+    const states = new Uint32Array(16).fill(MIN_STATE)
     const words: number[] = []
     for (let i = this.#symbols.length - 1; i >= 0; i--) {
       const table = contexts[contextOf(this.#x[i]!, this.#top, this.#kind)]!
@@ -212,7 +212,7 @@ function decodeInPlace(stream: LaneStream, lanes: Uint16Array): void {
     const state = states[i & 15]!
     const entry = entries[tables.contexts[contextOf(before, top, kind)]!]![state & 1023]!
     const popped = (entry >>> 21) * (state >>> 10) + ((entry >>> 8) & 0x1fff)
-    states[i & 15] = popped < LEAST_STATE ? popped * 65536 + (queue[taken++] ?? 0) : popped
+    states[i & 15] = popped < MIN_STATE ? popped * 65536 + (queue[taken++] ?? 0) : popped
     const token = (entry >> 1) & 63
     let m = token
     if (token >= 4) {

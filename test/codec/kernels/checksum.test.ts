@@ -1,9 +1,9 @@
 import t from 'tap'
 import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
-import { tools } from '../../../src/workers/tools.ts'
+import { threadKernels } from '../../../src/workers/kernels.ts'
 import { maker, unaligned } from './samples.ts'
 
-const { machine: simd } = tools()
+const { machine: simd } = threadKernels()
 const plain = new PlainMachine()
 
 t.test('XXH64 of texts, as the xxHash library gives it', async t => {

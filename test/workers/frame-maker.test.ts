@@ -1,17 +1,17 @@
 import { join } from 'node:path'
 import t from 'tap'
-import { FileRuns } from '../../src/workers/file-runs.ts'
-import { FrameBench } from '../../src/workers/frame-bench.ts'
+import { FileReader } from '../../src/workers/file-reader.ts'
+import { FrameMaker } from '../../src/workers/frame-maker.ts'
+import { threadKernels } from '../../src/workers/kernels.ts'
 import type { LosslessParts, Part, Piece } from '../../src/workers/tasks.ts'
-import { tools } from '../../src/workers/tools.ts'
 
 const BYTES = 4096
 
 /** A bench for a task that is cancelled once it has asked `most` times whether it is. */
 function benchOf(most: number) {
   let asked = 0
-  const files = new FileRuns(tools().machine)
-  const bench = new FrameBench(tools(), files, () => ++asked > most)
+  const files = new FileReader(threadKernels().machine)
+  const bench = new FrameMaker(threadKernels(), files, () => ++asked > most)
   return { bench, asked: () => asked }
 }
 

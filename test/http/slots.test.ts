@@ -1,11 +1,11 @@
 import { EventEmitter } from 'node:events'
 import type { ServerResponse } from 'node:http'
 import t from 'tap'
-import { type Occupant, type PlaceRules, Places } from '../../src/http/places.ts'
+import { type Occupant, SlotQueue, type SlotRules } from '../../src/http/slots.ts'
 
 const HOUR_MS = 3_600_000
 
-const RULES: PlaceRules = {
+const RULES: SlotRules = {
   what: 'uploads',
   most: 2,
   slow: [{ bytesPerSecond: 1000, windowMs: 100 }],
@@ -48,7 +48,7 @@ class Client extends EventEmitter implements Occupant {
     this.emit('close')
   }
 
-  enter(places: Places): Promise<void> {
+  enter(places: SlotQueue): Promise<void> {
     return places.enter(this as unknown as ServerResponse, this)
   }
 }
@@ -57,7 +57,7 @@ const fast = (owner?: string) => new Client(owner, { pace: 1e6 })
 
 t.test('the slow one gives way, whoever came first, and no other does', async t => {
   for (const slowFirst of [true, false]) {
-    const places = new Places(RULES)
+    const places = new SlotQueue(RULES)
     const [slow, quick] = [new Client(), fast()]
     for (const client of slowFirst ? [slow, quick] : [quick, slow]) await client.enter(places)
     await new Client().enter(places)
@@ -67,7 +67,7 @@ t.test('the slow one gives way, whoever came first, and no other does', async t 
 })
 
 t.test('a client that goes with the one whose place it was given is not let in', async t => {
-  const places = new Places({ ...RULES, most: 1 })
+  const places = new SlotQueue({ ...RULES, most: 1 })
   const [first, second, third] = [fast(), fast(), fast()]
   await first.enter(places)
   const entering = second.enter(places)
@@ -78,7 +78,7 @@ t.test('a client that goes with the one whose place it was given is not let in',
 })
 
 t.test('of slow ones, the one that has moved least gives way', async t => {
-  const places = new Places({ ...RULES, slow: [{ bytesPerSecond: 1000, windowMs: 0 }] })
+  const places = new SlotQueue({ ...RULES, slow: [{ bytesPerSecond: 1000, windowMs: 0 }] })
   const [much, little] = [new Client('a', { bytes: 1e9 }), new Client('b', { bytes: 10 })]
   for (const client of [much, little]) {
     client.awaited = false
@@ -92,7 +92,7 @@ t.test('of slow ones, the one that has moved least gives way', async t => {
 })
 
 t.test('what the registry itself takes time for costs nobody a place', async t => {
-  const places = new Places({
+  const places = new SlotQueue({
     ...RULES,
     slow: [{ bytesPerSecond: 1000, windowMs: 0 }],
     waitMs: 1000,
@@ -114,7 +114,7 @@ t.test('what the registry itself takes time for costs nobody a place', async t =
 })
 
 t.test('a wall of slow ones goes as fast as others come', async t => {
-  const places = new Places({ ...RULES, most: 16 })
+  const places = new SlotQueue({ ...RULES, most: 16 })
   const wall = Array.from({ length: 16 }, () => new Client('wall'))
   await Promise.all(wall.map(client => client.enter(places)))
   const honest = Array.from({ length: 16 }, () => fast())
@@ -126,7 +126,7 @@ t.test('a wall of slow ones goes as fast as others come', async t => {
 t.test(
   'an owner with more than its share gives way to one that waits, and keeps its share',
   async t => {
-    const places = new Places({ ...RULES, most: 8, waitMs: 600 })
+    const places = new SlotQueue({ ...RULES, most: 8, waitMs: 600 })
     const many = Array.from({ length: 8 }, () => fast('many'))
     for (const client of many) await client.enter(places)
     const others = Array.from({ length: 4 }, () => fast('other'))
@@ -141,7 +141,7 @@ t.test(
 )
 
 t.test('the place that becomes free is for who holds fewest', async t => {
-  const places = new Places({ ...RULES, most: 2 })
+  const places = new SlotQueue({ ...RULES, most: 2 })
   const held = [fast('many'), fast('many')]
   for (const client of held) await client.enter(places)
   const order: string[] = []
@@ -158,7 +158,7 @@ t.test('the place that becomes free is for who holds fewest', async t => {
 })
 
 t.test('one client with 200 connections leaves room in the queue', async t => {
-  const places = new Places({ ...RULES, most: 4 })
+  const places = new SlotQueue({ ...RULES, most: 4 })
   const crowd = Array.from({ length: 200 }, () => fast('crowd'))
   const entered = crowd.map(client => client.enter(places))
   const refused = (await Promise.allSettled(entered.slice(8))).map(({ status }) => status)
@@ -172,7 +172,7 @@ t.test('one client with 200 connections leaves room in the queue', async t => {
 })
 
 t.test('clients that are gone hold nothing', async t => {
-  const places = new Places({ ...RULES, most: 1 })
+  const places = new SlotQueue({ ...RULES, most: 1 })
   const gone = fast()
   gone.close()
   await t.rejects(gone.enter(places), { code: 'client-closed' })

@@ -32,13 +32,13 @@ interface CheckedRun {
 /** Taken bytes begin at multiples of this. */
 const ALIGNMENT = 64
 /** Files that are open at once. */
-const MOST_OPEN = 32
+const MAX_OPEN = 32
 
 /**
  * Reads runs of files into one arena that is used again for every task: a fresh buffer of some MiB costs as much in page faults as
  * the read itself. Synchronous: a worker has nothing else to do meanwhile.
  */
-export class FileRuns {
+export class FileReader {
   readonly #open = new Map<string, number>()
   readonly #machine: ReadingMachine
   #used = 0
@@ -153,7 +153,7 @@ export class FileRuns {
   #descriptor(path: string, flags: 'r' | 'r+'): number {
     const known = this.#open.get(path)
     if (known !== undefined) return known
-    if (this.#open.size === MOST_OPEN) this.close()
+    if (this.#open.size === MAX_OPEN) this.close()
     const fd = openSync(path, flags)
     this.#open.set(path, fd)
     return fd

@@ -7,7 +7,7 @@ import {
   zstdDecompress,
   zstdDecompressSync,
 } from 'node:zlib'
-import { CodecError, type Compression, type LosslessTools, openKernels } from '../codec/index.ts'
+import { CodecError, type Compression, type FrameKernels, openKernels } from '../codec/index.ts'
 
 /** Longest window that a zstd frame may ask for, as a power of two: it is allocated before a byte is checked. */
 const WINDOW_BITS = 23
@@ -28,10 +28,10 @@ const compression: Compression = {
   },
 }
 
-let shared: LosslessTools | undefined
+let shared: FrameKernels | undefined
 
 /** The tools of this thread, opened when they are first asked for. */
-export function tools(): LosslessTools {
+export function threadKernels(): FrameKernels {
   shared ??= { machine: openMachine(), compression }
   return shared
 }

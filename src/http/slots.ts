@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import { RegistryError } from '../errors.ts'
-import { type LeastRate, Patience } from './watchdog.ts'
+import { type LeastRate, Patience } from './least-rate.ts'
 
 /** A request that moves a body, as its place sees it. */
 export interface Occupant {
@@ -14,7 +14,7 @@ export interface Occupant {
   end(why: 'slow' | 'share'): void
 }
 
-export interface PlaceRules {
+export interface SlotRules {
   /** What holds the places, for what is said of them. */
   readonly what: string
   readonly most: number
@@ -44,13 +44,13 @@ interface Entry {
  * place up: it is there, but others would do more with it. After half of its waiting, a request also gets the place of an owner that has
  * more than an equal share. Nobody gives way for what the registry itself takes time for.
  */
-export class Places {
-  readonly #rules: PlaceRules
+export class SlotQueue {
+  readonly #rules: SlotRules
   readonly #holding = new Set<Entry>()
   readonly #waiting = new Set<Entry>()
   #timer: NodeJS.Timeout | undefined
 
-  constructor(rules: PlaceRules) {
+  constructor(rules: SlotRules) {
     this.#rules = rules
   }
 

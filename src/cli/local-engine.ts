@@ -1,37 +1,37 @@
 import { availableParallelism } from 'node:os'
-import { Ahead } from '../workers/ahead.ts'
 import { BufferPool } from '../workers/buffer-pool.ts'
-import { type Executor, Slots } from '../workers/execute.ts'
+import { type Executor, Semaphore } from '../workers/execute.ts'
 import { openPool } from '../workers/pool.ts'
+import { PrefetchBudget } from '../workers/prefetch.ts'
 import { LocalFiles } from './local-files.ts'
 
 /** Batches of frames in memory at once, per worker. */
 const SLOTS_PER_WORKER = 4
 
 /** What the local commands work with: files and threads. */
-export interface Workshop extends AsyncDisposable {
+export interface LocalEngine extends AsyncDisposable {
   readonly files: LocalFiles
   /** The threads start at once; this resolves when they have. */
   readonly executor: Promise<Executor>
 }
 
 /** Opens files and one worker for each processor; disposing of it ends both. */
-export function openWorkshop(): Workshop {
+export function openLocalEngine(): LocalEngine {
   const workers = availableParallelism()
   const files = new LocalFiles()
   const pool = openPool({ workers })
   // A command may fail before it needs the threads.
   pool.catch(() => {})
-  const origin = { read: files.read, locate: (path: string) => path, fetch: files.read }
-  const slots = new Slots(workers * SLOTS_PER_WORKER)
+  const upstream = { read: files.read, locate: (path: string) => path, fetch: files.read }
+  const slots = new Semaphore(workers * SLOTS_PER_WORKER)
   return {
     files,
     executor: pool.then(opened => ({
       pool: opened,
-      ...origin,
-      origin,
+      ...upstream,
+      upstream,
       sumsOf: () => null,
-      ahead: new Ahead(workers * SLOTS_PER_WORKER),
+      prefetch: new PrefetchBudget(workers * SLOTS_PER_WORKER),
       bufferPool: new BufferPool(),
       failed: async () => false,
       slots,

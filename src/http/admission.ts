@@ -2,7 +2,7 @@ import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { RegistryError } from '../errors.ts'
 import type { Access } from './auth.ts'
-import { Places } from './places.ts'
+import { SlotQueue } from './slots.ts'
 
 /** How much may be under way at once. */
 export interface Limits {
@@ -15,7 +15,7 @@ export interface Limits {
 }
 
 /** How long places are waited for, and kept. Milliseconds. */
-export interface PlaceTimes {
+export interface SlotTimes {
   /** For a client that does nothing with its place to keep it, where another one waits. */
   readonly stalledMs: number
   /** For an upload to wait for a place: longer than it takes to see which of the others are slow. */
@@ -24,9 +24,9 @@ export interface PlaceTimes {
   readonly downloadWaitMs: number
 }
 
-interface GateDeps {
+interface AdmissionDeps {
   readonly limits: Limits
-  readonly times: PlaceTimes
+  readonly times: SlotTimes
   readonly access: Pick<Access, 'ownerOf'>
 }
 
@@ -41,13 +41,13 @@ const SHORT_BYTES = 2 * 1024 * 1024
 
 /** The uploads that are under way. One whose client is slow ends when another needs its place, unless the registry has all of it. */
 export class Uploads {
-  readonly #places: Places
+  readonly #places: SlotQueue
   readonly #access: Pick<Access, 'ownerOf'>
   readonly #signals = new WeakMap<FastifyRequest, AbortSignal>()
 
-  constructor({ limits, times: { stalledMs, uploadWaitMs: waitMs }, access }: GateDeps) {
+  constructor({ limits, times: { stalledMs, uploadWaitMs: waitMs }, access }: AdmissionDeps) {
     const slow = [{ bytesPerSecond: SLOW_BYTES_PER_SECOND, windowMs: stalledMs }]
-    this.#places = new Places({ what: 'uploads', most: limits.uploads, slow, waitMs })
+    this.#places = new SlotQueue({ what: 'uploads', most: limits.uploads, slow, waitMs })
     this.#access = access
   }
 
@@ -88,18 +88,18 @@ function gaveWay(why: 'slow' | 'share'): RegistryError {
  * own, so that clients who hold large ones keep nobody from a header.
  */
 export class Downloads {
-  readonly #short: Places
-  readonly #long: Places
+  readonly #short: SlotQueue
+  readonly #long: SlotQueue
   readonly #access: Pick<Access, 'ownerOf'>
 
-  constructor({ limits, times: { stalledMs, downloadWaitMs: waitMs }, access }: GateDeps) {
+  constructor({ limits, times: { stalledMs, downloadWaitMs: waitMs }, access }: AdmissionDeps) {
     const slow = [
       { bytesPerSecond: STALLED_BYTES_PER_SECOND, windowMs: stalledMs },
       { bytesPerSecond: SLOW_BYTES_PER_SECOND, windowMs: SLOW_DOWNLOAD_MS },
     ]
     const rules = { what: 'downloads', most: limits.downloads, slow, waitMs }
-    this.#short = new Places(rules)
-    this.#long = new Places(rules)
+    this.#short = new SlotQueue(rules)
+    this.#long = new SlotQueue(rules)
     this.#access = access
   }
 

@@ -1,14 +1,14 @@
 import t, { type Test } from 'tap'
-import { Ahead, Item, Window } from '../../src/workers/ahead.ts'
+import { PrefetchBudget, Prefetcher, PrefetchItem } from '../../src/workers/prefetch.ts'
 
 /** A stream of `count` items that counts what is made of it, and what is given back. */
-function stream(ahead: Ahead, count = 8) {
+function stream(ahead: PrefetchBudget, count = 8) {
   const made: number[] = []
   const discarded: number[] = []
   const items = Array.from(
     { length: count },
     (_, i) =>
-      new Item(
+      new PrefetchItem(
         async () => {
           made.push(i)
           return i
@@ -16,7 +16,7 @@ function stream(ahead: Ahead, count = 8) {
         i => discarded.push(i),
       ),
   )
-  return { window: new Window(items, ahead), made, discarded }
+  return { window: new Prefetcher(items, ahead), made, discarded }
 }
 
 /** What was made has been made. */
@@ -25,7 +25,7 @@ const turn = () => new Promise(resolve => setImmediate(resolve))
 t.test(
   'items come in order, each made once, more and more of them before they are asked for',
   async t => {
-    const { window, made, discarded } = stream(new Ahead(16))
+    const { window, made, discarded } = stream(new PrefetchBudget(16))
     for (const [i, ahead] of [1, 2, 3, 3].entries()) {
       t.equal(await window.next(), i)
       t.equal(made.length - 1 - i, ahead)
@@ -40,13 +40,13 @@ t.test(
 )
 
 /** Asks a stream for its first items, until it has as much ahead as it may. */
-async function start(t: Test, window: Window<number>): Promise<void> {
+async function start(t: Test, window: Prefetcher<number>): Promise<void> {
   for (let i = 0; i < 3; i++) t.equal(await window.next(), i)
   await turn()
 }
 
 t.test('streams together have so much ahead, and none waits for a place', async t => {
-  const ahead = new Ahead(4, Number.POSITIVE_INFINITY)
+  const ahead = new PrefetchBudget(4, Number.POSITIVE_INFINITY)
   const streams = Array.from({ length: 3 }, () => stream(ahead))
   for (const { window } of streams) await start(t, window)
   t.strictSame(
@@ -57,7 +57,7 @@ t.test('streams together have so much ahead, and none waits for a place', async 
 })
 
 t.test('a stream that is closed gives its places and what was made back', async t => {
-  const ahead = new Ahead(3, Number.POSITIVE_INFINITY)
+  const ahead = new PrefetchBudget(3, Number.POSITIVE_INFINITY)
   const [closed, other] = [stream(ahead), stream(ahead)]
   await start(t, closed.window)
   closed.window.close()
@@ -68,7 +68,7 @@ t.test('a stream that is closed gives its places and what was made back', async 
 })
 
 t.test('a stream that stands still gives up what was made, and goes on when it moves', async t => {
-  const ahead = new Ahead(3, 0)
+  const ahead = new PrefetchBudget(3, 0)
   const [still, moving] = [stream(ahead), stream(ahead)]
   await start(t, still.window)
   await start(t, moving.window)
@@ -82,8 +82,11 @@ t.test('a stream that stands still gives up what was made, and goes on when it m
 t.test('an item that cannot be made fails when it is asked for, not before', async t => {
   const failing = () => Promise.reject(new Error('no'))
   const discard = () => t.fail('nothing was made')
-  const items = [new Item(async () => 0, discard), new Item<number>(failing, discard)]
-  const window = new Window(items, new Ahead(4))
+  const items = [
+    new PrefetchItem(async () => 0, discard),
+    new PrefetchItem<number>(failing, discard),
+  ]
+  const window = new Prefetcher(items, new PrefetchBudget(4))
   t.equal(await window.next(), 0)
   await turn()
   await t.rejects(window.next(), { message: 'no' })

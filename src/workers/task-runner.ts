@@ -3,14 +3,14 @@ import {
   applySteps,
   CodecError,
   encodeWhole,
+  type FrameKernels,
   type FrameMachine,
-  type LosslessTools,
   loadDelta,
   runPass,
 } from '../codec/index.ts'
 import { BlockError } from './block-error.ts'
-import { FileError, FileRuns } from './file-runs.ts'
-import { FrameBench } from './frame-bench.ts'
+import { FileError, FileReader } from './file-reader.ts'
+import { FrameMaker } from './frame-maker.ts'
 import { collectGarbage } from './garbage.ts'
 import { ModelHash } from './model-hash.ts'
 import type {
@@ -37,21 +37,21 @@ interface Done<K extends Task['kind']> {
 }
 
 /** What a worker does with a task: the codec's functions over one machine, the files it reads, and the hashes it holds. */
-export class Workbench {
+export class TaskRunner {
   readonly #machine: FrameMachine
-  readonly #frames: FrameBench
-  readonly #files: FileRuns
+  readonly #frames: FrameMaker
+  readonly #files: FileReader
   readonly #hashes = new Map<number, Hash>()
   readonly #models = new Map<number, ModelHash>()
   /** The delta of a tensor that is encoded as a whole, kept for the next one: fresh memory is slow. */
   #delta = new Float32Array(0)
 
   /** `isCancelled` says that nobody waits for the task any more: it then throws. */
-  constructor(tools: LosslessTools, isCancelled: () => boolean) {
+  constructor(tools: FrameKernels, isCancelled: () => boolean) {
     const { machine } = tools
     this.#machine = machine
-    this.#files = new FileRuns(machine)
-    this.#frames = new FrameBench(tools, this.#files, isCancelled)
+    this.#files = new FileReader(machine)
+    this.#frames = new FrameMaker(tools, this.#files, isCancelled)
   }
 
   /** Performs one task. @throws CodecError for bytes that do not decode or encode, FileError for a file. */

@@ -6,15 +6,15 @@ import {
   encodeFrame,
   FRAME_ELEMENTS,
   type Frame,
+  type FrameKernels,
   type FrameMachine,
   isFloat,
   isPredicted,
   itemBytes,
-  type LosslessTools,
   type Prediction,
   restoreFrame,
 } from '../codec/index.ts'
-import type { FileRuns } from './file-runs.ts'
+import type { FileReader } from './file-reader.ts'
 import { SharedFrames } from './shared-frames.ts'
 import type {
   BadBlock,
@@ -34,15 +34,15 @@ import type {
 type Buffers = readonly TaskBuffer[]
 
 /** Turns pieces into bytes, and frames into records. What it reads and makes stands in the arena of `files`. */
-export class FrameBench {
+export class FrameMaker {
   readonly #machine: FrameMachine
-  readonly #files: FileRuns
-  readonly #tools: LosslessTools
+  readonly #files: FileReader
+  readonly #tools: FrameKernels
   readonly #isCancelled: () => boolean
   readonly #shared = new SharedFrames()
 
   /** `isCancelled` is asked before each part is read: a task is left off there once nobody waits for it. */
-  constructor(tools: LosslessTools, files: FileRuns, isCancelled: () => boolean) {
+  constructor(tools: FrameKernels, files: FileReader, isCancelled: () => boolean) {
     this.#tools = tools
     this.#machine = tools.machine
     this.#files = files

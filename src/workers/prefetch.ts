@@ -1,17 +1,17 @@
 /** Of one stream, at most so many are made before they are asked for, and no more than have been: many streams end soon. */
-const WINDOW = 3
+const MAX_WINDOW = 3
 /** Milliseconds after which a stream that has not asked for what was made stands still. */
-const STILL_MS = 1000
+const STALLED_MS = 1000
 
 /** What is made before it is asked for. */
-interface Made {
+interface Prefetched {
   begin(): void
   waitsFor(ms: number): boolean
   drop(): void
 }
 
 /** Something that a stream will be asked for: it is made before, or then. */
-export class Item<T> implements Made {
+export class PrefetchItem<T> implements Prefetched {
   readonly #make: () => Promise<T>
   readonly #discard: (made: T) => void
   #made: Promise<T> | null = null
@@ -55,20 +55,20 @@ export class Item<T> implements Made {
  * Bounds what all streams together have made before they are asked for. A stream that stands still gives its places up to one that needs
  * them.
  */
-export class Ahead {
+export class PrefetchBudget {
   readonly #most: number
-  readonly #stillMs: number
+  readonly #stalledMs: number
   /** Those that were begun first come first. */
-  readonly #begun = new Set<Made>()
+  readonly #begun = new Set<Prefetched>()
 
-  /** At most `most` items; a stream stands still that has not asked for what was made for `stillMs` milliseconds. */
-  constructor(most: number, stillMs = STILL_MS) {
+  /** At most `most` items; a stream stands still that has not asked for what was made for `stalledMs` milliseconds. */
+  constructor(most: number, stalledMs = STALLED_MS) {
     this.#most = most
-    this.#stillMs = stillMs
+    this.#stalledMs = stalledMs
   }
 
   /** Begins to make an item if there is a place for it. */
-  tryBegin(item: Made): boolean {
+  tryBegin(item: Prefetched): boolean {
     if (this.#begun.size >= this.#most && !this.#dropOne()) return false
     this.#begun.add(item)
     item.begin()
@@ -76,13 +76,13 @@ export class Ahead {
   }
 
   /** Frees the place of an item, if it has one. */
-  leave(item: Made): void {
+  leave(item: Prefetched): void {
     this.#begun.delete(item)
   }
 
   #dropOne(): boolean {
     for (const item of this.#begun) {
-      if (!item.waitsFor(this.#stillMs)) continue
+      if (!item.waitsFor(this.#stalledMs)) continue
       item.drop()
       this.#begun.delete(item)
       return true
@@ -92,16 +92,16 @@ export class Ahead {
 }
 
 /** The items of one stream in order, some of them made before they are asked for. */
-export class Window<T> {
-  readonly #items: Iterator<Item<T>>
-  readonly #ahead: Ahead
-  readonly #waiting: Item<T>[] = []
-  #following: Item<T> | null
+export class Prefetcher<T> {
+  readonly #items: Iterator<PrefetchItem<T>>
+  readonly #budget: PrefetchBudget
+  readonly #waiting: PrefetchItem<T>[] = []
+  #following: PrefetchItem<T> | null
   #asked = 0
 
-  constructor(items: Iterable<Item<T>>, ahead: Ahead) {
+  constructor(items: Iterable<PrefetchItem<T>>, budget: PrefetchBudget) {
     this.#items = items[Symbol.iterator]()
-    this.#ahead = ahead
+    this.#budget = budget
     this.#following = this.#pull()
   }
 
@@ -109,13 +109,13 @@ export class Window<T> {
   async next(): Promise<T | null> {
     const item = this.#waiting.shift() ?? this.#advance()
     if (!item) return null
-    this.#ahead.leave(item)
+    this.#budget.leave(item)
     const made = item.take()
     // What follows may fail before it is waited for.
     made.catch(() => {})
     this.#asked++
-    while (this.#waiting.length < Math.min(WINDOW, this.#asked) && this.#following) {
-      if (!this.#ahead.tryBegin(this.#following)) break
+    while (this.#waiting.length < Math.min(MAX_WINDOW, this.#asked) && this.#following) {
+      if (!this.#budget.tryBegin(this.#following)) break
       this.#waiting.push(this.#following)
       this.#following = this.#pull()
     }
@@ -125,18 +125,18 @@ export class Window<T> {
   /** Frees what was made and will not be asked for. */
   close(): void {
     for (const item of this.#waiting.splice(0)) {
-      this.#ahead.leave(item)
+      this.#budget.leave(item)
       item.drop()
     }
   }
 
-  #advance(): Item<T> | null {
+  #advance(): PrefetchItem<T> | null {
     const item = this.#following
     this.#following = this.#pull()
     return item
   }
 
-  #pull(): Item<T> | null {
+  #pull(): PrefetchItem<T> | null {
     const { value, done } = this.#items.next()
     return done ? null : value
   }

@@ -1,11 +1,11 @@
 import type { MessagePort } from 'node:worker_threads'
+import { threadKernels } from './kernels.ts'
+import { TaskRunner, toFailure } from './task-runner.ts'
 import type { ReplyMessage, TaskBuffer, TaskMessage } from './tasks.ts'
-import { tools } from './tools.ts'
-import { toFailure, Workbench } from './workbench.ts'
 
 /** Performs the tasks that come through `port`, one after the other. One is left off between two frames once `cancelled` is not 0. */
 export function servePort(port: MessagePort, cancelled: Int32Array<SharedArrayBuffer>): void {
-  const bench = new Workbench(tools(), () => Atomics.load(cancelled, 0) !== 0)
+  const bench = new TaskRunner(threadKernels(), () => Atomics.load(cancelled, 0) !== 0)
   port.on('message', ({ id, task, buffers }: TaskMessage) => {
     try {
       const { value, transfer } = bench.perform(task, buffers)

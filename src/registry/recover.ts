@@ -21,7 +21,7 @@ const WIDTH = 16
  * adopted, what only the catalog has is marked as damaged, and what nobody needs is swept. Cost is linear in what the two list, and one look at the
  * store for each blob on which they differ. Rejects `catalog-failed` if they do not belong together, and as the two do.
  */
-export async function takeUp(deps: TakeUpDeps): Promise<void> {
+export async function recoverStore(deps: TakeUpDeps): Promise<void> {
   const { catalog, blobs, room, damages, strays, log } = deps
   await claimStore({ catalog, blobs })
   const { upgraded, failed } = await upgradeManifests({ catalog, blobs, damages })
@@ -44,7 +44,7 @@ async function markMissing(
   // A key that is none is that of a row that is not what was inserted: nothing is under it.
   const look = async (key: string) => ({ key, isThere: isBlobKey(key) && (await isThere(key)) })
   const isThere = (key: string) =>
-    blobs.origin.size(key).then(
+    blobs.upstream.size(key).then(
       () => true,
       (error: RegistryError) => {
         if (error.code === 'blob-missing') return false
