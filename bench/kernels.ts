@@ -1,10 +1,10 @@
 /** Prints GB/s of each kernel, SIMD beside plain, in one run: `node bench/kernels.ts [milliseconds per figure]`. */
 import { readFileSync } from 'node:fs'
-import { decodeFrame, type Frame, type FrameStep } from '../src/codec/frame.ts'
+import { FRAME_BYTES } from '../src/codec/base/limits.ts'
+import { decodeFrame, type Frame, type FrameStep } from '../src/codec/frames/float-frame.ts'
 import type { FrameMachine } from '../src/codec/kernels/machine.ts'
 import { PlainMachine } from '../src/codec/kernels/plain.ts'
 import { openKernels } from '../src/codec/kernels/simd.ts'
-import { FRAME_BYTES } from '../src/codec/limits.ts'
 
 const COUNT = 1024 * 1024
 const milliseconds = Number(process.argv[2] ?? 300)

@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { buildLayout } from '../src/codec/index.ts'
-import { startServer } from '../test/server-process.ts'
+import { startServer } from '../test/support/server-process.ts'
 import { parseSize } from './make-model.ts'
 import { download, inTurn, line, median, megabytes, peakOf } from './measure.ts'
 

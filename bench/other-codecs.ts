@@ -3,7 +3,7 @@
  * Sources: ds2-lab/ZipLLM `src/bitx` (BitX), tddg/TensorDex (TensorX), "FM-Delta" (NeurIPS 2024).
  */
 import { constants, zstdCompressSync } from 'node:zlib'
-import { splitPlanes } from '../src/codec/byte-planes.ts'
+import { splitPlanes } from '../src/codec/frames/byte-planes.ts'
 import { FRAME_BYTES } from '../src/codec/index.ts'
 
 /** One zstd frame. */

@@ -3,8 +3,8 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { buildApp } from '../src/app.ts'
-import { apiText } from '../src/http/api-description.ts'
 import type { Registry } from '../src/registry/registry.ts'
+import { apiText } from '../src/rest/openapi.ts'
 
 const PATH = new URL('../openapi.yaml', import.meta.url)
 

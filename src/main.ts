@@ -34,16 +34,16 @@ if (Number.parseInt(process.versions.node, 10) < MIN_NODE) {
 enableCompileCache()
 
 const { buildApp } = await import('./app.ts')
-const { openSqliteCatalog } = await import('./catalog/sqlite-catalog.ts')
+const { openSqliteCatalog } = await import('./catalog/sqlite/catalog.ts')
 const { ConfigError, readConfig } = await import('./config.ts')
 const { openLog } = await import('./log.ts')
-const { rebuildCatalog } = await import('./registry/adopt.ts')
-const { openBytesWithin } = await import('./registry/open-budget.ts')
+const { rebuildCatalog } = await import('./registry/care/adopt.ts')
+const { openBytesWithin } = await import('./registry/models/open-budget.ts')
 const { openRegistry } = await import('./registry/open-registry.ts')
 const { startUpkeep } = await import('./upkeep.ts')
-const { openCachedBlobStore } = await import('./storage/cached-blob-store.ts')
+const { openCachedBlobStore } = await import('./storage/cache/blob-store.ts')
 const { DiskRoom } = await import('./storage/disk-room.ts')
-const { openFolderBlobStore } = await import('./storage/folder-blob-store.ts')
+const { openFolderBlobStore } = await import('./storage/folder/blob-store.ts')
 const { openPool } = await import('./workers/pool.ts')
 type Config = ReturnType<typeof readConfig>
 type Registry = Awaited<ReturnType<typeof openRegistry>>
@@ -174,7 +174,7 @@ async function closeToOthers(dataDir: string, log: Logger): Promise<void> {
 async function openBlobs({ storage, dataDir }: Config, log: Logger): Promise<BlobStore> {
   if (storage.kind === 'folder') return openFolderBlobStore(dataDir)
   // The SDK is only loaded where there is a bucket: it takes longer than everything else.
-  const { openS3BlobStore } = await import('./storage/s3-blob-store.ts')
+  const { openS3BlobStore } = await import('./storage/s3/blob-store.ts')
   const { endpoint, bucket, cacheBytes } = storage
   const remote = await openS3BlobStore(storage, found =>
     log.info({ endpoint, bucket, ...found }, 'what the bucket can do'),

@@ -7,7 +7,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import { goldenCases } from './registry/helper.ts'
-import { type ServerProcess, startServer } from './server-process.ts'
+import { type ServerProcess, startServer } from './support/server-process.ts'
 
 /** What these tests look at of a Model or a problem. */
 interface Body {

@@ -1,4 +1,4 @@
-import { CodecError } from '../codec/errors.ts'
+import { CodecError } from '../codec/base/errors.ts'
 
 /** A failure with a stable code: the rule of a codec error, the code of a problem document, or one of the CLI's own. */
 export class CliError extends Error {

@@ -1,8 +1,8 @@
 import { CodecError } from '../codec/index.ts'
 import { type ErrorCode, RegistryError } from '../errors.ts'
-import { BlockError } from '../workers/block-error.ts'
 import { BuffersOutError } from '../workers/buffer-pool.ts'
-import { FileError } from '../workers/file-reader.ts'
+import { BlockError } from '../workers/errors.ts'
+import { FileError } from '../workers/thread/file-reader.ts'
 
 const CODES: Readonly<Record<CodecError['kind'], ErrorCode>> = {
   safetensors: 'malformed-safetensors',

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { open, rm, stat, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { RegistryError } from '../errors.ts'
-import { translateStorageError } from './storage-errors.ts'
+import { translateStorageError } from './disk-errors.ts'
 
 const RESERVE = '.reserve'
 const PROBE = '.reserve-probe'

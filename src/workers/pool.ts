@@ -1,7 +1,6 @@
 import { Worker } from 'node:worker_threads'
 import { CodecError, type Dtype } from '../codec/index.ts'
-import { BlockError } from './block-error.ts'
-import { FileError } from './file-reader.ts'
+import { BlockError } from './errors.ts'
 import type {
   HashModelTask,
   HashTask,
@@ -14,6 +13,7 @@ import type {
   TaskFailure,
   TaskMessage,
 } from './tasks.ts'
+import { FileError } from './thread/file-reader.ts'
 
 /** A SHA-256 over pieces in the order they are given, produced and hashed in one worker. */
 export interface HashSession {
@@ -274,7 +274,7 @@ class ThreadPool implements Pool {
     // The suffix follows this file's own, so that the built package starts `worker.js`.
     const suffix = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
     const cancelled = new Int32Array(new SharedArrayBuffer(4))
-    const worker = new Worker(new URL(`./worker.${suffix}`, import.meta.url), {
+    const worker = new Worker(new URL(`./thread/worker.${suffix}`, import.meta.url), {
       workerData: cancelled,
     })
     worker.on('message', (reply: ReplyMessage) => {

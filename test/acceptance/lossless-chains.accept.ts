@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Model } from '../../src/registry/registry.ts'
 import { wdelta } from '../cli/helper.ts'
-import { startServer } from '../server-process.ts'
+import { startServer } from '../support/server-process.ts'
 
 /** PAIRS names a folder with the whole models; without it their cut is used. */
 const { PAIRS = join(import.meta.dirname, '../fixtures/pairs') } = process.env

@@ -4,9 +4,9 @@ import { dirname, join, relative } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Model } from '../../src/registry/registry.ts'
 import { wdelta } from '../cli/helper.ts'
-import { FEATURES, type Folder, generateLineage } from '../codec/generated-models.ts'
-import { rangesOf, tensorsOf, weightsOf } from '../codec/generated-ranges.ts'
-import { startServer } from '../server-process.ts'
+import { FEATURES, type Folder, generateLineage } from '../support/generated-models.ts'
+import { rangesOf, tensorsOf, weightsOf } from '../support/generated-ranges.ts'
+import { startServer } from '../support/server-process.ts'
 
 /** PAIRS names a folder with the whole models; without it their cut is used. `FULL=1` takes all seeds. */
 const { PAIRS = join(import.meta.dirname, '../fixtures/pairs'), FULL } = process.env

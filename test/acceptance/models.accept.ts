@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { headerBytes, parseLayout } from '../../src/codec/index.ts'
 import type { Model } from '../../src/registry/registry.ts'
 import { wdelta } from '../cli/helper.ts'
-import { startServer } from '../server-process.ts'
+import { startServer } from '../support/server-process.ts'
 import { curl } from './curl.ts'
 
 /** PAIRS names a folder with the whole models; without it their cut is used. */

@@ -3,9 +3,9 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { buildLayout, LosslessReader } from '../../src/codec/index.ts'
-import { writeIndex } from '../../src/codec/wdelta-v2-index.ts'
+import { writeIndex } from '../../src/codec/wdelta/v2/index-bytes.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
-import { sealedV2, xxh64 } from '../codec/wdelta-v2-files.ts'
+import { sealedV2, xxh64 } from '../support/wdelta-v2-files.ts'
 import { goldenCase, wdelta } from './helper.ts'
 
 t.test('verify tells what holds', async t => {

@@ -6,8 +6,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import type { Model } from '../../src/registry/registry.ts'
-import { Random } from '../codec/generated-values.ts'
-import { openFiles, peakMemory, type ServerProcess, startServer } from '../server-process.ts'
+import { Random } from '../support/generated-values.ts'
+import {
+  openFiles,
+  peakMemory,
+  type ServerProcess,
+  startServer,
+} from '../support/server-process.ts'
 import { publish, wholeUpload } from './scene.ts'
 
 const { FULL } = process.env

@@ -8,10 +8,10 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Model } from '../../src/registry/registry.ts'
-import type { Random } from '../codec/generated-values.ts'
 import { FORM_TYPE, formOf } from '../http/helper.ts'
-import { peakMemory, type ServerProcess, startServer } from '../server-process.ts'
-import { FakeS3 } from '../storage/fake-s3.ts'
+import { FakeS3 } from '../support/fake-s3.ts'
+import type { Random } from '../support/generated-values.ts'
+import { peakMemory, type ServerProcess, startServer } from '../support/server-process.ts'
 import { type Fresh, FreshModels, sendFresh } from './fresh-models.ts'
 
 const { FULL } = process.env

@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import type { Model } from '../../src/registry/registry.ts'
 import { wdelta } from '../cli/helper.ts'
-import type { ServerProcess } from '../server-process.ts'
+import type { ServerProcess } from '../support/server-process.ts'
 import {
   checkInvariants,
   checkWhole,

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
-import { Random } from '../codec/generated-values.ts'
-import type { ServerProcess } from '../server-process.ts'
+import { Random } from '../support/generated-values.ts'
+import type { ServerProcess } from '../support/server-process.ts'
 
 const FILE = 'model.safetensors'
 /** Contents that are published again and again. */

@@ -11,7 +11,7 @@ import {
   LIMITS,
 } from '../../src/codec/index.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
-import { Random } from '../codec/generated-values.ts'
+import { Random } from '../support/generated-values.ts'
 import {
   type Record as ArrayRecord,
   deltaFile,
@@ -21,7 +21,7 @@ import {
   record,
   sha256,
   u64,
-} from '../codec/wdelta-files.ts'
+} from '../support/wdelta-files.ts'
 import {
   COPY,
   type RawDelta,
@@ -31,7 +31,7 @@ import {
   sealedV2,
   xxh64,
   zstd,
-} from '../codec/wdelta-v2-files.ts'
+} from '../support/wdelta-v2-files.ts'
 
 /** A tensor of a model that the generator knows. */
 export interface KnownTensor {

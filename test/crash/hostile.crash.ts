@@ -5,7 +5,7 @@ import { Worker } from 'node:worker_threads'
 import t, { type Test } from 'tap'
 import { PROBLEMS } from '../../src/errors.ts'
 import type { Model } from '../../src/registry/registry.ts'
-import { peakMemory, type ServerProcess, startServer } from '../server-process.ts'
+import { peakMemory, type ServerProcess, startServer } from '../support/server-process.ts'
 import { HostileFiles, type HostileForm, knownTensors, safetensors } from './hostile-files.ts'
 
 const { FULL, SEED = '11' } = process.env

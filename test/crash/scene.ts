@@ -5,7 +5,7 @@ import type { Test } from 'tap'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import type { Model, SweepReport } from '../../src/registry/registry.ts'
 import { wdelta } from '../cli/helper.ts'
-import { type ServerProcess, startServer } from '../server-process.ts'
+import { type ServerProcess, startServer } from '../support/server-process.ts'
 
 /** Bytes of each model that is uploaded. */
 const SIZE = 4 * 1024 * 1024

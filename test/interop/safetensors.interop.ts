@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import t from 'tap'
+import { parseJson } from '../../src/codec/base/json.ts'
 import {
   buildLayout,
   CodecError,
@@ -14,9 +15,8 @@ import {
   type Layout,
   LIMITS,
 } from '../../src/codec/index.ts'
-import { parseJson } from '../../src/codec/json.ts'
-import { changedSafetensors, readLayout, safetensorsFile } from '../codec/safetensors-samples.ts'
-import { seeded } from '../codec/wdelta-samples.ts'
+import { changedSafetensors, readLayout, safetensorsFile } from '../support/safetensors-samples.ts'
+import { seeded } from '../support/wdelta-samples.ts'
 import { interopPython } from './reference.ts'
 
 const { MUTATIONS = '10000' } = process.env

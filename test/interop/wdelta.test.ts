@@ -8,8 +8,15 @@ import {
   type DeltaTensor,
   planDelta,
 } from '../../src/codec/index.ts'
-import { f16s, goldenDeltas, PARENT, readDelta, sealed, zeroDelta } from '../codec/wdelta-files.ts'
-import { mutate, seeded, seedFiles } from '../codec/wdelta-samples.ts'
+import {
+  f16s,
+  goldenDeltas,
+  PARENT,
+  readDelta,
+  sealed,
+  zeroDelta,
+} from '../support/wdelta-files.ts'
+import { mutate, seeded, seedFiles } from '../support/wdelta-samples.ts'
 
 /** A Python that has deltatensors 0.2.0 (without one there is nothing to compare with), and how many files to change. */
 const { INTEROP_PYTHON: PYTHON, MUTATIONS = '10000' } = process.env

@@ -10,10 +10,10 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { translateSqliteError } from '../../src/catalog/sqlite-errors.ts'
+import { translateSqliteError } from '../../src/catalog/sqlite/errors.ts'
 import { openRegistry } from '../../src/registry/open-registry.ts'
+import { translateStorageError } from '../../src/storage/disk-errors.ts'
 import { DiskRoom } from '../../src/storage/disk-room.ts'
-import { translateStorageError } from '../../src/storage/storage-errors.ts'
 import { before, bytesOf, folderParts, goldenCases, openTestRegistry, publish } from './helper.ts'
 
 const MIB = 2 ** 20

@@ -2,11 +2,11 @@ import { globSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import root from 'tap'
-import { openSqliteCatalog } from '../../src/catalog/sqlite-catalog.ts'
+import { openSqliteCatalog } from '../../src/catalog/sqlite/catalog.ts'
 import { openRegistry, type RegistryDeps } from '../../src/registry/open-registry.ts'
 import type { Content, ListedModel, Registry, UploadPart } from '../../src/registry/registry.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
-import { openFolderBlobStore } from '../../src/storage/folder-blob-store.ts'
+import { openFolderBlobStore } from '../../src/storage/folder/blob-store.ts'
 import { openPool } from '../../src/workers/pool.ts'
 
 const GOLDEN = fileURLToPath(new URL('../fixtures/v1', import.meta.url))

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { openS3BlobStore } from '../../src/storage/s3-blob-store.ts'
+import { openS3BlobStore } from '../../src/storage/s3/blob-store.ts'
 import { blobStoreContract } from '../storage/blob-store-contract.ts'
 import { SERVER_NAMES, startS3Server } from './servers.ts'
 

@@ -6,13 +6,13 @@ import { GetObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import t, { type Test } from 'tap'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import type { Model } from '../../src/registry/registry.ts'
-import { openCachedBlobStore } from '../../src/storage/cached-blob-store.ts'
-import { openS3BlobStore } from '../../src/storage/s3-blob-store.ts'
-import { openS3Client, type S3Options } from '../../src/storage/s3-client.ts'
+import { openCachedBlobStore } from '../../src/storage/cache/blob-store.ts'
+import { openS3BlobStore } from '../../src/storage/s3/blob-store.ts'
+import { openS3Client, type S3Options } from '../../src/storage/s3/client.ts'
 import { wdelta } from '../cli/helper.ts'
-import { damageMatrix } from '../registry/damage-matrix.ts'
+import { damageMatrix } from '../registry/care/damage-matrix.ts'
 import { goldenCases, openRegistryOver } from '../registry/helper.ts'
-import { type ServerProcess, startServer } from '../server-process.ts'
+import { type ServerProcess, startServer } from '../support/server-process.ts'
 import {
   contentsOf,
   download,

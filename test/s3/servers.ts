@@ -5,7 +5,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CreateBucketCommand } from '@aws-sdk/client-s3'
-import { openS3Client, type S3Options } from '../../src/storage/s3-client.ts'
+import { openS3Client, type S3Options } from '../../src/storage/s3/client.ts'
 
 /** Milliseconds that a server may take to answer: it is another one's program, on a machine with two processors. */
 const START_MS = 60_000

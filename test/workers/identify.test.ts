@@ -22,7 +22,7 @@ import { threadKernels } from '../../src/workers/kernels.ts'
 import { openPool, type Pool } from '../../src/workers/pool.ts'
 import { PrefetchBudget } from '../../src/workers/prefetch.ts'
 import type { TaskMessage } from '../../src/workers/tasks.ts'
-import { Random } from '../codec/generated-values.ts'
+import { Random } from '../support/generated-values.ts'
 
 const DTYPES = Object.keys(DTYPE_BITS) as Dtype[]
 /** Tensors that a task has at most: each has a name and values. */

@@ -3,7 +3,7 @@ import t from 'tap'
 import { CodecError, LosslessReader, openIndex, type StoredIndex } from '../../src/codec/index.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
 import { openStoredIndex } from '../../src/workers/open-index.ts'
-import { type RawDelta, rawIndex, sealedV2, xxh64 } from '../codec/wdelta-v2-files.ts'
+import { type RawDelta, rawIndex, sealedV2, xxh64 } from '../support/wdelta-v2-files.ts'
 
 const BYTE = Uint8Array.of(1)
 

@@ -7,7 +7,7 @@ import { BufferPool } from '../../src/workers/buffer-pool.ts'
 import { digest, Semaphore } from '../../src/workers/execute.ts'
 import { openPool } from '../../src/workers/pool.ts'
 import { PrefetchBudget } from '../../src/workers/prefetch.ts'
-import { openFiles } from '../server-process.ts'
+import { openFiles } from '../support/server-process.ts'
 
 const frame = (count: number): Frame => ({
   first: 0,

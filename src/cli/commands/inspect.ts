@@ -8,8 +8,8 @@ import {
   type TensorStorage,
 } from '../../codec/index.ts'
 import { command } from '../command.ts'
-import { LocalFiles } from '../local-files.ts'
-import { type LocalDelta, openDelta } from '../local-model.ts'
+import { LocalFiles } from '../local/files.ts'
+import { type LocalDelta, openDelta } from '../local/model.ts'
 import { say } from '../terminal.ts'
 
 /** `wdelta inspect`: what deltas say of themselves. */

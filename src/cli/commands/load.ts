@@ -10,13 +10,13 @@ import {
   type Shard,
 } from '../../codec/index.ts'
 import { writeFile } from '../../workers/execute.ts'
-import { type Chain, proveChain, trustChain } from '../chain.ts'
 import { choice, command, required } from '../command.ts'
 import { inFile } from '../failure.ts'
-import { openLocalEngine } from '../local-engine.ts'
-import { inPathOrder, openModelFolder, WEIGHTS } from '../local-model.ts'
-import { openDeltas } from '../open-deltas.ts'
-import { OutputFile } from '../output-file.ts'
+import { type Chain, proveChain, trustChain } from '../local/chain.ts'
+import { openLocalEngine } from '../local/engine.ts'
+import { inPathOrder, openModelFolder, WEIGHTS } from '../local/model.ts'
+import { openDeltas } from '../local/open-deltas.ts'
+import { OutputFile } from '../local/output-file.ts'
 import { openProgress } from '../progress.ts'
 import { say } from '../terminal.ts'
 

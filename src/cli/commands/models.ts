@@ -1,3 +1,4 @@
+import { command } from '../command.ts'
 import {
   callPages,
   type ListedModel,
@@ -5,8 +6,7 @@ import {
   openClient,
   REGISTRY_HELP,
   REGISTRY_OPTIONS,
-} from '../client.ts'
-import { command } from '../command.ts'
+} from '../remote/client.ts'
 import { humanBytes, say, table } from '../terminal.ts'
 
 /** Models asked for at once. */

@@ -4,7 +4,11 @@ import { type FileHandle, mkdir, open, rename, stat, unlink } from 'node:fs/prom
 import type { IncomingMessage } from 'node:http'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { checkPath } from '../../codec/model-folder.ts'
+import { checkPath } from '../../codec/safetensors/model-folder.ts'
+import { command, required } from '../command.ts'
+import { CliError } from '../failure.ts'
+import { syncFolder } from '../local/output-file.ts'
+import { openProgress, type Progress } from '../progress.ts'
 import {
   type Model,
   type ModelFile,
@@ -13,11 +17,7 @@ import {
   REGISTRY_HELP,
   REGISTRY_OPTIONS,
   type RegistryClient,
-} from '../client.ts'
-import { command, required } from '../command.ts'
-import { CliError } from '../failure.ts'
-import { syncFolder } from '../output-file.ts'
-import { openProgress, type Progress } from '../progress.ts'
+} from '../remote/client.ts'
 import { say } from '../terminal.ts'
 
 /** Connections in a row that may end without a byte. */

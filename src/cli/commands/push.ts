@@ -1,16 +1,16 @@
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { choice, command, numeric, UsageError } from '../command.ts'
+import { CliError } from '../failure.ts'
+import { openProgress } from '../progress.ts'
 import {
   type Model,
   openClient,
   REGISTRY_HELP,
   REGISTRY_OPTIONS,
   type RegistryClient,
-} from '../client.ts'
-import { choice, command, numeric, UsageError } from '../command.ts'
-import { CliError } from '../failure.ts'
-import { type FormFile, multipart } from '../form.ts'
-import { openProgress } from '../progress.ts'
+} from '../remote/client.ts'
+import { type FormFile, multipart } from '../remote/form.ts'
 import { say } from '../terminal.ts'
 
 const STRATEGIES = ['lossless', 'int4', 'sparse', 'quantized', 'whole'] as const

@@ -1,6 +1,6 @@
-import { openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
 import { command } from '../command.ts'
 import { CliError } from '../failure.ts'
+import { openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../remote/client.ts'
 import { humanBytes, say } from '../terminal.ts'
 
 interface ScrubReport {

@@ -1,5 +1,5 @@
-import { openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
 import { command } from '../command.ts'
+import { openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../remote/client.ts'
 import { humanBytes, say } from '../terminal.ts'
 
 interface SweepReport {

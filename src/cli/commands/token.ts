@@ -1,5 +1,5 @@
-import { callPages, openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../client.ts'
 import { choice, command, required, UsageError } from '../command.ts'
+import { callPages, openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../remote/client.ts'
 import { say, table } from '../terminal.ts'
 
 interface Token {

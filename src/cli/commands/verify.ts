@@ -1,12 +1,12 @@
 import { type LosslessIndex, planRange, type Recipes } from '../../codec/index.ts'
 import { digest, type Executor } from '../../workers/execute.ts'
-import { proveChain } from '../chain.ts'
 import { command } from '../command.ts'
 import { CliError, inFile } from '../failure.ts'
-import { openLocalEngine } from '../local-engine.ts'
-import { LocalFiles } from '../local-files.ts'
-import { openDelta, openModelFolder } from '../local-model.ts'
-import { openDeltas } from '../open-deltas.ts'
+import { proveChain } from '../local/chain.ts'
+import { openLocalEngine } from '../local/engine.ts'
+import { LocalFiles } from '../local/files.ts'
+import { openDelta, openModelFolder } from '../local/model.ts'
+import { openDeltas } from '../local/open-deltas.ts'
 import { say } from '../terminal.ts'
 
 /** `wdelta verify`: whether deltas are what they say they are. */

@@ -1,4 +1,4 @@
-import { CodecError } from '../errors.ts'
+import { CodecError } from '../base/errors.ts'
 import type { CodedLanes } from './lane-machine.ts'
 
 /** Lower end of the interval of a rANS state: what each of them is before the first symbol and after the last. */

@@ -1,4 +1,4 @@
-import type { Dtype, FloatDtype } from '../dtypes.ts'
+import type { Dtype, FloatDtype } from '../base/dtypes.ts'
 import type { LaneMachine } from './lane-machine.ts'
 
 /** The arguments of {@link FrameMachine.addInt4}: see `FrameStep` in `frame.ts`. */

@@ -1,6 +1,6 @@
-import { type Dtype, itemBytes } from '../dtypes.ts'
-import { CodecError } from '../errors.ts'
-import { FRAME_ELEMENTS } from '../limits.ts'
+import { type Dtype, itemBytes } from '../base/dtypes.ts'
+import { CodecError } from '../base/errors.ts'
+import { FRAME_ELEMENTS } from '../base/limits.ts'
 import type { Int4Run, QuantizedRun } from './machine.ts'
 
 /** @throws CodecError `frame-size` for a count that no frame has, `part-length` if `bytes` holds fewer elements. */

@@ -1,4 +1,4 @@
-import { FRAME_BYTES } from '../limits.ts'
+import { FRAME_BYTES } from '../base/limits.ts'
 import {
   type CodedLanes,
   decodingEntries,

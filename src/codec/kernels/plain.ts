@@ -1,6 +1,6 @@
-import { type Dtype, type FloatDtype, itemBytes } from '../dtypes.ts'
-import { FRAME_ELEMENTS } from '../limits.ts'
-import { narrow, widen } from '../widen.ts'
+import { type Dtype, type FloatDtype, itemBytes } from '../base/dtypes.ts'
+import { FRAME_ELEMENTS } from '../base/limits.ts'
+import { narrow, widen } from '../base/widen.ts'
 import type {
   Cut,
   Extremes,

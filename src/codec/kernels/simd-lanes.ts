@@ -1,5 +1,5 @@
-import { CodecError } from '../errors.ts'
-import { FRAME_BYTES } from '../limits.ts'
+import { CodecError } from '../base/errors.ts'
+import { FRAME_BYTES } from '../base/limits.ts'
 import {
   type CodedLanes,
   decodingEntries,

@@ -1,6 +1,6 @@
-import { type Dtype, type FloatDtype, itemBytes } from '../dtypes.ts'
-import { FRAME_ELEMENTS } from '../limits.ts'
-import { widen } from '../widen.ts'
+import { type Dtype, type FloatDtype, itemBytes } from '../base/dtypes.ts'
+import { FRAME_ELEMENTS } from '../base/limits.ts'
+import { widen } from '../base/widen.ts'
 import type { LaneMachine } from './lane-machine.ts'
 import type {
   Cut,

@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
-import { type FloatDtype, itemBytes } from '../../../src/codec/dtypes.ts'
+import { type FloatDtype, itemBytes } from '../../../src/codec/base/dtypes.ts'
+import { FRAME_ELEMENTS } from '../../../src/codec/base/limits.ts'
 import type { FrameMachine, Int4Run, QuantizedRun } from '../../../src/codec/kernels/machine.ts'
 import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
 import { openKernels } from '../../../src/codec/kernels/simd.ts'
 import { Module } from '../../../src/codec/kernels/web-assembly.ts'
-import { FRAME_ELEMENTS } from '../../../src/codec/limits.ts'
 import { bits, bytes, maker, sameFloats, specialFloats, unaligned } from './samples.ts'
 
 const wasm = readFileSync(new URL('../../../src/codec/kernels/kernels.wasm', import.meta.url))

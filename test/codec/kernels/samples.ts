@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { FloatDtype } from '../../../src/codec/dtypes.ts'
+import type { FloatDtype } from '../../../src/codec/base/dtypes.ts'
 
 /** The bytes of an array, without a copy. */
 export function bytes(array: ArrayBufferView): Uint8Array {

@@ -1,0 +1,181 @@
+import {
+  applyLink,
+  type BaseShard,
+  baseRecipes,
+  canWiden,
+  checkExpansion,
+  type DeltaIndexV1,
+  type Domain,
+  LIMITS,
+  type Link,
+  nameOrder,
+  planHash,
+  type Recipes,
+  type Shard,
+  shardOrder,
+} from '../../codec/index.ts'
+import { digest, type Executor } from '../../workers/execute.ts'
+import { identify } from '../../workers/identify.ts'
+import { CliError, inFile } from '../failure.ts'
+import type { LocalDelta } from './model.ts'
+
+/** A base and the deltas on it, oldest first, before it is known that they belong together. */
+export interface Chain {
+  readonly shards: readonly BaseShard[]
+  readonly deltas: readonly LocalDelta[]
+}
+
+/** Works on what a chain makes; `links[i]` is what delta i makes, the last of them `recipes`. */
+export type UseChain<T> = (
+  recipes: Recipes,
+  signal: AbortSignal,
+  links: readonly Recipes[],
+) => Promise<T>
+
+/**
+ * What a chain makes without a hash taken: every delta after one of version 1 is added to float32 values, as the reference does.
+ * Rejects with CliError if a delta does not fit its parent in names or shapes.
+ */
+export function trustChain(chain: Chain): Recipes {
+  return chainRecipes(chain, guessDomains(chain)).at(-1)!
+}
+
+/**
+ * Proves every link of a chain by its `parent_hash`, while `use` already works on what the chain makes if each delta after one of
+ * version 1 was made against float32 values, as nearly all are. Where a hash tells otherwise, `use` is aborted and called again.
+ * Rejects with CliError `parent-mismatch`, or with what `use` throws.
+ */
+export async function proveChain<T>(
+  executor: Executor,
+  chain: Chain,
+  use: UseChain<T>,
+  signal: AbortSignal,
+): Promise<T> {
+  let domains = guessDomains(chain)
+  for (;;) {
+    const attempt = new AbortController()
+    const both = AbortSignal.any([signal, attempt.signal])
+    const recipes = chainRecipes(chain, domains)
+    const result = use(recipes.at(-1)!, both, recipes.slice(1))
+    // It may fail while the proofs are still awaited.
+    result.catch(() => {})
+    const proofs = chain.deltas.map((_delta, i) =>
+      proveLink(executor, chain, { i, parent: recipes[i]! }, both).catch(error => {
+        // All before it are proven when it is awaited: what does not decode is of the delta that made the parent.
+        throw i === 0 ? error : inFile(chain.deltas[i - 1]!.path, error)
+      }),
+    )
+    try {
+      const found = await firstOther(proofs, domains)
+      if (!found) return await result
+      domains = domains.with(found.link, found.domain)
+    } finally {
+      attempt.abort(new DOMException('The chain is not as it was taken to be', 'AbortError'))
+      await Promise.allSettled([...proofs, result])
+    }
+  }
+}
+
+/** The first link whose hash names other values than were assumed. Rejects at the first link that matches nothing. */
+async function firstOther(
+  proofs: readonly Promise<Domain>[],
+  assumed: readonly Domain[],
+): Promise<{ link: number; domain: Domain } | null> {
+  // One that is not waited for, after another ended the loop, must not count as unhandled.
+  for (const proof of proofs) proof.catch(() => {})
+  for (const [link, proof] of proofs.entries()) {
+    const domain = await proof
+    if (domain !== assumed[link]) return { link, domain }
+  }
+  return null
+}
+
+function guessDomains(chain: Chain): Domain[] {
+  return chain.deltas.map(({ index }, i) =>
+    index.format === 2 || parentShards(chain, i) ? 'stored' : 'float32',
+  )
+}
+
+/** The files that delta `i` was made against; null where its parent is a version 1 delta, which gives float32 values and no files. */
+export function parentShards({ shards, deltas }: Chain, i: number): readonly Shard[] | null {
+  if (i === 0) return shards
+  const { index } = deltas[i - 1]!
+  return index.format === 2 ? index.shards : null
+}
+
+/** The recipes of the base and after each delta. */
+function chainRecipes({ shards, deltas }: Chain, domains: readonly Domain[]): Recipes[] {
+  if (deltas.length > LIMITS.chainDepth) {
+    const came = `expected at most ${LIMITS.chainDepth} deltas, got ${deltas.length}`
+    throw new CliError('chain-too-deep', came)
+  }
+  const recipes: Recipes[] = [baseRecipes(shards)]
+  deltas.forEach(({ path, index }, i) => {
+    const link: Link = { blob: path, index, domain: domains[i]! }
+    try {
+      const parent = recipes.at(-1)!
+      const made = applyLink(parent, link)
+      checkExpansion(parent, made, index.size)
+      recipes.push(made)
+    } catch (error) {
+      throw inFile(path, error)
+    }
+  })
+  return recipes
+}
+
+/** Which values of `parent` delta `i` was made against: `stored` where it has no others. */
+async function proveLink(
+  executor: Executor,
+  chain: Chain,
+  { i, parent }: { i: number; parent: Recipes },
+  signal: AbortSignal,
+): Promise<Domain> {
+  const { path, index } = chain.deltas[i]!
+  const shards = parentShards(chain, i)
+  const which = i === 0 ? 'the base' : 'the model before it'
+  if (index.format === 2) {
+    const identity = await identify(executor, parent, signal)
+    if (identity === index.parentIdentity) return 'stored'
+    const message = `expected a parent with identity ${index.parentIdentity}, but ${which} has ${identity}`
+    throw new CliError('parent-mismatch', `${path}: ${message}`)
+  }
+  const widens = [...parent.values()].every(({ dtype }) => canWiden(dtype))
+  const likely: Domain[] = shards ? ['stored', 'float32'] : ['float32', 'stored']
+  const found: string[] = []
+  for (const names of hashOrders(parent, index, shards)) {
+    for (const domain of likely) {
+      if (domain === 'float32' && !widens) continue
+      const hex = await digest(planHash(parent, names, domain), executor, signal)
+      if (hex === index.parentHash) return shards ? 'stored' : domain
+      found.push(`${hex} (${domain})`)
+    }
+  }
+  throw new CliError(
+    'parent-mismatch',
+    `${path}: expected a parent with hash ${index.parentHash}, but ${which} hashes to ${[...new Set(found)].join(', ')}`,
+  )
+}
+
+/**
+ * The orders that a saver may have hashed in: that of the records, always right for a parent in files; all of the parent's tensors in
+ * name order, right for a chain; and the other ways of the reference. The likeliest first, none twice.
+ */
+function* hashOrders(
+  parent: Recipes,
+  { tensors }: DeltaIndexV1,
+  shards: readonly Shard[] | null,
+): Generator<readonly string[]> {
+  const records = tensors.map(({ name }) => name)
+  const named = nameOrder(records)
+  const all = nameOrder(parent.keys())
+  const orders = shards
+    ? [records, named, shardOrder(shards, named), all, shardOrder(shards, all)]
+    : [all, named, records]
+  const seen = new Set<string>()
+  for (const order of orders) {
+    const key = JSON.stringify(order)
+    if (!seen.has(key)) yield order
+    seen.add(key)
+  }
+}

@@ -1,0 +1,142 @@
+import { createHash } from 'node:crypto'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import {
+  assembleTensors,
+  type BaseShard,
+  checkShardIndex,
+  type DeltaIndex,
+  type Hasher,
+  headerBytes,
+  parseLayout,
+  prefixV2,
+  readIndex,
+  WdeltaReader,
+} from '../../codec/index.ts'
+import { threadKernels } from '../../workers/kernels.ts'
+import { CliError, inFile } from '../failure.ts'
+import type { LocalFiles } from './files.ts'
+
+/** The name that `load` gives to the one file that it writes. */
+export const WEIGHTS = 'model.safetensors'
+const SHARD_INDEX = 'model.safetensors.index.json'
+/** Bytes of the word in front of a safetensors header. */
+const LENGTH_BYTES = 8
+/** Bytes of a `.wdelta` read at once. */
+const READ_BYTES = 1024 * 1024
+/** Bytes of the SHA-256 at the end of a `.wdelta`. */
+export const TRAILER_BYTES = 32
+
+/** A `.wdelta` on disk. */
+export interface LocalDelta {
+  readonly path: string
+  readonly index: DeltaIndex
+}
+
+/**
+ * The shards of a model folder as Hugging Face lays it out: every `*.safetensors` directly in it, in path order, as the
+ * reference takes them. Where there is a shard index, it must agree with them.
+ * Rejects with CliError (the codec's rules; `no-shards`) or the error of the file system.
+ */
+export async function openModelFolder(files: LocalFiles, folder: string): Promise<BaseShard[]> {
+  const names = await readdir(folder)
+  const weights = names
+    .filter(name => name.endsWith('.safetensors') && !name.startsWith('.'))
+    .sort()
+  if (weights.length === 0) {
+    throw new CliError('no-shards', `${folder}: expected at least one .safetensors file`)
+  }
+  const shards: BaseShard[] = []
+  for (const path of weights) shards.push(await openShard(files, join(folder, path), path))
+  await inFolder(folder, () => assembleTensors(shards))
+  if (names.includes(SHARD_INDEX)) {
+    const blob = join(folder, SHARD_INDEX)
+    const json = await files.read({ blob, start: 0, end: await files.size(blob) }, undefined)
+    await inFolder(blob, () => checkShardIndex(json, shards))
+  }
+  return shards
+}
+
+async function openShard(files: LocalFiles, blob: string, path: string): Promise<BaseShard> {
+  const size = await files.size(blob)
+  return inFolder(blob, async () => {
+    const start = { blob, start: 0, end: Math.min(LENGTH_BYTES, size) }
+    const first = await files.read(start, undefined)
+    const header = await files.read({ ...start, end: headerBytes(first, size) }, undefined)
+    return { path, blob, layout: parseLayout(header, size) }
+  })
+}
+
+/**
+ * Reads a `.wdelta` once and checks all of it. Without `checksum` the SHA-256 at its end is taken as given, the
+ * structure is checked all the same; of a lossless one then only the index is read, its frames are checked as they are decoded. Rejects with CliError or the error of the file system.
+ */
+export async function openDelta(
+  files: LocalFiles,
+  path: string,
+  { checksum, signal }: { checksum: boolean; signal: AbortSignal },
+): Promise<LocalDelta> {
+  const size = await files.size(path)
+  return inFolder(path, async () => {
+    if (!checksum && (await isLossless(files, path, size))) {
+      const read = (start: number, end: number) => files.read({ blob: path, start, end }, signal)
+      return { path, index: await readIndex(read, size, threadKernels()) }
+    }
+    const hasher = checksum ? createHash('sha256') : await claimedDigest(files, path, size)
+    const reader = new WdeltaReader(threadKernels(), hasher, { fileSize: size })
+    for await (const bytes of fileChunks(files, path, size, signal)) reader.push(bytes)
+    return { path, index: reader.end() }
+  })
+}
+
+/** True for a file that begins as a `.wdelta` of version 2. */
+async function isLossless(files: LocalFiles, path: string, size: number): Promise<boolean> {
+  const expected = prefixV2()
+  if (size < expected.length) return false
+  const first = await files.read({ blob: path, start: 0, end: expected.length }, undefined)
+  return Buffer.compare(first, expected) === 0
+}
+
+/** All bytes of a file, each piece read while the one before is looked at, in memory that is used again. */
+export async function* fileChunks(
+  files: LocalFiles,
+  path: string,
+  size: number,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const buffers = [Buffer.allocUnsafeSlow(READ_BYTES), Buffer.allocUnsafeSlow(READ_BYTES)]
+  const begin = (start: number) => {
+    const into = buffers[(start / READ_BYTES) % 2]!.subarray(0, Math.max(0, size - start))
+    const read = files.readInto(path, into, start).then(() => into)
+    // It is awaited at its turn, or never if the piece before is refused.
+    read.catch(() => {})
+    return read
+  }
+  let next = begin(0)
+  for (let start = 0; start < size; start += READ_BYTES) {
+    const bytes = await next
+    signal.throwIfAborted()
+    next = begin(start + READ_BYTES)
+    yield bytes
+  }
+}
+
+/** A hasher that finds what the file says of itself. */
+async function claimedDigest(files: LocalFiles, path: string, size: number): Promise<Hasher> {
+  const span = { blob: path, start: Math.max(0, size - TRAILER_BYTES), end: size }
+  const trailer = await files.read(span, undefined)
+  return { update: () => {}, digest: () => trailer }
+}
+
+async function inFolder<T>(path: string, work: () => T | Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    throw inFile(path, error)
+  }
+}
+
+/** In UTF-16 units, as the names of shards sort. */
+export function inPathOrder<T extends { readonly path: string }>(files: readonly T[]): T[] {
+  return [...files].sort((a, b) => (a.path < b.path ? -1 : 1))
+}

@@ -1,0 +1,61 @@
+import { planCopy } from '../../codec/index.ts'
+import { digest } from '../../workers/execute.ts'
+import { CliError } from '../failure.ts'
+import type { LocalEngine } from './engine.ts'
+import { type LocalDelta, openDelta, TRAILER_BYTES } from './model.ts'
+
+export interface OpenedDeltas {
+  readonly opened: readonly LocalDelta[]
+  /** Rejects with CliError `checksum` if one of the files is damaged. */
+  readonly checked: Promise<unknown>
+}
+
+/**
+ * Opens deltas and checks their structure here, while the workers take their checksums if `verify` asks for them.
+ * Rejects as `openDelta`.
+ */
+export async function openDeltas(
+  engine: LocalEngine,
+  { paths, verify }: { paths: readonly string[]; verify: boolean },
+  signal: AbortSignal,
+): Promise<OpenedDeltas> {
+  const opened: LocalDelta[] = []
+  const checks: Promise<void>[] = []
+  for (const path of paths) {
+    const check = verify ? checkTrailer(engine, path, signal) : Promise.resolve()
+    // It is awaited last, or never where another failure comes first.
+    check.catch(() => {})
+    checks.push(check)
+    try {
+      opened.push(await openDelta(engine.files, path, { checksum: false, signal }))
+    } catch (error) {
+      // That a file is damaged says more than what the damage looks like.
+      await check
+      throw error
+    }
+  }
+  const checked = Promise.all(checks)
+  checked.catch(() => {})
+  return { opened, checked }
+}
+
+async function checkTrailer(
+  { files, executor }: LocalEngine,
+  path: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const size = await files.size(path)
+  const payload = size - TRAILER_BYTES
+  // Too short to have one: its reader says so.
+  if (payload < 0) return
+  const trailer = await files.read({ blob: path, start: payload, end: size }, signal)
+  const expected = Buffer.from(trailer).toString('hex')
+  const whole = { start: 0, end: payload }
+  const segments = planCopy({ blob: path, ...whole }, whole)
+  const found = await digest(segments, await executor, signal)
+  if (found === expected) return
+  throw new CliError(
+    'checksum',
+    `${path}: expected SHA-256 ${expected}, got ${found}: it is damaged`,
+  )
+}

@@ -1,0 +1,80 @@
+import { CELL, FRAME_BYTES } from '../base/limits.ts'
+import type { PlannedTensor } from '../wdelta/v1/writer.ts'
+import { encodeInt4 } from './int4.ts'
+import type { EncodePass, PassResult } from './passes.ts'
+import { encodeQuantized } from './quantized.ts'
+import { encodeSparse } from './sparse.ts'
+
+/** A run of elements that a pass looks at; it begins at a multiple of the grid's cell. */
+export interface Run {
+  readonly first: number
+  readonly count: number
+}
+
+/** Where runs may begin, and how long they may be, in elements. */
+export interface Grid {
+  readonly cell: number
+  readonly run: number
+}
+
+/** The grid of frames of float32 values: cells are what random access into a parent's delta works in. */
+export const FLOAT_GRID: Grid = { cell: CELL, run: FRAME_BYTES / 4 }
+
+/**
+ * One pass over runs of a tensor. `take` is given the results in order and returns bytes that belong to the tensor's array data,
+ * if there are any.
+ */
+export interface Stage {
+  readonly runs: Iterable<Run>
+  readonly pass: (run: Run, i: number) => EncodePass
+  readonly take: (result: PassResult, run: Run, i: number) => Uint8Array | null
+}
+
+/** An encoder: what it yields is done in order, a stage by looking at the tensor, bytes by writing them. */
+export type EncodeProgram = Generator<Stage | Uint8Array, void, void>
+
+/**
+ * The program that encodes one tensor as planned: its bytes are the data of the tensor's arrays, in the order of the plan. It keeps
+ * memory of a few runs, however large the tensor is.
+ * @throws CodecError `not-finite` if the strategy cannot hold the NaN or infinite values of the delta
+ */
+export function encodeProgram(tensor: PlannedTensor, grid: Grid = FLOAT_GRID): EncodeProgram {
+  switch (tensor.entry.strategy) {
+    case 'int4':
+      return encodeInt4(tensor.entry, grid)
+    case 'sparse':
+      return encodeSparse(tensor.entry, tensor.kept, grid)
+    case 'quantized':
+      return encodeQuantized(tensor.entry, grid)
+  }
+}
+
+/**
+ * Runs the program of a tensor where all its values are at hand; `look` takes a pass over one run of them.
+ * Returns the data of its arrays, joined. @throws CodecError as {@link encodeProgram}
+ */
+export function encodeWhole(
+  tensor: PlannedTensor,
+  look: (run: Run, pass: EncodePass) => PassResult,
+  grid: Grid = FLOAT_GRID,
+): Uint8Array<ArrayBuffer> {
+  const data = new Uint8Array(tensor.arrays.reduce((sum, { bytes }) => sum + bytes, 0))
+  let at = 0
+  const write = (bytes: Uint8Array | null) => {
+    if (!bytes) return
+    data.set(bytes, at)
+    at += bytes.length
+  }
+  for (const step of encodeProgram(tensor, grid)) {
+    if (step instanceof Uint8Array) {
+      write(step)
+      continue
+    }
+    let i = 0
+    for (const run of step.runs) {
+      write(step.take(look(run, step.pass(run, i)), run, i))
+      i++
+    }
+  }
+  return data
+}

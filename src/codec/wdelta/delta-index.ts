@@ -1,0 +1,169 @@
+import type { Dtype } from '../base/dtypes.ts'
+import type { Shard } from '../safetensors/layout.ts'
+
+/** The strategies of a version 1 delta. */
+export type StrategyV1 = 'int4' | 'sparse' | 'quantized'
+
+/** Bytes `[start, end)` of the `.wdelta` file: the data of one array, without its record header. */
+export interface ArrayRange {
+  readonly start: number
+  readonly end: number
+}
+
+interface TensorBase {
+  readonly name: string
+  readonly shape: readonly number[]
+  /** Elements: the product of `shape`. */
+  readonly count: number
+  /** The dtype that the fine-tune had, where the file names it. */
+  readonly tunedDtype: Dtype | null
+  /** True if every element of the delta is +0 or -0. */
+  readonly zero: boolean
+  /** Values that are NaN or infinite (outliers or sparse values). */
+  readonly nonFinite: number
+}
+
+/**
+ * How many kept elements come before a cell: see {@link rankAt}. It is as long as the tensor is, or as what it keeps: a tensor of 2^40
+ * elements that keeps three has four ranks.
+ */
+export interface CellRanks {
+  /** Without `cells`: kept elements before element `i * CELL`, for `i` in `0 .. ceil(count / CELL)`, both included. */
+  readonly ranks: readonly number[]
+  /**
+   * Where most cells of CELL elements keep nothing: those that keep something, rising. `ranks[i]` is then what comes before `cells[i]`, and
+   * the last of `ranks` is all that is kept.
+   */
+  readonly cells?: readonly number[]
+}
+
+/** Kept elements before element `cell * CELL`; `cell` is 0 to `ceil(count / CELL)`. */
+export function rankAt({ ranks, cells }: CellRanks, cell: number): number {
+  if (!cells) return ranks[cell]!
+  let low = 0
+  let high = cells.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (cells[middle]! < cell) low = middle + 1
+    else high = middle
+  }
+  return ranks[low]!
+}
+
+export interface Int4Tensor extends TensorBase, CellRanks {
+  readonly strategy: 'int4'
+  readonly outlierFraction: number
+  readonly outliers: number
+  /** The float16 scalars, widened. */
+  readonly scale: number
+  readonly zeroPoint: number
+  readonly outlierIdx: ArrayRange
+  readonly outlierVals: ArrayRange
+  readonly packed: ArrayRange
+}
+
+export interface SparseTensor extends TensorBase, CellRanks {
+  readonly strategy: 'sparse'
+  readonly sparsity: number
+  readonly kept: number
+  readonly indices: ArrayRange
+  readonly values: ArrayRange
+}
+
+export interface QuantizedTensor extends TensorBase {
+  readonly strategy: 'quantized'
+  readonly columns: number
+  readonly scales: ArrayRange
+  readonly packedSigns: ArrayRange
+}
+
+export type DeltaTensor = Int4Tensor | SparseTensor | QuantizedTensor
+
+/**
+ * What random access into a version 1 `.wdelta` needs, from one pass over it. Plain data: it survives JSON.
+ * `tensors` is in the order of the array records (the order that the saver hashed its parent in),
+ * not in the order of the header.
+ */
+export interface DeltaIndexV1 {
+  readonly format: 1
+  readonly parentHash: string
+  readonly strategy: StrategyV1
+  /** Bytes of the whole file. */
+  readonly size: number
+  readonly tensors: readonly DeltaTensor[]
+}
+
+/** Where the arrays of a tensor are in the `.wdelta`, without their record headers and without the two scalars of int4. */
+export function arraysOf(tensor: DeltaTensor): ArrayRange[] {
+  switch (tensor.strategy) {
+    case 'int4':
+      return [tensor.outlierIdx, tensor.outlierVals, tensor.packed]
+    case 'sparse':
+      return [tensor.indices, tensor.values]
+    case 'quantized':
+      return [tensor.scales, tensor.packedSigns]
+  }
+}
+
+/** Bytes of the two float16 scalars of an int4 tensor: its scale and its zero point. */
+const INT4_SCALAR_BYTES = 4
+
+/** Bytes of a tensor's arrays in the `.wdelta`, without their record headers; the two scalars of int4 are among them. */
+export function deltaTensorBytes(tensor: DeltaTensor): number {
+  const scalars = tensor.strategy === 'int4' ? INT4_SCALAR_BYTES : 0
+  return arraysOf(tensor).reduce((sum, { start, end }) => sum + end - start, scalars)
+}
+
+/** The tensor of the parent that predicts one of a lossless delta. */
+export interface LosslessSource {
+  readonly name: string
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+}
+
+/** One tensor of a lossless delta. */
+export interface LosslessTensor {
+  readonly name: string
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  /** Elements: the product of `shape`. */
+  readonly count: number
+  readonly bytes: number
+  readonly source: LosslessSource | null
+  /** Its frames are `[firstFrame, firstFrame + ceil(bytes / FRAME_BYTES))` of the index. */
+  readonly firstFrame: number
+}
+
+/** A shard as it was published: its reconstruction has this SHA-256 (hex). */
+export interface LosslessShard extends Shard {
+  readonly sha256: string
+}
+
+/** What random access into a `.wdelta` of version 2 needs: its own index, checked. Columns are by record and by frame. */
+export interface LosslessIndex {
+  readonly format: 2
+  readonly strategy: 'lossless'
+  /** The reference's hash of the parent's stored bytes, and our identity of it, both hex. */
+  readonly parentHash: string
+  readonly parentIdentity: string
+  /** Bytes of the whole file. */
+  readonly size: number
+  /** In the order in which they were written. */
+  readonly shards: readonly LosslessShard[]
+  /** In the order of the shards, and of their bytes there. */
+  readonly tensors: readonly LosslessTensor[]
+  /** Where the stored bytes of a record begin in the file, how many they are, and their xxh64. */
+  readonly records: {
+    readonly starts: Float64Array
+    readonly lengths: Uint32Array
+    readonly checksums: BigUint64Array
+  }
+  /** A frame's place in ENCODINGS, its record (NO_RECORD for `copy`), and the xxh64 of what it decodes to. */
+  readonly frames: {
+    readonly encodings: Uint8Array
+    readonly records: Uint32Array
+    readonly checksums: BigUint64Array
+  }
+}
+
+export type DeltaIndex = DeltaIndexV1 | LosslessIndex

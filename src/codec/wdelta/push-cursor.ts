@@ -1,0 +1,95 @@
+import { complete, type Steps } from '../base/steps.ts'
+import type { ArrayCheck } from './v1/checks.ts'
+
+/**
+ * What a parser waits for: the next `take` bytes as one view, the next `stream` bytes (at least 1) passed to `to`, or that `steps` are run,
+ * for which the view of a `take` before them stays valid.
+ */
+export type Want =
+  | { readonly take: number }
+  | { readonly stream: number; readonly to: ArrayCheck }
+  | { readonly steps: Steps<void> }
+
+/**
+ * A parser written as a generator that never ends: it yields what it wants and is resumed with the bytes of a
+ * `take`, a view that is valid until the next yield of one (what it gets after others means nothing).
+ */
+export type Program = Generator<Want, never, Uint8Array>
+
+/** Room kept for a `take` in pieces, when it needs no more. */
+const PENDING_BYTES = 1024
+const NO_BYTES = new Uint8Array(0)
+
+/**
+ * Runs a {@link Program} over bytes that are pushed in pieces of any size. Holds no more than the bytes of one
+ * `take`, and of those only what has come: a length that was only claimed allocates nothing.
+ */
+export class PushCursor {
+  readonly #program: Program
+  #want: Exclude<Want, { steps: unknown }> = { take: 0 }
+  /** Bytes of a `take` that came in earlier pieces; the rest of the buffer is room to grow. */
+  #pending = new Uint8Array(PENDING_BYTES)
+  #held = 0
+  #left = 0
+  #position = 0
+
+  /** Starts the program, which runs up to its first want; it may ask this cursor for its position. */
+  constructor(program: (cursor: PushCursor) => Program) {
+    this.#program = program(this)
+    complete(this.#resume(NO_BYTES))
+  }
+
+  /** Bytes taken so far: where the program's next want begins. */
+  get position(): number {
+    return this.#position
+  }
+
+  /** Runs the program as far as the bytes go, which stay as they are meanwhile. Throws what the program throws. */
+  *push(bytes: Uint8Array): Steps<void> {
+    const start = this.#position
+    let at = 0
+    while (at < bytes.length) {
+      const piece = bytes.subarray(at, at + this.#left)
+      const offset = start + at
+      at += piece.length
+      this.#position = start + at
+      this.#left -= piece.length
+      if ('to' in this.#want) {
+        this.#want.to.push(piece, offset)
+        if (this.#left === 0) yield* this.#resume(piece)
+      } else if (this.#left > 0) {
+        this.#hold(piece)
+      } else if (this.#held === 0) {
+        yield* this.#resume(piece)
+      } else {
+        this.#hold(piece)
+        const whole = this.#pending.subarray(0, this.#held)
+        this.#held = 0
+        if (whole.length > PENDING_BYTES) this.#pending = new Uint8Array(PENDING_BYTES)
+        yield* this.#resume(whole)
+      }
+    }
+  }
+
+  *#resume(bytes: Uint8Array): Steps<void> {
+    let want = this.#program.next(bytes).value
+    while ('steps' in want) {
+      yield* want.steps
+      want = this.#program.next(NO_BYTES).value
+    }
+    this.#want = want
+    this.#left = 'to' in want ? want.stream : want.take
+  }
+
+  #hold(piece: Uint8Array): void {
+    const needed = this.#held + piece.length
+    if (needed > this.#pending.length) {
+      const most = needed + this.#left
+      const grown = new Uint8Array(Math.min(Math.max(needed, this.#pending.length * 2), most))
+      grown.set(this.#pending.subarray(0, this.#held))
+      this.#pending = grown
+    }
+    this.#pending.set(piece, this.#held)
+    this.#held = needed
+  }
+}

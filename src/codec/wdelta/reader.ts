@@ -1,0 +1,79 @@
+import { complete, type Steps } from '../base/steps.ts'
+import type { FrameKernels } from '../frames/coded-frame.ts'
+import type { DeltaIndex, DeltaIndexV1 } from './delta-index.ts'
+import { MAGIC } from './v1/format.ts'
+import { DeltaReader, type DeltaReaderOptions, type Hasher } from './v1/reader.ts'
+import { LosslessReader, type StoredIndex } from './v2/reader.ts'
+
+/** Bytes up to the end of the version. */
+const VERSION_BYTES = 11
+
+/**
+ * Reads a `.wdelta` of either version that arrives in pieces of any size: the first 11 bytes say which.
+ * What is neither is refused as a version 1 reader refuses it.
+ */
+export class WdeltaReader {
+  readonly #tools: FrameKernels
+  readonly #hasher: Hasher
+  readonly #options: DeltaReaderOptions
+  readonly #first = new Uint8Array(VERSION_BYTES)
+  #held = 0
+  #reader: DeltaReader | LosslessReader | null = null
+
+  constructor(tools: FrameKernels, hasher: Hasher, options: DeltaReaderOptions = {}) {
+    this.#tools = tools
+    this.#hasher = hasher
+    this.#options = options
+  }
+
+  /** The header of a version 1 file, as soon as all of it has come. */
+  get header() {
+    return this.#reader instanceof DeltaReader ? this.#reader.header : null
+  }
+
+  /** Takes the next bytes of the file; they are not kept. @throws CodecError of kind `delta` */
+  push(chunk: Uint8Array): void {
+    const steps = this.take(chunk)
+    if (steps) complete(steps)
+  }
+
+  /** As {@link push}, but gives the steps that are left, as `DeltaReader.take` does; null where there are none. */
+  take(chunk: Uint8Array): Steps<void> | null {
+    if (this.#reader) return take(this.#reader, chunk)
+    const taken = chunk.subarray(0, VERSION_BYTES - this.#held)
+    this.#first.set(taken, this.#held)
+    this.#held += taken.length
+    if (this.#held < VERSION_BYTES) return null
+    return take(this.#open(), chunk.subarray(taken.length))
+  }
+
+  /** Ends the file. @throws CodecError as {@link push} */
+  end(): DeltaIndex {
+    return (this.#reader ?? this.#open()).end()
+  }
+
+  /** Ends the file in steps, and leaves the index of a version 2 file as it is stored. @throws CodecError as {@link push} */
+  *finish(): Steps<DeltaIndexV1 | StoredIndex> {
+    const reader = this.#reader ?? this.#open()
+    return reader instanceof DeltaReader ? yield* reader.finish() : reader.finish()
+  }
+
+  #open(): DeltaReader | LosslessReader {
+    const isV2 = MAGIC.every((byte, i) => this.#first[i] === byte) && this.#version() === 2
+    this.#reader = isV2
+      ? new LosslessReader(this.#tools, this.#hasher)
+      : new DeltaReader(this.#hasher, this.#options)
+    this.#reader.push(this.#first.subarray(0, this.#held))
+    return this.#reader
+  }
+
+  #version(): number {
+    return new DataView(this.#first.buffer).getUint32(MAGIC.length, true)
+  }
+}
+
+function take(reader: DeltaReader | LosslessReader, chunk: Uint8Array): Steps<void> | null {
+  if (reader instanceof DeltaReader) return reader.take(chunk)
+  reader.push(chunk)
+  return null
+}

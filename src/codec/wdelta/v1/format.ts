@@ -1,0 +1,105 @@
+import type { Dtype } from '../../base/dtypes.ts'
+import { CodecError } from '../../base/errors.ts'
+import { utf8 } from '../../base/utf8.ts'
+import type { StrategyV1 } from '../delta-index.ts'
+
+/** The first 7 bytes of a `.wdelta`: `wdelta` and a zero. Source: deltatensors 0.2.0 `format.py`, as all of this file. */
+export const MAGIC: Uint8Array = utf8('wdelta\0')
+/** Bytes before the JSON header: magic, uint32 version, uint32 header length. */
+export const PREFIX_BYTES = 15
+/** Bytes after the last array: the SHA-256 of everything before. */
+export const TRAILER_BYTES = 32
+
+/** One array of a tensor: its name in the file, the one numpy dtype it may have, and that dtype's bytes. */
+export interface ArrayField {
+  readonly name: string
+  readonly dtype: 'int64' | 'float32' | 'float16' | 'uint8'
+  readonly itemBytes: number
+}
+
+/** The arrays of each strategy in the order in which the reference writes them. */
+export const FIELDS: Readonly<Record<StrategyV1, readonly ArrayField[]>> = {
+  sparse: [
+    { name: 'indices', dtype: 'int64', itemBytes: 8 },
+    { name: 'values', dtype: 'float32', itemBytes: 4 },
+  ],
+  quantized: [
+    { name: 'scales', dtype: 'float16', itemBytes: 2 },
+    { name: 'packed_signs', dtype: 'uint8', itemBytes: 1 },
+  ],
+  int4: [
+    { name: 'outlier_idx', dtype: 'int64', itemBytes: 8 },
+    { name: 'outlier_vals', dtype: 'float16', itemBytes: 2 },
+    { name: 'scale', dtype: 'float16', itemBytes: 2 },
+    { name: 'zero_point', dtype: 'float16', itemBytes: 2 },
+    { name: 'packed', dtype: 'uint8', itemBytes: 1 },
+  ],
+}
+
+interface EntryBase {
+  readonly name: string
+  readonly shape: readonly number[]
+  /** Elements: the product of `shape`. */
+  readonly count: number
+  /** The dtype that the fine-tune had, where the file names it. */
+  readonly tunedDtype: Dtype | null
+}
+
+export interface Int4Entry extends EntryBase {
+  readonly strategy: 'int4'
+  readonly outlierFraction: number
+  /** 1 to `count - 1`. */
+  readonly outliers: number
+}
+
+export interface SparseEntry extends EntryBase {
+  readonly strategy: 'sparse'
+  readonly sparsity: number
+}
+
+export interface QuantizedEntry extends EntryBase {
+  readonly strategy: 'quantized'
+  /** Elements of a row; divides `count`. */
+  readonly columns: number
+}
+
+/** What the header of a `.wdelta` says of one tensor. */
+export type TensorEntry = Int4Entry | SparseEntry | QuantizedEntry
+
+/** The header of a `.wdelta`, checked as far as it alone allows; `tensors` in header order. */
+export interface DeltaHeader {
+  readonly parentHash: string
+  readonly strategy: StrategyV1
+  readonly tensors: readonly TensorEntry[]
+}
+
+/**
+ * Elements that an array must have by what the header says, or null for the arrays of a sparse tensor, whose
+ * length only their records tell.
+ */
+export function arrayLength(entry: TensorEntry, field: ArrayField): number | null {
+  switch (entry.strategy) {
+    case 'sparse':
+      return null
+    case 'quantized':
+      return field.name === 'scales' ? entry.count / entry.columns : Math.ceil(entry.count / 8)
+    case 'int4':
+      if (field.name === 'packed') return Math.ceil((entry.count - entry.outliers) / 2)
+      return field.name.startsWith('outlier') ? entry.outliers : 1
+  }
+}
+
+/** Bytes of an array record before its data: three strings with uint32 lengths, uint32 rank 1, uint64 dimension and length. */
+export function recordHeaderBytes(nameBytes: number, field: ArrayField): number {
+  return 4 + nameBytes + 4 + field.name.length + 4 + field.dtype.length + 4 + 8 + 8
+}
+
+/** Throws the refusal of a malformed `.wdelta`: see {@link CodecError}. */
+export function refuse(rule: string, message: string, offset: number | null = null): never {
+  throw new CodecError('delta', rule, message, offset)
+}
+
+/** How messages name a tensor. */
+export function quoted(name: string): string {
+  return `tensor ${JSON.stringify(name)}`
+}

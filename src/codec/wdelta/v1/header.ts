@@ -1,0 +1,211 @@
+import { type Dtype, elementCount, isDtype } from '../../base/dtypes.ts'
+import {
+  isCount,
+  type JsonMember,
+  type JsonMembers,
+  type JsonValue,
+  parseJsonSteps,
+} from '../../base/json.ts'
+import { LIMITS } from '../../base/limits.ts'
+import type { Steps } from '../../base/steps.ts'
+import { checkName } from '../../base/utf8.ts'
+import type { StrategyV1 } from '../delta-index.ts'
+import { type DeltaHeader, FIELDS, quoted, refuse, type TensorEntry } from './format.ts'
+
+/** Longest string that an unknown key may hold, in UTF-16 units. */
+const EXTRA_TEXT = 256
+
+/**
+ * The JSON header of a `.wdelta`, `offset` bytes into its file, in steps. Checks all that it alone shows. Keys that we do not
+ * know are read over as the reference does, but only numbers, booleans, null and strings of up to 256 characters:
+ * more would be payload that nobody looks at.
+ * Source: deltatensors 0.2.0 `format.py`, `io.py` (`_tensor_header_entry`).
+ * @throws CodecError of kind `delta`: what `parseJson` throws; `header-object`, `parent-hash`, `strategy`,
+ * `strategy-unknown`, `tensors`, `no-tensors`, `name`, `entry`, `shape`, `output-dtype`,
+ * `tuned-dtype`, `sparsity`, `outlier-fraction`, `element-count`, `column-count`, `outlier-count`, `array-ref`,
+ * `extra-key`
+ */
+export function* parseDeltaHeaderSteps(json: Uint8Array, offset: number): Steps<DeltaHeader> {
+  const entries: TensorEntry[] = []
+  const take = ({ key, value, keyOffset }: JsonMember) => {
+    entries.push(readEntry(key, value, keyOffset))
+  }
+  const root = yield* parseJsonSteps(json, offset, 'delta', ['tensors'], take)
+  if (root.kind !== 'object') {
+    refuse('header-object', `the header: expected an object, got ${describe(root)}`, root.offset)
+  }
+  const header = new Fields('the header', root)
+  const parentHash = header.text('parent_hash', 'parent-hash')
+  if (!/^[0-9a-f]{64}$/.test(parentHash)) {
+    header.fail('parent_hash', 'parent-hash', '64 lower-case hex digits')
+  }
+  const strategy = readStrategy(header)
+  const tensors = header.get('tensors')
+  if (tensors?.kind !== 'object') return header.fail('tensors', 'tensors', 'an object')
+  header.checkExtra()
+  if (entries.length === 0) refuse('no-tensors', 'the header names no tensor', tensors.offset)
+  return { parentHash, strategy, tensors: entries }
+}
+
+/** The members of one object of the header; notes which were asked for. */
+class Fields {
+  readonly #at: string
+  readonly #offset: number
+  readonly #members: JsonMembers
+  readonly #known = new Set<string>()
+
+  constructor(at: string, { offset, members }: { offset: number; members: JsonMembers }) {
+    this.#at = at
+    this.#offset = offset
+    this.#members = members
+  }
+
+  get(key: string): JsonValue | undefined {
+    this.#known.add(key)
+    return this.#members.get(key)
+  }
+
+  text(key: string, rule: string): string {
+    const value = this.get(key)
+    return value?.kind === 'string' ? value.value : this.fail(key, rule, 'a string')
+  }
+
+  number(key: string, rule: string): number {
+    const value = this.get(key)
+    return value?.kind === 'number' ? value.value : this.fail(key, rule, 'a number')
+  }
+
+  /** An integer written as one, from `least` to `most`. */
+  count(key: string, rule: string, least: number, most: number): number {
+    const value = this.get(key)
+    if (isCount(value) && value.value >= least && value.value <= most) return value.value
+    const expected =
+      least === most ? `${least}, as the shape says` : `an integer from ${least} to ${most}`
+    return this.fail(key, rule, expected)
+  }
+
+  /** Refuses what `key` holds, or that it is missing. */
+  fail(key: string, rule: string, expected: string): never {
+    const value = this.get(key)
+    const came = value ? describe(value) : 'nothing'
+    const message = `${this.#at}, ${key}: expected ${expected}, got ${came}`
+    return refuse(rule, message, value?.offset ?? this.#offset)
+  }
+
+  /** Refuses members that were not asked for and could hide a payload. */
+  checkExtra(): void {
+    for (const [key, value] of this.#members) {
+      if (this.#known.has(key)) continue
+      const scalar = value.kind !== 'object' && value.kind !== 'array'
+      if (scalar && !(value.kind === 'string' && value.value.length > EXTRA_TEXT)) continue
+      this.fail(
+        key,
+        'extra-key',
+        `an unknown key to hold a scalar of at most ${EXTRA_TEXT} characters`,
+      )
+    }
+  }
+}
+
+function readStrategy(fields: Fields): StrategyV1 {
+  const text = fields.text('strategy', 'strategy')
+  if (text === 'int4' || text === 'sparse' || text === 'quantized') return text
+  return fields.fail('strategy', 'strategy-unknown', 'int4, sparse or quantized')
+}
+
+function readEntry(name: string, value: JsonValue, keyOffset: number): TensorEntry {
+  checkName('delta', name, keyOffset)
+  if (value.kind !== 'object') {
+    const message = `${quoted(name)}: expected an object, got ${describe(value)}`
+    refuse('entry', message, value.offset)
+  }
+  const fields = new Fields(quoted(name), value)
+  const strategy = readStrategy(fields)
+  const shape = readShape(fields)
+  const count = elementCount(shape)
+  if (fields.text('dtype', 'output-dtype') !== 'float32') {
+    fields.fail('dtype', 'output-dtype', '"float32"')
+  }
+  const base = { name, shape, count, tunedDtype: readTunedDtype(fields) }
+  const entry = readStrategyFields(fields, strategy, base)
+  for (const field of FIELDS[strategy]) checkReference(fields, field.name)
+  fields.checkExtra()
+  return entry
+}
+
+function readShape(fields: Fields): number[] {
+  const value = fields.get('shape')
+  if (value?.kind !== 'array') return fields.fail('shape', 'shape', 'a list')
+  if (value.items.length > LIMITS.rank) {
+    fields.fail('shape', 'shape', `at most ${LIMITS.rank} dimensions`)
+  }
+  let elements = 1
+  return value.items.map(item => {
+    if (!isCount(item) || item.value > LIMITS.dimension) {
+      return fields.fail('shape', 'shape', `integers from 0 to ${LIMITS.dimension}`)
+    }
+    elements *= item.value
+    if (elements > LIMITS.elements) {
+      fields.fail('shape', 'shape', `at most ${LIMITS.elements} elements`)
+    }
+    return item.value
+  })
+}
+
+function readTunedDtype(fields: Fields): Dtype | null {
+  if (fields.get('tuned_dtype') === undefined) return null
+  const text = fields.text('tuned_dtype', 'tuned-dtype')
+  return isDtype(text) ? text : fields.fail('tuned_dtype', 'tuned-dtype', 'a safetensors dtype')
+}
+
+function readStrategyFields(
+  fields: Fields,
+  strategy: StrategyV1,
+  base: { name: string; shape: number[]; count: number; tunedDtype: Dtype | null },
+): TensorEntry {
+  const { count, shape } = base
+  if (strategy === 'sparse') {
+    const sparsity = fields.number('sparsity', 'sparsity')
+    if (sparsity >= 0 && sparsity < 1) return { ...base, strategy, sparsity }
+    return fields.fail('sparsity', 'sparsity', 'at least 0 and below 1')
+  }
+  if (strategy === 'quantized' && count === 0) {
+    fields.fail('n_elements', 'element-count', 'a tensor that is not empty')
+  }
+  fields.count('n_elements', 'element-count', count, count)
+  if (strategy === 'quantized') {
+    const columns = shape.length > 1 ? elementCount(shape.slice(1)) : count
+    return { ...base, strategy, columns: fields.count('n_cols', 'column-count', columns, columns) }
+  }
+  const outlierFraction = fields.number('outlier_fraction', 'outlier-fraction')
+  const outliers = fields.count('n_outliers', 'outlier-count', 1, count - 1)
+  return { ...base, strategy, outlierFraction, outliers }
+}
+
+/** An array's place in the header holds `{"_ref": <its own name>}` and nothing else. */
+function checkReference(fields: Fields, name: string): void {
+  const value = fields.get(name)
+  const target = value?.kind === 'object' ? value.members.get('_ref') : undefined
+  const alone = value?.kind === 'object' && value.members.size === 1
+  if (alone && target?.kind === 'string' && target.value === name) return
+  fields.fail(name, 'array-ref', `{"_ref":"${name}"}`)
+}
+
+function describe(value: JsonValue): string {
+  switch (value.kind) {
+    case 'string':
+      return JSON.stringify(value.value.slice(0, 80))
+    case 'number':
+      return value.text.slice(0, 40)
+    case 'boolean':
+      return String(value.value)
+    case 'null':
+      return 'null'
+    case 'array':
+      return value.items.every(item => item.kind === 'number')
+        ? `[${value.items.slice(0, 20).map(describe)}]`
+        : 'a list'
+    case 'object':
+      return `an object with keys ${JSON.stringify([...value.members.keys()].slice(0, 5))}`
+  }
+}

@@ -1,0 +1,521 @@
+import { DTYPE_BITS, isDtype, isFloat } from '../../base/dtypes.ts'
+import { CodecError } from '../../base/errors.ts'
+import { FRAME_BYTES, LIMITS } from '../../base/limits.ts'
+import { complete, STEP_ITEMS, type Steps } from '../../base/steps.ts'
+import { checkName, utf8 } from '../../base/utf8.ts'
+import { ENCODINGS } from '../../frames/frame-encodings.ts'
+import { readHeaderSteps } from '../../safetensors/header.ts'
+import { assembleTensorsSteps, checkPath } from '../../safetensors/model-folder.ts'
+import type {
+  LosslessIndex,
+  LosslessShard,
+  LosslessSource,
+  LosslessTensor,
+} from '../delta-index.ts'
+import { quoted, refuse } from '../v1/format.ts'
+import { frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './format.ts'
+
+/** Entries of a column that are handled in one step. */
+const STEP_ENTRIES = 65_536
+/**
+ * An index counts so many tensors, and so many more for each of its stored bytes. One that is not empty takes a checksum, unless others have
+ * the same bytes; of 20,000 empty ones with numbers in their names, each takes 1.2 bytes.
+ */
+const FLOOR_TENSORS = 16_384
+const MAX_TENSORS_PER_BYTE = 2
+/** Bytes of the length word in front of a safetensors header. */
+const LENGTH_BYTES = 8
+const HASH_BYTES = 32
+const NO_SOURCE = 0
+const SAME_NAME = 1
+const OTHER_NAME = 2
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** What {@link writeIndex} takes: an index before its file has a size; records begin where their lengths put them. */
+export type IndexContent = Pick<
+  LosslessIndex,
+  'parentHash' | 'parentIdentity' | 'shards' | 'tensors' | 'frames'
+> & { readonly records: Pick<LosslessIndex['records'], 'lengths' | 'checksums'> }
+
+/** The bytes of an index, not yet compressed: see `FORMAT.md`, "Index". */
+export function writeIndex(content: IndexContent): Uint8Array {
+  return complete(writeIndexSteps(content))
+}
+
+/** {@link writeIndex} in steps. */
+export function* writeIndexSteps(content: IndexContent): Steps<Uint8Array> {
+  const { shards, tensors, records, frames } = content
+  const out = new ByteWriter()
+  out.bytes(fromHex(content.parentIdentity))
+  out.bytes(fromHex(content.parentHash))
+  out.u32(shards.length)
+  for (const { path, layout, sha256 } of shards) {
+    out.text16(path)
+    out.u32(layout.header.length - LENGTH_BYTES)
+    out.bytes(layout.header.subarray(LENGTH_BYTES))
+    out.bytes(fromHex(sha256))
+  }
+  out.u32(records.lengths.length)
+  out.column(records.lengths)
+  out.wideColumn(records.checksums)
+  out.u32(tensors.length)
+  for (const [i, { name, source }] of tensors.entries()) {
+    if (i % STEP_ITEMS === 0) yield
+    writeSource(out, name, source)
+  }
+  yield
+  out.u32(frames.encodings.length)
+  out.bytes(frames.encodings)
+  out.column(frames.records)
+  out.wideColumn(frames.checksums)
+  return out.end()
+}
+
+function writeSource(out: ByteWriter, name: string, source: LosslessSource | null): void {
+  out.u8(source === null ? NO_SOURCE : source.name === name ? SAME_NAME : OTHER_NAME)
+  if (source === null) return
+  out.text8(source.dtype)
+  out.u8(source.shape.length)
+  for (const dimension of source.shape) out.u64(dimension)
+  if (source.name !== name) out.text16(source.name)
+}
+
+/** What is known of a file before its index is read. */
+export interface IndexBounds {
+  /** Bytes of the whole file. */
+  readonly size: number
+  /** Where its stored index begins. */
+  readonly indexAt: number
+  /** Records that came before the index; null where nobody has counted them. */
+  readonly records: number | null
+  /** Most bytes of all shards together. */
+  readonly maxBytes: number
+  /** Bytes of the index as it is stored. */
+  readonly stored: number
+}
+
+/**
+ * Parses an index, inflated, in steps. Every number is compared with what is there, or with a limit, before anything is made for it.
+ * @throws CodecError of kind `delta`: `index`, `shard`, `model-size`, `too-many-frames`, `source`, `record`, `frame`, `encoding`; what
+ * safetensors headers, names and paths are refused for
+ */
+export function* parseIndexSteps(bytes: Uint8Array, bounds: IndexBounds): Steps<LosslessIndex> {
+  const { size } = bounds
+  const input = new ByteReader(bytes)
+  const parentIdentity = toHex(input.bytes(HASH_BYTES))
+  const parentHash = toHex(input.bytes(HASH_BYTES))
+  const most = countTensors(input.fork(), bounds)
+  const shards = yield* readShards(input, most, bounds)
+  const records = yield* readRecords(input, bounds)
+  const tensors = yield* readTensors(input, shards)
+  const frames = readFrames(input, tensors)
+  input.end()
+  yield* checkFrames(tensors, frames, records.lengths)
+  const index = { format: 2, strategy: 'lossless', parentHash, parentIdentity, size } as const
+  return { ...index, shards, tensors, records, frames }
+}
+
+/** How many tensors the index counts, found by the lengths of what stands before: no header has to be parsed for a count that is too large. */
+function countTensors(input: ByteReader, { stored }: IndexBounds): number {
+  const shards = readShardCount(input)
+  let headers = 0
+  for (let i = 0; i < shards; i++) {
+    input.bytes(input.u16())
+    const length = readHeaderLength(input, headers)
+    headers += length
+    input.bytes(length + HASH_BYTES)
+  }
+  const records = input.u32()
+  input.bytes(records * 12)
+  const count = input.u32()
+  const most = Math.min(LIMITS.tensors, FLOOR_TENSORS + stored * MAX_TENSORS_PER_BYTE)
+  if (count <= most) return count
+  const message = `an index of ${stored} stored bytes: expected at most ${most} tensors, got ${count}`
+  return refuse('too-many-tensors', message)
+}
+
+function readShardCount(input: ByteReader): number {
+  const count = input.u32()
+  if (count >= 1 && count <= LIMITS.shards) return count
+  return refuse('shard', `expected 1 to ${LIMITS.shards} shards, got ${count}`)
+}
+
+/** The length of the next header; `before` are the bytes of those before it. */
+function readHeaderLength(input: ByteReader, before: number): number {
+  const length = input.u32()
+  const most = Math.min(LIMITS.headerBytes, LIMITS.totalHeaderBytes - before)
+  if (length <= most) return length
+  return refuse('shard', `expected a header of at most ${most} bytes, got ${length}`)
+}
+
+/** The shards, which have at most `most` tensors. */
+function* readShards(
+  input: ByteReader,
+  most: number,
+  { maxBytes }: IndexBounds,
+): Steps<LosslessShard[]> {
+  const count = readShardCount(input)
+  const shards: LosslessShard[] = []
+  const paths = new Set<string>()
+  let [headers, tensors, bytes] = [0, 0, 0]
+  for (let i = 0; i < count; i++) {
+    yield
+    const path = readPath(input, paths)
+    const header = readShardHeader(input, headers)
+    headers += header.length - LENGTH_BYTES
+    const layout = yield* readHeaderSteps(header, most - tensors)
+    tensors += layout.tensors.length
+    bytes += layout.size
+    if (bytes > maxBytes) {
+      refuse(
+        'model-size',
+        `expected a model of at most ${maxBytes} bytes, its headers say ${bytes}`,
+      )
+    }
+    shards.push({ path, layout, sha256: toHex(input.bytes(HASH_BYTES)) })
+  }
+  yield* assembleTensorsSteps(shards)
+  return shards
+}
+
+/** The path of the next shard, which is none of `paths`; it is added to them. */
+function readPath(input: ByteReader, paths: Set<string>): string {
+  const path = input.text(input.u16())
+  checkPath(path)
+  if (!path.endsWith('.safetensors') || paths.has(path)) {
+    const shown = JSON.stringify(path)
+    refuse('shard', `shard ${paths.size}: ${shown} is no safetensors file, or comes twice`)
+  }
+  paths.add(path)
+  return path
+}
+
+/** The next header with its length word; `before` are the bytes of those before it. */
+function readShardHeader(input: ByteReader, before: number): Uint8Array {
+  const length = readHeaderLength(input, before)
+  const bytes = input.bytes(length)
+  const header = new Uint8Array(LENGTH_BYTES + length)
+  header.set(bytes, LENGTH_BYTES)
+  new DataView(header.buffer).setUint32(0, length, true)
+  return header
+}
+
+function* readRecords(
+  input: ByteReader,
+  { indexAt, records }: IndexBounds,
+): Steps<LosslessIndex['records']> {
+  const count = input.u32()
+  // Each has a word of its length in front, and one byte at least; a word and the length of the index follow the last.
+  const most = Math.min(LIMITS.frames, (indexAt - PREFIX_BYTES_V2 - 8) / 5)
+  if (count > most || (records !== null && count !== records)) {
+    const expected = records ?? `at most ${Math.floor(most)}`
+    refuse('record', `expected ${expected} records, as the file has, the index names ${count}`)
+  }
+  const lengths = input.column(count)
+  const checksums = input.wideColumn(count)
+  const starts = new Float64Array(count)
+  let at = PREFIX_BYTES_V2 + 4
+  for (let i = 0; i < count; i++) {
+    if (i % STEP_ENTRIES === 0) yield
+    const length = lengths[i]!
+    if (length < 1 || length > FRAME_BYTES) {
+      refuse('record', `record ${i}: expected 1 to ${FRAME_BYTES} bytes, got ${length}`)
+    }
+    starts[i] = at
+    at += length + 4
+  }
+  if (at + 4 !== indexAt) {
+    refuse('record', `the records end at ${at + 4}, expected ${indexAt}, where the index begins`)
+  }
+  return { starts, lengths, checksums }
+}
+
+function* readTensors(
+  input: ByteReader,
+  shards: readonly LosslessShard[],
+): Steps<LosslessTensor[]> {
+  const expected = shards.reduce((sum, { layout }) => sum + layout.tensors.length, 0)
+  const count = input.u32()
+  if (count !== expected) {
+    refuse('index', `expected ${expected} tensors, as the headers name, got ${count}`)
+  }
+  const tensors: LosslessTensor[] = []
+  let firstFrame = 0
+  for (const { layout } of shards) {
+    for (const placed of layout.tensors) {
+      if (tensors.length % STEP_ITEMS === 0) yield
+      const tensor = { ...sized(placed), firstFrame, source: readSource(input, placed.name) }
+      if (tensor.source) checkSource(tensor, tensor.source)
+      tensors.push(tensor)
+      firstFrame += frameCount(tensor.bytes)
+    }
+  }
+  if (firstFrame > LIMITS.frames) {
+    refuse(
+      'too-many-frames',
+      `expected at most ${LIMITS.frames} frames, the headers say ${firstFrame}`,
+    )
+  }
+  return tensors
+}
+
+function readSource(input: ByteReader, name: string): LosslessSource | null {
+  const kind = input.u8()
+  if (kind === NO_SOURCE) return null
+  if (kind !== SAME_NAME && kind !== OTHER_NAME) {
+    refuse('source', `${quoted(name)}: expected a source of kind 0, 1 or 2, got ${kind}`)
+  }
+  const dtype = input.text(input.u8())
+  if (!isDtype(dtype)) return refuse('source', `${quoted(name)}: no dtype ${JSON.stringify(dtype)}`)
+  const rank = input.u8()
+  if (rank > LIMITS.rank) refuse('source', `${quoted(name)}: a source of ${rank} dimensions`)
+  const shape = Array.from({ length: rank }, () => input.u64())
+  const other = kind === SAME_NAME ? name : input.text(input.u16())
+  if (kind === OTHER_NAME) {
+    checkName('delta', other, null)
+    if (other === name) refuse('source', `${quoted(name)}: a source of another name has the same`)
+  }
+  return { name: other, dtype, shape }
+}
+
+/** True if a tensor of the parent can predict one: frames of both begin at the same elements, and its values can be cast. */
+export function canPredict(
+  source: Pick<LosslessSource, 'dtype' | 'shape'>,
+  tensor: Pick<LosslessTensor, 'dtype' | 'shape'>,
+): boolean {
+  const alike = source.dtype === tensor.dtype || (isFloat(source.dtype) && isFloat(tensor.dtype))
+  if (!alike || source.shape.length !== tensor.shape.length) return false
+  return source.shape.every((dimension, i) => i === 0 || dimension === tensor.shape[i])
+}
+
+function checkSource(tensor: LosslessTensor, source: LosslessSource): void {
+  if (!canPredict(source, tensor)) {
+    const came = `${source.dtype} [${source.shape}] for ${tensor.dtype} [${tensor.shape}]`
+    refuse('source', `${quoted(tensor.name)}: a source cannot be ${came}`)
+  }
+  let bits = DTYPE_BITS[source.dtype]
+  for (const dimension of source.shape) {
+    bits *= dimension
+    // A source of another first dimension may be larger than its tensor, but no tensor is as large as this.
+    if (bits > LIMITS.elements * 64) refuse('source', `${quoted(tensor.name)}: a source too large`)
+  }
+  if (bits % 8 !== 0) refuse('source', `${quoted(tensor.name)}: a source that is no whole bytes`)
+}
+
+function readFrames(
+  input: ByteReader,
+  tensors: readonly LosslessTensor[],
+): LosslessIndex['frames'] {
+  const last = tensors.at(-1)
+  const expected = last ? last.firstFrame + frameCount(last.bytes) : 0
+  const count = input.u32()
+  if (count !== expected) refuse('frame', `expected ${expected} frames, got ${count}`)
+  const encodings = input.copy(count)
+  return { encodings, records: input.column(count), checksums: input.wideColumn(count) }
+}
+
+/** Every frame has a record that can be its, and every record a frame. */
+function* checkFrames(
+  tensors: readonly LosslessTensor[],
+  frames: LosslessIndex['frames'],
+  lengths: Uint32Array,
+): Steps<void> {
+  let next = 0
+  for (const { name, bytes, firstFrame } of tensors) {
+    const count = frameCount(bytes)
+    for (let i = 0; i < count; i++) {
+      const frame = firstFrame + i
+      if (frame % STEP_ENTRIES === 0) yield
+      const size = Math.min(FRAME_BYTES, bytes - i * FRAME_BYTES)
+      const fault = frameFault(frames, frame, size, { next, lengths })
+      if (fault) refuse(fault.rule, `${quoted(name)}, frame ${i}: ${fault.message}`)
+      if (frames.records[frame] === next) next++
+    }
+  }
+  if (next < lengths.length) refuse('record', `no frame names record ${next}`)
+}
+
+/** What is wrong with a frame of `size` bytes, where the first record that none before has named is `next`. */
+function frameFault(
+  { encodings, records }: LosslessIndex['frames'],
+  frame: number,
+  size: number,
+  { next, lengths }: { next: number; lengths: Uint32Array },
+): { rule: string; message: string } | null {
+  const record = records[frame]!
+  const encoding = ENCODINGS[encodings[frame]!]
+  if (!encoding) {
+    return { rule: 'encoding', message: `no encoding has number ${encodings[frame]}` }
+  }
+  if ((encoding === 'copy') !== (record === NO_RECORD)) {
+    return { rule: 'frame', message: `${encoding} with record ${record}` }
+  }
+  if (encoding === 'copy') return null
+  if (record > next || record >= lengths.length) {
+    return { rule: 'frame', message: `expected record ${next} or one before, got ${record}` }
+  }
+  if (lengths[record]! <= size) return null
+  return { rule: 'frame', message: `a record of ${lengths[record]} bytes for ${size}` }
+}
+
+class ByteWriter {
+  #bytes = new Uint8Array(4096)
+  #size = 0
+
+  bytes(bytes: Uint8Array): void {
+    this.#room(bytes.length).set(bytes)
+  }
+
+  u8(value: number): void {
+    this.#room(1)[0] = value
+  }
+
+  u16(value: number): void {
+    this.#view(2).setUint16(0, value, true)
+  }
+
+  u32(value: number): void {
+    this.#view(4).setUint32(0, value, true)
+  }
+
+  u64(value: number): void {
+    this.#view(8).setBigUint64(0, BigInt(value), true)
+  }
+
+  text8(text: string): void {
+    const bytes = utf8(text)
+    this.u8(bytes.length)
+    this.bytes(bytes)
+  }
+
+  text16(text: string): void {
+    const bytes = utf8(text)
+    this.u16(bytes.length)
+    this.bytes(bytes)
+  }
+
+  column(values: Uint32Array): void {
+    const view = this.#view(values.length * 4)
+    for (let i = 0; i < values.length; i++) view.setUint32(i * 4, values[i]!, true)
+  }
+
+  wideColumn(values: BigUint64Array): void {
+    const view = this.#view(values.length * 8)
+    for (let i = 0; i < values.length; i++) view.setBigUint64(i * 8, values[i]!, true)
+  }
+
+  end(): Uint8Array {
+    return this.#bytes.slice(0, this.#size)
+  }
+
+  #view(bytes: number): DataView {
+    const room = this.#room(bytes)
+    return new DataView(room.buffer, room.byteOffset, bytes)
+  }
+
+  #room(bytes: number): Uint8Array {
+    if (this.#size + bytes > this.#bytes.length) {
+      const grown = new Uint8Array(Math.max(this.#size + bytes, this.#bytes.length * 2))
+      grown.set(this.#bytes.subarray(0, this.#size))
+      this.#bytes = grown
+    }
+    this.#size += bytes
+    return this.#bytes.subarray(this.#size - bytes, this.#size)
+  }
+}
+
+class ByteReader {
+  readonly #bytes: Uint8Array
+  readonly #view: DataView
+  #at = 0
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  }
+
+  /** Another reader, from where this one is. */
+  fork(): ByteReader {
+    const other = new ByteReader(this.#bytes)
+    other.#at = this.#at
+    return other
+  }
+
+  bytes(count: number): Uint8Array {
+    const at = this.#take(count)
+    return this.#bytes.subarray(at, at + count)
+  }
+
+  /** As {@link bytes}, in memory of their own: the index as a whole is not kept. */
+  copy(count: number): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.bytes(count))
+  }
+
+  u8(): number {
+    return this.#view.getUint8(this.#take(1))
+  }
+
+  u16(): number {
+    return this.#view.getUint16(this.#take(2), true)
+  }
+
+  u32(): number {
+    return this.#view.getUint32(this.#take(4), true)
+  }
+
+  u64(): number {
+    const at = this.#take(8)
+    const value = this.#view.getUint32(at, true) + this.#view.getUint32(at + 4, true) * 2 ** 32
+    if (value > LIMITS.dimension) {
+      refuse('index', `expected a dimension of at most ${LIMITS.dimension}, got ${value}`)
+    }
+    return value
+  }
+
+  text(length: number): string {
+    const bytes = this.bytes(length)
+    try {
+      return decoder.decode(bytes)
+    } catch (cause) {
+      throw new CodecError('delta', 'index', 'expected UTF-8 in the index', null, { cause })
+    }
+  }
+
+  /** `count` u32; nothing is allocated for values that are not there. */
+  column(count: number): Uint32Array {
+    return new Uint32Array(this.copy(count * 4).buffer)
+  }
+
+  /** `count` u64, as {@link column}. */
+  wideColumn(count: number): BigUint64Array {
+    return new BigUint64Array(this.copy(count * 8).buffer)
+  }
+
+  end(): void {
+    const left = this.#bytes.length - this.#at
+    if (left > 0) refuse('index', `${left} bytes of the index are left over`)
+  }
+
+  #take(count: number): number {
+    const at = this.#at
+    if (count > this.#bytes.length - at) {
+      refuse('index', `expected ${count} bytes at ${at} of the index, it has ${this.#bytes.length}`)
+    }
+    this.#at += count
+    return at
+  }
+}
+
+function toHex(bytes: Uint8Array): string {
+  let hex = ''
+  for (const byte of bytes) hex += byte.toString(16).padStart(2, '0')
+  return hex
+}
+
+function fromHex(hex: string): Uint8Array {
+  const bytes = new Uint8Array(hex.length / 2)
+  for (let i = 0; i < bytes.length; i++) {
+    bytes[i] = Number.parseInt(hex.slice(i * 2, i * 2 + 2), 16)
+  }
+  return bytes
+}

@@ -1,0 +1,71 @@
+import { complete, STEP_ITEMS, type Steps } from '../../base/steps.ts'
+import { ENCODINGS, type Encoding } from '../../frames/frame-encodings.ts'
+import type { LosslessIndex, LosslessTensor } from '../delta-index.ts'
+import { frameCount, NO_RECORD } from './format.ts'
+
+/** How many frames have an encoding, and in how many bytes they are stored. */
+export interface EncodingUse {
+  readonly encoding: Encoding
+  readonly frames: number
+  /** A record that several frames share counts once, for the first of them. */
+  readonly storedBytes: number
+}
+
+export interface TensorStorage {
+  readonly tensor: LosslessTensor
+  readonly storedBytes: number
+  readonly encodings: readonly EncodingUse[]
+}
+
+/** What the records of a lossless delta are spent on: in all, and tensor by tensor. Encodings that do not come are left out. */
+export function losslessStorage(index: LosslessIndex): LosslessStorage {
+  return complete(losslessStorageSteps(index))
+}
+
+export interface LosslessStorage {
+  readonly encodings: readonly EncodingUse[]
+  readonly tensors: readonly TensorStorage[]
+}
+
+/** {@link losslessStorage} in steps. */
+export function* losslessStorageSteps(index: LosslessIndex): Steps<LosslessStorage> {
+  const { frames, records } = index
+  const all = new Tally()
+  let next = 0
+  const tensors: TensorStorage[] = []
+  for (const tensor of index.tensors) {
+    if (tensors.length % STEP_ITEMS === 0) yield
+    const own = new Tally()
+    const end = tensor.firstFrame + frameCount(tensor.bytes)
+    for (let frame = tensor.firstFrame; frame < end; frame++) {
+      const record = frames.records[frame]!
+      const isNew = record !== NO_RECORD && record === next
+      if (isNew) next++
+      for (const tally of [own, all]) {
+        tally.add(frames.encodings[frame]!, isNew ? records.lengths[record]! : 0)
+      }
+    }
+    const encodings = own.uses()
+    const storedBytes = encodings.reduce((sum, use) => sum + use.storedBytes, 0)
+    tensors.push({ tensor, storedBytes, encodings })
+  }
+  return { encodings: all.uses(), tensors }
+}
+
+class Tally {
+  readonly #frames = ENCODINGS.map(() => 0)
+  readonly #bytes = ENCODINGS.map(() => 0)
+
+  add(encoding: number, bytes: number): void {
+    this.#frames[encoding]!++
+    this.#bytes[encoding]! += bytes
+  }
+
+  uses(): EncodingUse[] {
+    return ENCODINGS.map((encoding, i) => ({
+      encoding,
+      frames: this.#frames[i]!,
+      storedBytes: this.#bytes[i]!,
+    })).filter(({ frames }) => frames > 0)
+  }
+}

@@ -1,0 +1,84 @@
+import type { Catalog, Damage, ModelRecord } from '../../catalog/catalog.ts'
+import { deltaFilename, MANIFEST_FILE } from '../../catalog/file-names.ts'
+import type { BlobStore } from '../../storage/blob-store.ts'
+import { type Room, UNLIMITED } from '../../storage/disk-room.ts'
+import { BlockError } from '../../workers/errors.ts'
+
+/**
+ * What is known of bad blocks. A blob with one is marked, and the catalog says so of all models that need it; where it knows another blob of
+ * the same content, that is read in its place from then on.
+ */
+export class Damages {
+  readonly #catalog: Catalog
+  readonly #blobs: BlobStore
+  readonly #room: Room
+  readonly #bad: Set<string>
+  /** What is read in place of a bad blob. */
+  readonly #standIns = new Map<string, string>()
+  #badBlocks = 0
+
+  private constructor(catalog: Catalog, blobs: BlobStore, room: Room, bad: Iterable<string>) {
+    this.#catalog = catalog
+    this.#blobs = blobs
+    this.#room = room
+    this.#bad = new Set(bad)
+  }
+
+  /** What the catalog knows of bad blocks; on a full disk, marks are made in lent `room`. Rejects with what the catalog does. */
+  static async open(catalog: Catalog, blobs: BlobStore, room: Room = UNLIMITED): Promise<Damages> {
+    const bad = (await catalog.damagedBlobs()).map(({ key }) => key)
+    return new Damages(catalog, blobs, room, bad)
+  }
+
+  /** Bad blocks that were met since the start, each as often as it was read. */
+  get badBlocks(): number {
+    return this.#badBlocks
+  }
+
+  /** The blob to read for `key`: itself, or a copy of it that is not known to be bad. */
+  standIn(key: string): string {
+    return this.#standIns.get(key) ?? key
+  }
+
+  /**
+   * Takes note of a failed read: see `Executor.failed`. A block that is bad is read once more, from the store itself, before that is said of it.
+   * Rejects with what the catalog does.
+   */
+  async failed(error: unknown, tries: number): Promise<boolean> {
+    if (!(error instanceof BlockError)) return false
+    const bad = this.standIn(error.blob)
+    if (tries === 0) {
+      await this.#blobs.evict(bad, error.offset)
+      return true
+    }
+    this.#badBlocks++
+    await this.mark(bad, error.offset)
+    const copy = await this.#catalog.copyOf(error.blob)
+    if (copy) this.#standIns.set(error.blob, copy.key)
+    else this.#standIns.delete(error.blob)
+    return copy !== null && copy.key !== bad
+  }
+
+  /** Marks a blob with a bad block at `offset`: one row, however many models need it. */
+  async mark(key: string, offset: number): Promise<void> {
+    this.#bad.add(key)
+    const damage = { offset, at: new Date().toISOString() }
+    await this.#room.lend(() => this.#catalog.setBlobDamage(key, damage))
+  }
+
+  /** A blob was read as a whole, and is as it was stored. */
+  async clear(key: string): Promise<void> {
+    if (!this.#bad.delete(key)) return
+    await this.#room.lend(() => this.#catalog.setBlobDamage(key, null))
+    this.#standIns.delete(key)
+  }
+}
+
+/** What the names of a model's blobs are made of. */
+export type Names = Pick<ModelRecord, 'name' | 'delta' | 'files'>
+
+/** The name of a blob in its model: the path of a file, or what a client downloads the delta as. */
+export function fileOf({ name, delta, files }: Names, key: string): Damage['file'] {
+  if (key === delta) return deltaFilename(name)
+  return files.find(({ blob }) => blob === key)?.path ?? MANIFEST_FILE
+}

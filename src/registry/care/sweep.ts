@@ -1,0 +1,94 @@
+import type { Catalog } from '../../catalog/catalog.ts'
+import type { BlobInfo } from '../../storage/blob-store.ts'
+import type { Room } from '../../storage/disk-room.ts'
+import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
+import type { Pins } from '../holds/pins.ts'
+import type { KeyedLocks } from '../publish/publication.ts'
+import type { SweepReport } from '../registry.ts'
+import { forgetBlobs, unreferencedBlobs } from './loose-blobs.ts'
+import type { Strays } from './strays.ts'
+import { type Survey, survey } from './survey.ts'
+import { sweepTombstones } from './tombstones.ts'
+
+/** Blobs that a report names; it counts all. */
+const MAX_REPORTED = 1000
+
+export interface SweepDeps extends OwnedStore {
+  readonly catalog: Catalog
+  readonly pins: Pins
+  readonly locks: KeyedLocks
+  readonly room: Room
+  readonly strays: Strays
+  /** Manifests of failed publications that could not be deleted at once: the only unknown ones that go. */
+  readonly abandoned: Set<string>
+  /** What an upload left is not deleted before it is so old, in milliseconds. */
+  readonly graceMs: number
+}
+
+/**
+ * Deletes the blobs that no model refers to and that nothing under way holds, and what uploads left that nobody goes on with. The catalog
+ * forgets a blob before the store deletes it, so that no publication can take it up in between. A manifest goes first: one that the
+ * catalog does not know would be taken for a model's. That the catalog can be written is seen before anything else goes: see {@link Catalog}.
+ * What manifests name that the catalog does not know stays: see {@link Strays}. `surveyed`: what was seen already, or it is looked at now.
+ */
+export async function sweep(
+  deps: SweepDeps,
+  dryRun: boolean,
+  surveyed?: Survey,
+): Promise<SweepReport> {
+  const { catalog, blobs, lease, pins, room, abandoned, graceMs } = deps
+  lease.check()
+  const before = new Date(Date.now() - graceMs)
+  const { unknown: found } = surveyed ?? (await survey(catalog, blobs))
+  const unknown = await unneeded(deps, found, before)
+  const unreferenced = (await unreferencedBlobs(catalog)).filter(({ key }) => !pins.has(key))
+  const keys = unreferenced.map(({ key }) => key)
+  if (!dryRun) await deleteBlobs(deps, keys.filter(isManifest))
+  // Some at a time: what is forgotten stays so, also where there is no room to forget the next ones.
+  const lent = {
+    forgetBlobs: (some: readonly string[]) => room.lend(() => catalog.forgetBlobs(some)),
+  }
+  const forgotten = new Set(dryRun ? keys : await forgetBlobs(lent, keys))
+  // A publication that saw the blob still known pinned it before: its row will make it known again.
+  const freed = unreferenced.filter(({ key }) => forgotten.has(key) && !pins.has(key))
+  const deleted = [...freed, ...unknown].map(({ key, size }) => ({ key, size }))
+  if (!dryRun) {
+    await deleteBlobs(
+      deps,
+      deleted.map(({ key }) => key),
+    )
+    for (const { key } of deleted) abandoned.delete(key)
+    await sweepTombstones(deps)
+    await lease.confirm()
+  }
+  for (const { key, size } of await blobs.sweepStaged(before, dryRun)) deleted.push({ key, size })
+  return {
+    dryRun,
+    deleted: deleted.slice(0, MAX_REPORTED),
+    deletedTotal: deleted.length,
+    bytes: deleted.reduce((sum, { size }) => sum + size, 0),
+  }
+}
+
+/** Those of the blobs which the catalog does not know that nobody needs, last changed before `before`. */
+async function unneeded(
+  { catalog, blobs, pins, strays, abandoned }: SweepDeps,
+  found: readonly BlobInfo[],
+  before: Date,
+): Promise<BlobInfo[]> {
+  const unknown: BlobInfo[] = []
+  for (const blob of found) {
+    const { key } = blob
+    if (pins.has(key) || (await catalog.hasBlob(key))) continue
+    // It may have been pinned, committed and given its row while the catalog was asked.
+    if (pins.has(key) || (await catalog.hasBlob(key))) continue
+    unknown.push(blob)
+  }
+  const isStray = ({ key }: BlobInfo) => isManifest(key) && !abandoned.has(key)
+  const isClaimed = await strays.claims(blobs, unknown.filter(isStray))
+  return unknown.filter(blob => !isStray(blob) && blob.modified < before && !isClaimed(blob))
+}
+
+function isManifest(key: string): boolean {
+  return key.startsWith('manifests/')
+}

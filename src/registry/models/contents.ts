@@ -1,0 +1,163 @@
+import { deltaFilename } from '../../catalog/file-names.ts'
+import {
+  CodecError,
+  type FloatDtype,
+  type Layout,
+  planCopy,
+  planRange,
+  planTensor,
+  type Segment,
+  storedBytes,
+} from '../../codec/index.ts'
+import { RegistryError } from '../../errors.ts'
+import { type Executor, execute } from '../../workers/execute.ts'
+import type { Content, TensorContent } from '../registry.ts'
+import { translateErrors } from '../translate.ts'
+import { withSums } from './checked-reads.ts'
+import type { OpenedModel } from './opened-models.ts'
+
+const BINARY = 'application/octet-stream'
+
+/** Types that are safe to show and that clients look for; everything else is bytes. */
+const MEDIA_TYPES: Readonly<Record<string, string>> = {
+  json: 'application/json',
+  txt: 'text/plain; charset=utf-8',
+  md: 'text/plain; charset=utf-8',
+}
+
+interface Planned {
+  readonly size: number
+  readonly etag: string
+  readonly sha256: string | null
+  readonly filename: string
+  readonly segments: (range: { start: number; end: number }) => Iterable<Segment>
+}
+
+/** The model as one safetensors file, cast to the dtype of `cast` where it is given. */
+export function reconstructContent(
+  executor: Executor,
+  model: OpenedModel,
+  cast: { dtype: FloatDtype; layout: Layout } | null,
+): Content {
+  const { record, recipes, sums } = model
+  const filename = `${record.name.replace('/', '--')}.safetensors`
+  const checked = withSums(executor, sums)
+  if (!cast) {
+    const { layout } = model
+    return content(checked, {
+      size: layout.size,
+      etag: record.sha256,
+      sha256: record.sha256,
+      filename,
+      segments: range => planRange(recipes, layout, range),
+    })
+  }
+  const { dtype, layout } = cast
+  return content(checked, {
+    size: layout.size,
+    etag: `${record.id}-${dtype.toLowerCase()}`,
+    sha256: null,
+    filename,
+    segments: range => planRange(recipes, layout, range),
+  })
+}
+
+/** One file of the model. @throws RegistryError `file-not-found`. */
+export function fileContent(executor: Executor, model: OpenedModel, path: string): Content {
+  const { record, manifest, recipes, sums } = model
+  const file = record.files.find(candidate => candidate.path === path)
+  if (!file) {
+    throw new RegistryError('file-not-found', `model ${record.id} has no file ${path}`)
+  }
+  const { blob, size, sha256 } = file
+  const filename = path.split('/').at(-1)!
+  const checked = withSums(executor, sums)
+  if (blob !== null) return blobContent(checked, { blob, size, sha256, filename })
+  const { layout } = manifest.shards.find(shard => shard.path === path)!
+  return content(checked, {
+    size,
+    etag: sha256,
+    sha256,
+    filename,
+    segments: range => planRange(recipes, layout, range),
+  })
+}
+
+/** The `.wdelta` of a delta as it is stored. @throws RegistryError `not-a-delta` for a base */
+export function deltaContent(executor: Executor, model: OpenedModel): Content {
+  const { record, manifest, sums } = model
+  const { delta, name, id } = record
+  if (delta === null) throw new RegistryError('not-a-delta', `model ${id} is a base`)
+  const { size, sha256 } = manifest.blobs.find(({ key }) => key === delta)!
+  const filename = deltaFilename(name)
+  return blobContent(withSums(executor, sums), { blob: delta, size, sha256, filename })
+}
+
+/** Stored bytes as they are. */
+function blobContent(
+  executor: Executor,
+  {
+    blob,
+    size,
+    sha256,
+    filename,
+  }: { blob: string; size: number; sha256: string; filename: string },
+): Content {
+  return content(executor, {
+    size,
+    etag: sha256,
+    sha256,
+    filename,
+    segments: range => planCopy({ blob, start: 0, end: size }, range),
+  })
+}
+
+/** One tensor in its stored dtype. @throws RegistryError `tensor-not-found`. */
+export function tensorContent(
+  executor: Executor,
+  { record, recipes, sums }: OpenedModel,
+  name: string,
+): TensorContent {
+  const recipe = recipes.get(name)
+  if (!recipe) {
+    throw new RegistryError(
+      'tensor-not-found',
+      `model ${record.id} has no tensor ${JSON.stringify(name)}`,
+    )
+  }
+  const { dtype, shape } = recipe
+  const planned = content(withSums(executor, sums), {
+    size: storedBytes(recipe),
+    // The model is fixed by its digest, the tensor by its place in the URL.
+    etag: `${record.sha256}-${Buffer.from(name).toString('base64url').slice(0, 64)}`,
+    sha256: null,
+    filename: 'tensor.bin',
+    segments: range => planTensor(recipe, dtype, range),
+  })
+  return { ...planned, dtype, shape }
+}
+
+function content(executor: Executor, planned: Planned): Content {
+  const { size, etag, sha256, filename, segments } = planned
+  const extension = filename.includes('.') ? filename.split('.').at(-1)!.toLowerCase() : ''
+  return {
+    size,
+    etag,
+    sha256,
+    filename,
+    mediaType: MEDIA_TYPES[extension] ?? BINARY,
+    open: (range, signal) => translateStream(execute(segments(range), executor, signal)),
+  }
+}
+
+async function* translateStream(chunks: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* chunks
+  } catch (error) {
+    // What was accepted at publication no longer decodes: that is our fault, not the client's.
+    if (error instanceof CodecError) {
+      throw new RegistryError('storage-failed', 'stored bytes do not decode', { cause: error })
+    }
+    throw translateErrors(error)
+  }
+}

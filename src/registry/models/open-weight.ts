@@ -1,0 +1,87 @@
+import {
+  type DeltaIndexV1,
+  type Layout,
+  type LosslessIndex,
+  type Recipes,
+  STEP_ITEMS,
+  type Steps,
+} from '../../codec/index.ts'
+import type { Manifest } from './manifest.ts'
+
+/**
+ * What a model holds in memory while it is open, in bytes of an estimate: measured once for each kind of thing, from above, with the names
+ * of tensors at the length that they have in a header.
+ */
+export interface OpenWeight {
+  /** Of what is built on it too: bytes of its recipes, and of the index of its delta, that theirs lead to. */
+  readonly kept: number
+  /** Of itself alone: the table of its recipes, its manifest, its layouts. */
+  readonly own: number
+}
+
+const MODEL_BYTES = 8192
+const LAYOUT_TENSOR_BYTES = 110
+const TABLE_ENTRY_BYTES = 60
+const RECIPE_BYTES = 220
+const STEP_BYTES = 60
+/** A tensor of a delta's index, with its source or its arrays. */
+const INDEX_TENSOR_BYTES = 180
+/** With the number of the cell, where the others keep nothing. */
+const RANK_BYTES = 16
+const ERROR_FIGURES_BYTES = 150
+const BLOB_BYTES = 500
+
+/** The weight of a model whose parent, if it has one, has the recipes `parent`. What it shares with that weighs nothing again. */
+export function* weighModel(
+  { shards, delta, blobs }: Pick<Manifest, 'shards' | 'delta' | 'blobs'>,
+  recipes: Recipes,
+  parent: Recipes | null,
+): Steps<OpenWeight> {
+  let own = MODEL_BYTES + recipes.size * TABLE_ENTRY_BYTES
+  for (const { layout } of shards) own += weighLayout(layout)
+  for (const { sums } of blobs) own += BLOB_BYTES + sums.byteLength
+  if (!delta) return { own, kept: recipes.size * RECIPE_BYTES }
+  const { index, errors } = delta
+  if (errors) own += errors.size * ERROR_FIGURES_BYTES
+  const changed = yield* weighChanged(recipes, parent)
+  const described = index.tensors.length * INDEX_TENSOR_BYTES
+  const kept = changed.bytes + changed.count * INDEX_TENSOR_BYTES
+  own += Math.max(0, described - changed.count * INDEX_TENSOR_BYTES)
+  if (changed.count === 0) return { own, kept }
+  return { own, kept: kept + (index.format === 2 ? weighColumns(index) : weighRanks(index)) }
+}
+
+/** A layout: its header, and its tensors, whose names are as long as that at most. */
+export function weighLayout({ header, tensors }: Layout): number {
+  return header.length * 2 + tensors.length * LAYOUT_TENSOR_BYTES
+}
+
+/** Recipes that are none of the parent's. */
+function* weighChanged(
+  recipes: Recipes,
+  parent: Recipes | null,
+): Steps<{ count: number; bytes: number }> {
+  let count = 0
+  let bytes = 0
+  let seen = 0
+  for (const [name, recipe] of recipes) {
+    if (seen++ % STEP_ITEMS === 0) yield
+    if (recipe === parent?.get(name)) continue
+    count++
+    bytes += RECIPE_BYTES + recipe.steps.length * STEP_BYTES
+  }
+  return { count, bytes }
+}
+
+function weighColumns({ records, frames }: LosslessIndex): number {
+  const columns = [...Object.values(records), ...Object.values(frames)]
+  return columns.reduce((sum, { byteLength }) => sum + byteLength, 0)
+}
+
+function weighRanks({ tensors }: DeltaIndexV1): number {
+  let bytes = 0
+  for (const tensor of tensors) {
+    if (tensor.strategy !== 'quantized') bytes += tensor.ranks.length * RANK_BYTES
+  }
+  return bytes
+}

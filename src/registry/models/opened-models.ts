@@ -1,0 +1,357 @@
+import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
+import {
+  applyLinkSteps,
+  type BlockSums,
+  baseRecipesSteps,
+  buildLayoutSteps,
+  type Dtype,
+  type FloatDtype,
+  isFloat,
+  type Layout,
+  type Recipes,
+} from '../../codec/index.ts'
+import { RegistryError } from '../../errors.ts'
+import { type Executor, Semaphore, withRetries } from '../../workers/execute.ts'
+import { inTurns } from '../../workers/turns.ts'
+import { translateErrors } from '../translate.ts'
+import { readChecked, withSums } from './checked-reads.ts'
+import {
+  type Manifest,
+  type ManifestHead,
+  openManifest,
+  readManifestHead,
+  storedShards,
+  sumsByKey,
+} from './manifest.ts'
+import { type Layer, OpenBudget, reachOf } from './open-budget.ts'
+import { weighLayout, weighModel } from './open-weight.ts'
+import { isRotten, isTrue, manifestKey, recordOf } from './true-records.ts'
+
+/** A model with everything that a plan needs, in memory. */
+export interface OpenedModel {
+  /** From the manifest, and never from the row. */
+  readonly record: ModelRecord
+  readonly manifest: Manifest
+  readonly recipes: Recipes
+  /** What the blobs that the recipes read are checked against: those of its whole lineage, and its side files. */
+  readonly sums: ReadonlyMap<string, BlockSums>
+  /** The `dtype=stored` reconstruct stream. */
+  readonly layout: Layout
+  /** What is held of it by all that is built on it, and below it what it is built on. */
+  readonly layer: Layer
+  /** Bytes that it takes beside its layer: see `OpenWeight`. */
+  readonly ownBytes: number
+}
+
+/** Models that stay open: a lineage of full depth and some more. */
+const MAX_MODELS = 96
+/** While a model is opened: bytes for each of its tensors, and for each byte of its manifest. */
+const OPENING_TENSOR_BYTES = 800
+const OPENING_MANIFEST_BYTES = 2
+/** Tensors of a model above which it is opened alone: several could each have half of the memory that they need, and wait for the rest. */
+const LARGE_TENSORS = 20_000
+
+/** A model that is open or being opened. */
+interface Entry {
+  opened: Promise<OpenedModel>
+  /** Null until it is open. */
+  model: OpenedModel | null
+  /** Bytes that are counted for it beside its layer. */
+  bytes: number
+  /** Those that use it now: it stays counted for them, whatever becomes of its place. */
+  users: number
+  /** Layouts of its reconstruct stream that are cast to a dtype. */
+  readonly casts: Map<FloatDtype, Promise<Layout>>
+}
+
+/** Opens models; the most recently used stay open, as far as the budget goes. A model never changes, so nothing is ever stale. */
+export class OpenedModels {
+  readonly #catalog: Catalog
+  readonly #executor: Executor
+  readonly #budget: OpenBudget
+  /** By id; the most recently used come last. */
+  readonly #entries = new Map<string, Entry>()
+  readonly #large = new Semaphore(1)
+  readonly #rotten: (id: string) => void
+
+  /**
+   * `mostBytes` bounds what is open, by the estimate of `weighModel`. `rotten` is told of each model that is read whose row is not what its
+   * manifest says.
+   */
+  constructor(
+    catalog: Catalog,
+    executor: Executor,
+    mostBytes: number,
+    rotten: (id: string) => void,
+  ) {
+    this.#catalog = catalog
+    this.#rotten = rotten
+    this.#executor = executor
+    this.#budget = new OpenBudget(mostBytes, () => this.#giveUp())
+  }
+
+  /** Bytes of all that is open, and set aside. */
+  get usedBytes(): number {
+    return this.#budget.used
+  }
+
+  /** The model and, on the way, all that it is built on. Rejects with RegistryError. */
+  async open(record: ModelRecord): Promise<OpenedModel> {
+    if (record.tensors < LARGE_TENSORS || this.#entries.has(record.id)) return this.#open(record)
+    using _turn = await this.#large.take()
+    // Awaited here: the turn ends with this block.
+    return await this.#open(record)
+  }
+
+  /** Keeps a model open, and counted, until that is disposed of. */
+  hold(model: OpenedModel): Disposable {
+    const entry = this.#entryOf(model)
+    entry.users++
+    return {
+      [Symbol.dispose]: () => {
+        entry.users--
+        const isGone = this.#entries.get(model.record.id) !== entry
+        if (entry.users === 0 && isGone) this.#budget.leave(entry.bytes, model.layer)
+      },
+    }
+  }
+
+  /** Sets memory aside for what is made beside `besideBytes` that the caller holds: see `OpenBudget.reserve`. */
+  reserve(bytes: number, besideBytes: number, signal: AbortSignal): Promise<Disposable> {
+    return this.#budget.reserve(bytes, besideBytes, signal)
+  }
+
+  /**
+   * Rejects `lineage-too-large` for a model that could not be opened even if no other were: so much does it take with all that it is built
+   * on. `manifestBytes` is the size of its manifest.
+   */
+  async checkFits(
+    { manifest, manifestBytes }: { manifest: Manifest; manifestBytes: number },
+    recipes: Recipes,
+    parent: OpenedModel | null,
+  ): Promise<void> {
+    const { own, kept } = await inTurns(weighModel(manifest, recipes, parent?.recipes ?? null))
+    const opening = openingBytes(recipes.size, manifestBytes) + (parent?.ownBytes ?? 0)
+    this.#budget.check(reachOf(parent?.layer ?? null) + Math.max(own + kept, opening))
+  }
+
+  /** The layout of the model's reconstruct stream with floating-point tensors cast to `dtype`; it is kept as long as the model is. */
+  castLayout(model: OpenedModel, dtype: FloatDtype): Promise<Layout> {
+    const entry = this.#entryOf(model)
+    const known = entry.casts.get(dtype)
+    if (known) return known
+    const cast = this.#cast(model, entry, dtype)
+    entry.casts.set(dtype, cast)
+    cast.catch(() => entry.casts.delete(dtype))
+    return cast
+  }
+
+  /** What the manifest of a model says in place of its row. Rejects as {@link open}. */
+  async truth(row: ModelRecord): Promise<ModelRecord> {
+    const key = manifestKey(row)
+    const { size } = await this.#catalog.blob(key)
+    const head = await withRetries(this.#executorOf(row.id), async source => {
+      const bytes = await source.read({ blob: key, start: 0, end: size }, undefined)
+      return readManifestHead(key, bytes)
+    }).catch(error => {
+      throw translateErrors(error)
+    })
+    return recordFrom(row, head, { key, size })
+  }
+
+  /** From now on the row of a model counts as damage. */
+  async distrust(id: string): Promise<void> {
+    this.#rotten(id)
+    await this.#catalog.distrust(id)
+  }
+
+  /** Forgets a model. */
+  close(id: string): void {
+    const entry = this.#entries.get(id)
+    if (!entry) return
+    this.#entries.delete(id)
+    if (entry.model && entry.users === 0) this.#budget.leave(entry.bytes, entry.model.layer)
+  }
+
+  #open(record: ModelRecord): Promise<OpenedModel> {
+    const { id } = record
+    const known = this.#entries.get(id)
+    if (known) {
+      this.#entries.delete(id)
+      this.#entries.set(id, known)
+      return known.opened
+    }
+    const opened = this.#load(record)
+    const entry = { opened, model: null, bytes: 0, users: 0, casts: new Map() }
+    this.#entries.set(id, entry)
+    opened.then(
+      model => {
+        if (this.#entries.get(id) === entry) this.#count(entry, model)
+      },
+      () => {
+        if (this.#entries.get(id) === entry) this.#entries.delete(id)
+      },
+    )
+    return opened
+  }
+
+  /** The entry of a model that was opened: a new one if it has been given up since. */
+  #entryOf(model: OpenedModel): Entry {
+    const { id } = model.record
+    const known = this.#entries.get(id)
+    if (known?.model === model) return known
+    if (known) this.close(id)
+    const opened = Promise.resolve(model)
+    const entry: Entry = { opened, model: null, bytes: 0, users: 0, casts: new Map() }
+    this.#entries.set(id, entry)
+    this.#count(entry, model)
+    return entry
+  }
+
+  #count(entry: Entry, model: OpenedModel): void {
+    entry.model = model
+    entry.bytes += model.ownBytes
+    // Not given up for itself.
+    entry.users++
+    this.#budget.enter(entry.bytes, model.layer)
+    while (this.#entries.size > MAX_MODELS && this.#giveUp()) {}
+    entry.users--
+  }
+
+  /** Closes the model that nobody has used for longest; false if all are in use. */
+  #giveUp(): boolean {
+    for (const [id, { model, users }] of this.#entries) {
+      if (!model || users > 0) continue
+      this.close(id)
+      return true
+    }
+    return false
+  }
+
+  async #cast(model: OpenedModel, entry: Entry, dtype: FloatDtype): Promise<Layout> {
+    using _held = this.hold(model)
+    const { manifest, recipes } = model
+    const layout = await canonicalLayout(manifest.shards, recipes, stored =>
+      isFloat(stored) ? dtype : stored,
+    )
+    const bytes = weighLayout(layout)
+    entry.bytes += bytes
+    this.#budget.enter(bytes, null)
+    return layout
+  }
+
+  /** Forgets all of them. */
+  closeAll(): void {
+    for (const id of this.#entries.keys()) this.close(id)
+  }
+
+  async #load(record: ModelRecord): Promise<OpenedModel> {
+    try {
+      return await this.#read(record)
+    } catch (error) {
+      if (await this.#catalog.hasModel(record.id)) throw error
+      throw new RegistryError('model-not-found', `model ${record.id} was deleted`, { cause: error })
+    }
+  }
+
+  /** The parent comes first, so that a long lineage never has more than two manifests in memory. */
+  async #read(row: ModelRecord): Promise<OpenedModel> {
+    const known = isRotten(row) ? await this.truth(row) : row
+    const { id, tensors } = known
+    using held = new DisposableStack()
+    const parent = known.kind === 'delta' ? await this.#parentOf(known) : null
+    if (parent) held.use(this.hold(parent))
+    const key = manifestKey(known)
+    const { size } = await this.#catalog.blob(key)
+    held.use(await this.#budget.reserve(openingBytes(tensors, size)))
+    const manifest = await this.#manifest(id, key, size)
+    const record = recordFrom(known, manifest, { key, size })
+    if (!isTrue(known, record)) return this.#readAnew(id)
+    const recipes = await inTurns<Recipes>(
+      parent && manifest.delta
+        ? applyLinkSteps(parent.recipes, manifest.delta)
+        : baseRecipesSteps(storedShards(manifest)),
+    )
+    const sums = new Map([...(parent?.sums ?? []), ...sumsByKey(manifest.blobs)])
+    const layout = await reconstructLayout(manifest, recipes)
+    const { own, kept } = await inTurns(weighModel(manifest, recipes, parent?.recipes ?? null))
+    const layer = { bytes: kept, parent: parent?.layer ?? null }
+    return { record, manifest, recipes, sums, layout, layer, ownBytes: own }
+  }
+
+  /** Reads a model whose row has turned out to be another than its manifest says. */
+  async #readAnew(id: string): Promise<OpenedModel> {
+    await this.distrust(id)
+    const row = await this.#catalog.model(id)
+    if (row) return this.#read(row)
+    throw new RegistryError('model-not-found', `model ${id} was deleted`)
+  }
+
+  async #manifest(id: string, key: string, size: number): Promise<Manifest> {
+    return withRetries(this.#executorOf(id), async source => {
+      const bytes = await source.read({ blob: key, start: 0, end: size }, undefined)
+      return openManifest(key, bytes, blobs => {
+        const checked = withSums(source, sumsByKey(blobs))
+        return (blob, start, end) => readChecked(checked, { blob, start, end })
+      })
+    })
+  }
+
+  /** That of a model which was deleted meanwhile is gone, not damaged. */
+  #executorOf(id: string): Executor {
+    return {
+      ...this.#executor,
+      failed: async (error, tries) =>
+        (await this.#catalog.hasModel(id)) && this.#executor.failed(error, tries),
+    }
+  }
+
+  async #parentOf({ id, parent }: ModelRecord): Promise<OpenedModel> {
+    const record = parent === null ? null : await this.#catalog.model(parent)
+    if (!record) throw new RegistryError('catalog-failed', `model ${id} has lost its parent`)
+    return this.#open(record)
+  }
+}
+
+/** Bytes that opening a model takes for a moment. */
+function openingBytes(tensors: number, manifestBytes: number): number {
+  return tensors * OPENING_TENSOR_BYTES + manifestBytes * OPENING_MANIFEST_BYTES
+}
+
+/** @throws RegistryError `damaged` for the manifest of another model */
+function recordFrom(
+  row: ModelRecord,
+  head: ManifestHead,
+  manifest: { key: string; size: number },
+): ModelRecord {
+  const { id } = head.model
+  if (id === row.id) return recordOf(row, head, manifest)
+  throw new RegistryError('damaged', `${manifest.key} is the manifest of ${id}, not of ${row.id}`)
+}
+
+/**
+ * The layout of the `dtype=stored` stream: the published file's own where there is one, else one file in the canonical
+ * layout with the `__metadata__` of the first shard.
+ */
+export async function reconstructLayout(
+  { shards }: Pick<Manifest, 'shards'>,
+  recipes: Recipes,
+): Promise<Layout> {
+  return shards.length === 1
+    ? shards[0]!.layout
+    : canonicalLayout(shards, recipes, stored => stored)
+}
+
+/** One file with all tensors in the canonical layout; `dtypeOf` says what each is cast to. */
+export function canonicalLayout(
+  shards: Manifest['shards'],
+  recipes: Recipes,
+  dtypeOf: (stored: Dtype) => Dtype,
+): Promise<Layout> {
+  const tensors = [...recipes.values()].map(recipe => ({
+    name: recipe.name,
+    dtype: dtypeOf(recipe.dtype),
+    shape: recipe.shape,
+  }))
+  return inTurns(buildLayoutSteps(tensors, shards[0]?.layout.metadata ?? null))
+}

@@ -1,0 +1,41 @@
+import { arraysOf, type DeltaIndex, frameCount, type LosslessIndex } from '../../codec/index.ts'
+import type { Manifest } from './manifest.ts'
+
+interface Run {
+  readonly start: number
+  readonly end: number
+}
+
+/** Names of the tensors that have bytes in a run of one of a model's blobs; none for a header, an index, or a side file. */
+export function tensorsAt({ shards, delta }: Manifest, key: string, run: Run): string[] {
+  if (delta?.blob === key) return inDelta(delta.index, run)
+  const shard = shards.find(({ blob }) => blob === key)
+  const tensors = shard?.layout.tensors ?? []
+  return tensors
+    .filter(({ begin, end }) => overlaps(run, { start: begin, end }))
+    .map(({ name }) => name)
+}
+
+function inDelta(index: DeltaIndex, run: Run): string[] {
+  if (index.format === 2) return inLossless(index, run)
+  return index.tensors
+    .filter(tensor => arraysOf(tensor).some(array => overlaps(run, array)))
+    .map(({ name }) => name)
+}
+
+function inLossless({ tensors, frames, records }: LosslessIndex, run: Run): string[] {
+  const isBad = (record: number | undefined) => {
+    const start = records.starts[record ?? -1]
+    if (start === undefined) return false
+    return overlaps(run, { start, end: start + records.lengths[record!]! })
+  }
+  return tensors
+    .filter(({ bytes, firstFrame }) =>
+      frames.records.subarray(firstFrame, firstFrame + frameCount(bytes)).some(isBad),
+    )
+    .map(({ name }) => name)
+}
+
+function overlaps(a: Run, b: Run): boolean {
+  return a.start < b.end && b.start < a.end
+}

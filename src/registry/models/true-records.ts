@@ -1,0 +1,41 @@
+import type { BlobRecord, ModelRecord } from '../../catalog/catalog.ts'
+import { CATALOG_FILE } from '../../catalog/file-names.ts'
+import { digestModel } from '../../catalog/sqlite/rows.ts'
+import { blobKey } from '../../storage/blob-key.ts'
+import { type ManifestHead, toRecord } from './manifest.ts'
+
+/** Whether a row is known not to be what was inserted: of what it says, only the id is used. */
+export function isRotten({ damaged }: Pick<ModelRecord, 'damaged'>): boolean {
+  return damaged?.file === CATALOG_FILE
+}
+
+/** The key of a model's manifest, whatever became of its row. */
+export function manifestKey(row: ModelRecord): string {
+  return isRotten(row) ? blobKey('manifests', row.id) : row.manifest
+}
+
+/**
+ * The record of a model from its manifest, which has a SHA-256 of itself: what is served comes from here, and never from a row. The row tells
+ * what changes: damage, and whether the parent of a base is still there.
+ */
+export function recordOf(
+  row: ModelRecord,
+  { model, blobs }: ManifestHead,
+  manifest: Pick<BlobRecord, 'key' | 'size'>,
+): ModelRecord {
+  const hasLostParent = model.kind === 'base' && row.parent === null
+  const parent = hasLostParent ? null : model.parent
+  return { ...toRecord({ ...model, parent }, manifest, blobs), damaged: row.damaged }
+}
+
+/** Whether a row, which may leave out its files, is what its manifest says. */
+export function isTrue(row: ModelRecord, truth: ModelRecord): boolean {
+  const hasFiles = row.files.length === row.filesTotal
+  const files = hasFiles ? row.files : truth.files
+  const isComplete = row.filesTotal === truth.files.length
+  return (
+    isComplete &&
+    row.parent === truth.parent &&
+    digestModel({ ...row, files }) === digestModel(truth)
+  )
+}

@@ -1,0 +1,205 @@
+import { createHash } from 'node:crypto'
+import type { ModelRecord, Strategy } from '../../catalog/catalog.ts'
+import {
+  applyLinkSteps,
+  baseRecipesSteps,
+  type DeltaIndexV1,
+  DeltaReader,
+  type Domain,
+  nameOrderSteps,
+  type StoredRecipes,
+  type StrategyV1,
+  shardOrderSteps,
+} from '../../codec/index.ts'
+import { RegistryError } from '../../errors.ts'
+import { encodeDelta, pairTensors } from '../../workers/encode-lossy.ts'
+import { inTurns, takeInTurns } from '../../workers/turns.ts'
+import { withSums } from '../models/checked-reads.ts'
+import type { OpenedModel } from '../models/opened-models.ts'
+import type { PublishFilesOptions, UploadPart } from '../registry.ts'
+import { publishLossless } from './lossless.ts'
+import { hashValues, measureError, proveModel } from './proofs.ts'
+import { Publication, type StagedBlob } from './publication.ts'
+import {
+  checkDepth,
+  findParent,
+  insertProven,
+  type Naming,
+  openParent,
+  type PublishDeps,
+} from './publish.ts'
+import {
+  asShards,
+  inPathOrder,
+  type ReceivedFile,
+  type ReceivedShard,
+  receiveFiles,
+  sideFiles,
+  teed,
+} from './receive.ts'
+import { publishWhole } from './whole.ts'
+
+/** `POST /models`: see `Registry.publishFiles`. */
+export async function publishFiles(
+  deps: PublishDeps,
+  options: PublishFilesOptions,
+  parts: AsyncIterable<UploadPart>,
+  signal: AbortSignal,
+): Promise<ModelRecord> {
+  const strategy = chooseStrategy(options)
+  const parent = options.parent === undefined ? null : await findParent(deps, options.parent)
+  const { name, revision, message } = options
+  const naming: Naming = { name, revision, message }
+  // Every return below is awaited here: the publication is disposed of when this function's block ends.
+  const { authorized } = options
+  await using publication = new Publication({ ...deps, authorized })
+  const opened = parent && strategy !== 'whole' ? await openParent(deps, publication, parent) : null
+  if (opened) await checkDepth(deps, opened)
+  const executor = withSums(deps.executor, publication.sums, opened?.sums ?? new Map())
+  const checked = { ...deps, executor }
+  if (strategy === 'lossless' && opened) {
+    const fineTune = { parent: opened, parts }
+    return await publishLossless(checked, publication, naming, fineTune, signal)
+  }
+  const received = await receiveFiles(publication, parts, signal)
+  if (strategy === 'whole' || strategy === 'lossless' || !opened) {
+    const whole = { received: received.files, parent }
+    return await publishWhole(checked, publication, naming, whole, signal)
+  }
+  const fineTune = { ...received, parent: opened, strategy, options }
+  return await publishEncoded(checked, publication, naming, fineTune, signal)
+}
+
+/** The strategy of an upload. @throws RegistryError `bad-request` for one that needs a parent and has none */
+function chooseStrategy({ parent, strategy }: PublishFilesOptions): Strategy {
+  const chosen = strategy ?? (parent === undefined ? 'whole' : 'lossless')
+  if (chosen === 'whole' || parent !== undefined) return chosen
+  throw new RegistryError('bad-request', `strategy ${chosen}: expected a parent to encode against`)
+}
+
+interface FineTune {
+  readonly files: readonly ReceivedFile[]
+  readonly shards: readonly ReceivedShard[]
+  readonly parent: OpenedModel
+  readonly strategy: StrategyV1
+  readonly options: PublishFilesOptions
+}
+
+/** Publishes a fine-tune as a version 1 delta; its uploaded shards are kept only until that is proven. */
+async function publishEncoded(
+  deps: PublishDeps,
+  publication: Publication,
+  naming: Naming,
+  fineTune: FineTune,
+  signal: AbortSignal,
+): Promise<ModelRecord> {
+  const { files, parent, strategy } = fineTune
+  const tuned = await tunedRecipes(publication, fineTune.shards)
+  const { blob, index } = await encode(deps, publication, fineTune, tuned, signal)
+  const sides = files.filter(({ layout }) => layout === null)
+  const [delta, ...kept] = await publication.keepAll(
+    [blob, ...sides.map(side => side.blob)],
+    signal,
+  )
+  const link = { blob: delta!.key, index, domain: domainOf(parent) }
+  const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
+  const shards = asShards(fineTune.shards).map(shard => ({ ...shard, blob: null }))
+  const model = { recipes, shards }
+  const { files: proven, ...hashed } = await proveModel(deps.executor, model, () => {}, signal)
+  const compared = { recipes, parent: parent.recipes, tuned }
+  const { whole, byTensor } = await measureError(deps.executor, compared, signal)
+  return insertProven(
+    deps,
+    publication,
+    naming,
+    {
+      shards,
+      delta: { ...link, errors: byTensor },
+      kind: 'delta',
+      strategy,
+      parent: parent.record.id,
+      builtOn: parent,
+      recipes,
+      ...hashed,
+      files: inPathOrder([...proven, ...sideFiles(sides, kept)]),
+      error: whole,
+    },
+    signal,
+  )
+}
+
+/** The fine-tune's own values, readable for the two passes over each tensor that int4 and sparse take. */
+async function tunedRecipes(
+  publication: Publication,
+  shards: readonly ReceivedShard[],
+): Promise<StoredRecipes> {
+  const stored = []
+  for (const { path, layout, blob } of shards) {
+    stored.push({ path, layout, blob: await publication.keepTemporarily(blob) })
+  }
+  return inTurns(baseRecipesSteps(stored))
+}
+
+async function encode(
+  deps: PublishDeps,
+  publication: Publication,
+  { parent, strategy, options }: FineTune,
+  tuned: StoredRecipes,
+  signal: AbortSignal,
+): Promise<{ blob: StagedBlob; index: DeltaIndexV1 }> {
+  const domain = domainOf(parent)
+  const order = await recordOrder(parent, domain, tuned)
+  const tensors = pairTensors(parent.recipes, tuned, order)
+  const parentHash = hashParent(deps, parent, domain, order, signal)
+  // It is awaited once the first tensors are encoded.
+  parentHash.catch(() => {})
+  const encoded = encodeDelta(
+    {
+      strategy,
+      outlierFraction: options.outlierFraction,
+      sparsity: options.sparsity,
+      parentHash,
+      tensors,
+      hasher: createHash('sha256'),
+    },
+    deps.executor,
+    signal,
+  )
+  // Our own file passes the same reader as everybody's.
+  const reader = new DeltaReader(createHash('sha256'))
+  const blob = await publication.stage(
+    teed(encoded, chunk => takeInTurns(reader, chunk, signal)),
+    signal,
+  )
+  return { blob, index: await inTurns(reader.finish(), signal) }
+}
+
+/** The values that the server encodes against: of a version 1 parent its unrounded float32 ones, where its dtypes have them. */
+function domainOf({ record, manifest }: OpenedModel): Domain {
+  return manifest.delta?.index.format === 1 && record.hashes.float32 !== null ? 'float32' : 'stored'
+}
+
+/** The order of the records, and of the hash: that in which the reference loads the parent. */
+async function recordOrder(
+  parent: OpenedModel,
+  domain: Domain,
+  tuned: StoredRecipes,
+): Promise<readonly string[]> {
+  const names = await inTurns(nameOrderSteps(tuned.keys()))
+  if (domain === 'float32') return names
+  return inTurns(shardOrderSteps(parent.manifest.shards, names))
+}
+
+/** What the reference's loader will compute for the parent: over the delta's tensors of a base, over all tensors in a chain. */
+async function hashParent(
+  { executor }: PublishDeps,
+  { record, recipes }: OpenedModel,
+  domain: Domain,
+  order: readonly string[],
+  signal: AbortSignal,
+): Promise<string> {
+  const { float32, shardOrder: stored } = record.hashes
+  if (domain === 'float32' && float32 !== null) return float32
+  if (order.length === recipes.size) return stored
+  return hashValues(executor, recipes, order, 'stored', signal)
+}

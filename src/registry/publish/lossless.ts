@@ -1,0 +1,109 @@
+import { createHash } from 'node:crypto'
+import type { FileRecord, ModelRecord } from '../../catalog/catalog.ts'
+import { applyLinkSteps, LosslessReader, type LosslessShard } from '../../codec/index.ts'
+import { RegistryError } from '../../errors.ts'
+import { LosslessEncoder } from '../../workers/encode-frames.ts'
+import { threadKernels } from '../../workers/kernels.ts'
+import { openStoredIndex } from '../../workers/open-index.ts'
+import { inTurns } from '../../workers/turns.ts'
+import { losslessShards } from '../models/manifest.ts'
+import type { OpenedModel } from '../models/opened-models.ts'
+import type { UploadPart } from '../registry.ts'
+import { identityOf, proveModel } from './proofs.ts'
+import type { Publication } from './publication.ts'
+import { insertProven, type Naming, type PublishDeps } from './publish.ts'
+import { inFile, inPathOrder, ModelFiles, sideFiles, teed } from './receive.ts'
+
+/** Memory that a publication takes for each byte of the header of a file, if that is full of tensors of a few bytes: its index is made and read. */
+const LOSSLESS_BYTES = 16
+
+/** Publishes a fine-tune as a lossless delta, encoded while it comes in: nothing of it is stored whole, at no time. */
+export async function publishLossless(
+  deps: PublishDeps,
+  publication: Publication,
+  naming: Naming,
+  { parent, parts }: { parent: OpenedModel; parts: AsyncIterable<UploadPart> },
+  signal: AbortSignal,
+): Promise<ModelRecord> {
+  const { executor } = deps
+  const encoder = new LosslessEncoder(
+    {
+      parent: parent.recipes,
+      names: parentNames(deps, parent, signal),
+      headerCame: bytes => publication.reserve(bytes * LOSSLESS_BYTES, signal),
+    },
+    executor,
+    signal,
+  )
+  const received = new ModelFiles(publication, signal)
+  // Our own file passes the same reader as everybody's.
+  const reader = new LosslessReader(threadKernels(), createHash('sha256'))
+  const encoded = teed(encodeParts(encoder, received, parts), chunk => reader.push(chunk))
+  const blob = await publication.stage(encoded, signal)
+  const index = await openStoredIndex(reader.finish(), { signal })
+  const sides = received.files
+  const [delta, ...kept] = await publication.keepAll(
+    [blob, ...sides.map(side => side.blob)],
+    signal,
+  )
+  const link = { blob: delta!.key, index, domain: 'stored' } as const
+  const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
+  const shards = losslessShards(index)
+  const check = (files: readonly FileRecord[]) => checkProof(files, encoder.shards)
+  const { files, ...hashed } = await proveModel(executor, { recipes, shards }, check, signal)
+  const proven = {
+    ...hashed,
+    shards,
+    delta: { ...link, errors: null },
+    kind: 'delta',
+    strategy: 'lossless',
+    parent: parent.record.id,
+    builtOn: parent,
+    recipes,
+    files: inPathOrder([...files, ...sideFiles(sides, kept)]),
+    error: null,
+  } as const
+  return insertProven(deps, publication, naming, proven, signal)
+}
+
+async function parentNames(deps: PublishDeps, parent: OpenedModel, signal: AbortSignal) {
+  const parentIdentity = await identityOf(deps.executor, parent, signal)
+  return { parentHash: parent.record.hashes.stored, parentIdentity }
+}
+
+/** The delta of the parts' safetensors files; the other parts are staged on the way. */
+async function* encodeParts(
+  encoder: LosslessEncoder,
+  received: ModelFiles,
+  parts: AsyncIterable<UploadPart>,
+): AsyncGenerator<Uint8Array> {
+  for await (const part of parts) {
+    if (received.isShard(part)) yield* encodeShard(encoder, part)
+    else await received.side(part)
+  }
+  await received.check(inPathOrder(encoder.shards))
+  yield* await encoder.end()
+}
+
+async function* encodeShard(
+  encoder: LosslessEncoder,
+  { path, body }: UploadPart,
+): AsyncGenerator<Uint8Array> {
+  try {
+    yield* encoder.shard(path, body)
+  } catch (error) {
+    throw inFile(path, error)
+  }
+}
+
+/** What was reconstructed is what came. */
+function checkProof(files: readonly FileRecord[], uploaded: readonly LosslessShard[]): void {
+  for (const { path, sha256 } of uploaded) {
+    const found = files.find(file => file.path === path)?.sha256
+    if (found === sha256) continue
+    throw new RegistryError(
+      'internal',
+      `${path}: expected SHA-256 ${sha256}, its delta gives ${found}`,
+    )
+  }
+}

@@ -1,0 +1,236 @@
+import type { ErrorFigures, FileRecord, ModelRecord } from '../../catalog/catalog.ts'
+import {
+  canWiden,
+  type Domain,
+  FRAME_BYTES,
+  isFloat,
+  type Layout,
+  nameOrderSteps,
+  planFrame,
+  planHash,
+  planRange,
+  type Recipe,
+  type Recipes,
+  type Shard,
+  type StoredRecipe,
+  type StoredRecipes,
+  shardOrderSteps,
+} from '../../codec/index.ts'
+import {
+  digest,
+  type Executor,
+  gatherTuned,
+  mapOrdered,
+  withRetries,
+} from '../../workers/execute.ts'
+import { hashTensors, identify } from '../../workers/identify.ts'
+import type { Comparison } from '../../workers/tasks.ts'
+import { inTurns } from '../../workers/turns.ts'
+import type { OpenedModel } from '../models/opened-models.ts'
+
+/** SHA-256 of a file with this layout, by reconstructing it once. */
+export function hashFile(
+  executor: Executor,
+  recipes: Recipes,
+  layout: Layout,
+  signal: AbortSignal,
+): Promise<string> {
+  const segments = planRange(recipes, layout, { start: 0, end: layout.size })
+  return digest(segments, executor, signal)
+}
+
+/** A lineage hash of `names` in this order: see `planHash`. */
+export function hashValues(
+  executor: Executor,
+  recipes: Recipes,
+  names: Iterable<string>,
+  domain: Domain,
+  signal: AbortSignal,
+): Promise<string> {
+  return digest(planHash(recipes, names, domain), executor, signal)
+}
+
+/** What a model is known by: the hashes that a delta may name it by, see `DESIGN.md`, "Lineage domains", and its identity. */
+export interface ModelHashes {
+  readonly hashes: ModelRecord['hashes']
+  readonly identity: string
+}
+
+/**
+ * Hashes a model. `shards` are the files that it was published as. Equal orders and equal values are hashed once, and each frame is decoded once
+ * for all that goes by name order, where that is more than a read.
+ */
+export async function hashModel(
+  executor: Executor,
+  recipes: Recipes,
+  shards: readonly Shard[],
+  signal: AbortSignal,
+): Promise<ModelHashes> {
+  const names = await inTurns(nameOrderSteps(recipes.keys()), signal)
+  const grouped = await inTurns(shardOrderSteps(shards, names), signal)
+  const sameOrder = names.every((name, i) => name === grouped[i])
+  const float32 = float32Pass([...recipes.values()])
+  const widens = float32 === 'shared'
+  const [model, shardOrder, apart] = await allOrNone(signal, ending => [
+    hashTensors(executor, recipes, { names, widens }, ending),
+    sameOrder ? null : hashValues(executor, recipes, grouped, 'stored', ending),
+    float32 === 'apart' ? hashValues(executor, recipes, names, 'float32', ending) : null,
+  ])
+  const { stored, identity } = model
+  const hashes = {
+    stored,
+    shardOrder: shardOrder ?? stored,
+    float32: float32 === 'stored' ? stored : (apart ?? model.float32),
+  }
+  return { hashes, identity }
+}
+
+/**
+ * How the float32 hash comes about: it is the stored one, or there is none; from the stored values on their way to the others; or in a pass of its
+ * own, where steps give other values than those stored, and where what is decoded is only read: then two workers hash side by side.
+ */
+function float32Pass(recipes: readonly Recipe[]): 'stored' | 'none' | 'shared' | 'apart' {
+  if (!recipes.every(({ dtype }) => canWiden(dtype))) return 'none'
+  if (recipes.some(({ steps }) => steps.length > 0)) return 'apart'
+  if (recipes.every(({ dtype }) => dtype === 'F32')) return 'stored'
+  return recipes.some(({ source }) => source.kind === 'lossless') ? 'shared' : 'apart'
+}
+
+/**
+ * Reconstructs the files of a model and hashes it, side by side. `check` throws for files that are not what they should be.
+ * The rest is left off with what fails first, and has ended when that is thrown.
+ */
+export async function proveModel(
+  executor: Executor,
+  { recipes, shards }: { readonly recipes: Recipes; readonly shards: readonly Shard[] },
+  check: (files: readonly FileRecord[]) => void,
+  signal: AbortSignal,
+): Promise<ModelHashes & { readonly files: readonly FileRecord[] }> {
+  const prove = async (ending: AbortSignal) => {
+    const files = await proveFiles(executor, recipes, shards, ending)
+    check(files)
+    return files
+  }
+  const [files, hashed] = await allOrNone(signal, ending => [
+    prove(ending),
+    hashModel(executor, recipes, shards, ending),
+  ])
+  return { ...hashed, files }
+}
+
+/** Awaits all that `begin` gives. When one fails, the others are aborted; they have ended when its error is thrown. */
+async function allOrNone<const T extends readonly unknown[]>(
+  signal: AbortSignal,
+  begin: (signal: AbortSignal) => T,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  const failed = new AbortController()
+  const under = begin(AbortSignal.any([signal, failed.signal]))
+  try {
+    return await Promise.all(under)
+  } catch (error) {
+    failed.abort(error)
+    await Promise.allSettled(under)
+    throw error
+  }
+}
+
+/** The identity of a model, hex, taken now if it was not when it was published. */
+export async function identityOf(
+  executor: Executor,
+  { manifest, recipes }: OpenedModel,
+  signal: AbortSignal,
+): Promise<string> {
+  return manifest.identity ?? identify(executor, recipes, signal)
+}
+
+/** The safetensors files of a model whose bytes are reconstructed, each hashed by doing so. */
+async function proveFiles(
+  executor: Executor,
+  recipes: Recipes,
+  shards: readonly Shard[],
+  signal: AbortSignal,
+): Promise<FileRecord[]> {
+  const files: FileRecord[] = []
+  for (const { path, layout } of shards) {
+    const sha256 = await hashFile(executor, recipes, layout, signal)
+    files.push({ path, size: layout.size, sha256, blob: null })
+  }
+  return files
+}
+
+/** Frames compared at once. */
+const WINDOW = 4
+
+/**
+ * Reconstruction error of every float tensor against what was uploaded, and of the whole: nmse is the squared error over the
+ * squared change from parent to upload (1 would be: as far off as without any delta), maxAbs the largest single error. Both
+ * over finite values, of what `dtype=stored` gives.
+ */
+export async function measureError(
+  executor: Executor,
+  { recipes, parent, tuned }: { recipes: Recipes; parent: Recipes; tuned: StoredRecipes },
+  signal: AbortSignal,
+): Promise<{ whole: ErrorFigures; byTensor: Map<string, ErrorFigures> }> {
+  const byTensor = new Map<string, ErrorFigures>()
+  let total = NOTHING
+  for (const recipe of recipes.values()) {
+    const upload = tuned.get(recipe.name)!
+    let sum = NOTHING
+    if (recipe.steps.length > 0) {
+      const parentSteps = parent.get(recipe.name)!.steps.length
+      const compare = (run: Run) => compareRun(executor, recipe, parentSteps, upload, run, signal)
+      for await (const part of mapOrdered(runs(recipe), WINDOW, compare)) sum = add(sum, part)
+    }
+    byTensor.set(recipe.name, figures(sum))
+    total = add(total, sum)
+  }
+  return { whole: figures(total), byTensor }
+}
+
+interface Run {
+  readonly first: number
+  readonly count: number
+}
+
+const NOTHING: Comparison = { squaredError: 0, maxAbs: 0, squaredDelta: 0 }
+
+/** Elements of float32 frames: what the accumulator of a comparison holds. */
+function* runs({ count }: Recipe): Generator<Run> {
+  const grid = FRAME_BYTES / 4
+  for (let first = 0; first < count; first += grid) {
+    yield { first, count: Math.min(grid, count - first) }
+  }
+}
+
+async function compareRun(
+  executor: Executor,
+  recipe: Recipe,
+  parentSteps: number,
+  upload: StoredRecipe,
+  { first, count }: Run,
+  signal: AbortSignal,
+): Promise<Comparison> {
+  if (!isFloat(recipe.dtype)) return NOTHING
+  const stored = recipe.dtype
+  const compare = async (source: Executor) => {
+    using _slot = await executor.slots.take(signal)
+    const planned = planFrame(recipe, stored, { first, count })
+    const { tuned, buffers } = await gatherTuned(source, { planned, tuned: upload.source, signal })
+    const task = { kind: 'compare', ...tuned, parentSteps, stored } as const
+    // Awaited here: the slot is given back at the end of this block.
+    return await executor.pool.run(task, buffers, signal)
+  }
+  return withRetries(executor, compare, signal)
+}
+
+function add(a: Comparison, b: Comparison): Comparison {
+  return {
+    squaredError: a.squaredError + b.squaredError,
+    maxAbs: Math.max(a.maxAbs, b.maxAbs),
+    squaredDelta: a.squaredDelta + b.squaredDelta,
+  }
+}
+
+function figures({ squaredError, maxAbs, squaredDelta }: Comparison): ErrorFigures {
+  return { nmse: squaredError === 0 ? 0 : squaredError / (squaredDelta || squaredError), maxAbs }
+}

@@ -1,0 +1,88 @@
+import { sendList } from '../http/send-list.ts'
+import type { HttpApp, RouteDeps } from './route-deps.ts'
+import * as schemas from './schemas.ts'
+
+/** What is known about models. */
+export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registry'>): void {
+  const tags = ['models']
+
+  app.get('/models', {
+    schema: {
+      tags,
+      summary: 'List models, newest first',
+      querystring: schemas.listQuery,
+      response: { 200: schemas.modelPage, default: schemas.failure },
+    },
+    handler: async ({ query }) => {
+      if (query.parent === undefined) return registry.list(query)
+      const { id } = await registry.find(query.parent)
+      return registry.list({ ...query, parent: id })
+    },
+  })
+
+  app.get('/models/:id', {
+    schema: {
+      tags,
+      summary: 'One model',
+      params: schemas.refParams,
+      response: { 200: schemas.model, default: schemas.failure },
+    },
+    handler: ({ params }) => registry.find(params.id),
+  })
+
+  app.get('/models/:id/lineage', {
+    schema: {
+      tags,
+      summary: 'The models from the base to this one',
+      params: schemas.refParams,
+      querystring: schemas.fullPageQuery,
+      response: { 200: schemas.lineagePage, default: schemas.failure },
+    },
+    handler: ({ params, query }) => registry.lineage(params.id, query),
+  })
+
+  app.get('/models/:id/children', {
+    schema: {
+      tags,
+      summary: 'The models whose parent this is, newest first',
+      params: schemas.refParams,
+      querystring: schemas.pageQuery,
+      response: { 200: schemas.modelPage, default: schemas.failure },
+    },
+    handler: ({ params, query }) => registry.children(params.id, query),
+  })
+
+  app.get('/models/:id/tensors', {
+    schema: {
+      tags,
+      summary: 'Names, dtypes and shapes of the tensors',
+      params: schemas.refParams,
+      response: { 200: schemas.tensors, default: schemas.failure },
+    },
+    handler: async ({ params }, reply) => {
+      return sendList(reply, {}, 'tensors', await registry.tensors(params.id))
+    },
+  })
+
+  app.get('/models/:id/inspect', {
+    schema: {
+      tags,
+      summary: 'How the delta stores each tensor',
+      params: schemas.refParams,
+      response: { 200: schemas.inspection, default: schemas.failure },
+    },
+    handler: async ({ params }, reply) => {
+      const { tensors, ...inspection } = await registry.inspect(params.id)
+      return sendList(reply, inspection, 'tensors', tensors)
+    },
+  })
+
+  app.get('/stats', {
+    schema: {
+      tags,
+      summary: 'What the registry holds, and what it saves',
+      response: { 200: schemas.stats, default: schemas.failure },
+    },
+    handler: async () => registry.stats(),
+  })
+}

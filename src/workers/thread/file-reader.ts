@@ -1,0 +1,178 @@
+import { closeSync, openSync, readSync, writeSync } from 'node:fs'
+import { badBlocks } from '../../codec/index.ts'
+import { BlockError } from '../errors.ts'
+import type { BadBlock, BlockFault, Check, LocalFile } from '../tasks.ts'
+
+/** A file that a worker could not read or write. `code` is the system's, or `short` where it ended too early. */
+export class FileError extends Error {
+  override readonly name = 'FileError'
+  readonly path: string
+  readonly code: string
+
+  constructor(path: string, code: string, message: string) {
+    super(message)
+    this.path = path
+    this.code = code
+  }
+}
+
+/** What a worker reads with: room for the bytes, and what their checksums are taken with. */
+export interface ReadingMachine {
+  readonly arena: Uint8Array
+  checksum(bytes: Uint8Array): bigint
+}
+
+/** Bytes `[start, end)` of a blob, and what they are checked against. */
+interface CheckedRun {
+  readonly start: number
+  readonly end: number
+  readonly check: Check | null
+}
+
+/** Taken bytes begin at multiples of this. */
+const ALIGNMENT = 64
+/** Files that are open at once. */
+const MAX_OPEN = 32
+
+/**
+ * Reads runs of files into one arena that is used again for every task: a fresh buffer of some MiB costs as much in page faults as
+ * the read itself. Synchronous: a worker has nothing else to do meanwhile.
+ */
+export class FileReader {
+  readonly #open = new Map<string, number>()
+  readonly #machine: ReadingMachine
+  #used = 0
+
+  /** Reads into the machine's arena while there is room in it, and into fresh memory where there is none. */
+  constructor(machine: ReadingMachine) {
+    this.#machine = machine
+  }
+
+  /** How much is in use: give it to {@link release} to give up what was taken and read since. */
+  mark(): number {
+    return this.#used
+  }
+
+  /** Closes the files. One that stayed open would keep its bytes on the disk when its blob is deleted, and opening it takes a microsecond. */
+  close(): void {
+    using open = new DisposableStack()
+    for (const [path, fd] of this.#open) open.defer(() => attempt(path, () => closeSync(fd)))
+    this.#open.clear()
+  }
+
+  /** Gives up all that was taken since `mark`, or all of it: its bytes may be overwritten. */
+  release(mark = 0): void {
+    this.#used = mark
+  }
+
+  /** The bytes of a run, checked, valid until they are released. @throws BlockError, FileError where nothing is known of the file */
+  read(files: readonly LocalFile[], { start, end, check }: CheckedRun): Uint8Array {
+    if (!check) return this.#read(files, start, end)
+    const bytes = this.#readBlocks(files, check)
+    this.verify(bytes, check)
+    return bytes.subarray(start - check.start, end - check.start)
+  }
+
+  /** @throws BlockError for the first block of `bytes` that has another checksum */
+  verify(bytes: Uint8Array, check: Check): void {
+    const [first] = this.badBlocksOf(bytes, check)
+    if (first) throw new BlockError(first.blob, first.offset, first.why)
+  }
+
+  /** The blocks of `bytes` that have another checksum. */
+  badBlocksOf(bytes: Uint8Array, check: Check): BadBlock[] {
+    const { blob } = check
+    const found = badBlocks(piece => this.#machine.checksum(piece), bytes, check)
+    return Array.from(found, offset => ({ blob, offset, why: 'checksum' }))
+  }
+
+  /** The bad blocks of the blocks of a check. @throws FileError for a fault of the machine */
+  badBlocks(files: readonly LocalFile[], check: Check): BadBlock[] {
+    try {
+      return this.badBlocksOf(this.#readBlocks(files, check), check)
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error
+      const { blob, offset, why } = error
+      return [{ blob, offset, why }]
+    }
+  }
+
+  /** Writes all of `bytes` from byte `position` of an existing file on. @throws FileError */
+  write(path: string, position: number, bytes: Uint8Array): void {
+    let at = 0
+    while (at < bytes.length) {
+      const rest = bytes.length - at
+      at += attempt(path, () =>
+        writeSync(this.#descriptor(path, 'r+'), bytes, at, rest, position + at),
+      )
+    }
+  }
+
+  /** Room for `size` bytes, as {@link read} gives it; what it holds is anything. */
+  take(size: number): Uint8Array {
+    // Kernels work on whole vectors.
+    const room = Math.ceil(size / ALIGNMENT) * ALIGNMENT
+    const { arena } = this.#machine
+    // It is rare, and what was taken before keeps the memory that it is in.
+    if (this.#used + room > arena.length) return new Uint8Array(size)
+    const bytes = arena.subarray(this.#used, this.#used + size)
+    this.#used += room
+    return bytes
+  }
+
+  #readBlocks(files: readonly LocalFile[], { blob, start, end }: Check): Uint8Array {
+    try {
+      return this.#read(files, start, end)
+    } catch (error) {
+      const why = error instanceof FileError ? faultOf(error) : null
+      if (why === null) throw error
+      throw new BlockError(blob, start, why, { cause: error })
+    }
+  }
+
+  #read(files: readonly LocalFile[], start: number, end: number): Uint8Array {
+    const bytes = this.take(end - start)
+    let at = start
+    for (const [i, { path, start: from }] of files.entries()) {
+      const until = Math.min(end, files[i + 1]?.start ?? end)
+      while (at < until) {
+        const into = at - start
+        const read = attempt(path, () =>
+          readSync(this.#descriptor(path, 'r'), bytes, into, until - at, at - from),
+        )
+        if (read === 0) {
+          const came = `it ends at ${at - from}`
+          throw new FileError(path, 'short', `${path}: expected ${until - from} bytes, ${came}`)
+        }
+        at += read
+      }
+    }
+    return bytes
+  }
+
+  #descriptor(path: string, flags: 'r' | 'r+'): number {
+    const known = this.#open.get(path)
+    if (known !== undefined) return known
+    if (this.#open.size === MAX_OPEN) this.close()
+    const fd = openSync(path, flags)
+    this.#open.set(path, fd)
+    return fd
+  }
+}
+
+/** What `work` gives. @throws FileError in place of what it throws */
+function attempt<T>(path: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    const { code = 'unknown', message } = error as NodeJS.ErrnoException
+    throw new FileError(path, code, message)
+  }
+}
+
+/** What an error says of the blob; null for one that says something of the machine. */
+function faultOf({ code }: FileError): BlockFault | null {
+  if (code === 'short') return 'short'
+  if (code === 'ENOENT') return 'missing'
+  return code === 'EIO' ? 'unreadable' : null
+}

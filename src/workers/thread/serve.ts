@@ -1,0 +1,28 @@
+import type { MessagePort } from 'node:worker_threads'
+import { threadKernels } from '../kernels.ts'
+import type { ReplyMessage, TaskBuffer, TaskMessage } from '../tasks.ts'
+import { TaskRunner, toFailure } from './task-runner.ts'
+
+/** Performs the tasks that come through `port`, one after the other. One is left off between two frames once `cancelled` is not 0. */
+export function servePort(port: MessagePort, cancelled: Int32Array<SharedArrayBuffer>): void {
+  const bench = new TaskRunner(threadKernels(), () => Atomics.load(cancelled, 0) !== 0)
+  port.on('message', ({ id, task, buffers }: TaskMessage) => {
+    try {
+      const { value, transfer } = bench.perform(task, buffers)
+      port.postMessage({ id, value } satisfies ReplyMessage, transfer)
+    } catch (error) {
+      port.postMessage({ id, failure: toFailure(error) } satisfies ReplyMessage)
+    } finally {
+      free(buffers)
+    }
+  })
+}
+
+/** Frees the memory of what came with a task, which nothing that a task gives back stands in: V8 would collect it some tens of MiB later. */
+function free(buffers: readonly TaskBuffer[]): void {
+  for (const each of buffers) {
+    // Several may be of one memory.
+    if (!(each instanceof Uint8Array) || !(each.buffer instanceof ArrayBuffer)) continue
+    if (!each.buffer.detached) each.buffer.transfer(0)
+  }
+}

@@ -1,0 +1,98 @@
+import { itemBytes } from '../../codec/index.ts'
+import type { LosslessParts, Piece } from '../tasks.ts'
+
+/** Buffers that are kept for the next task: fresh memory costs as much in page faults as what is decoded into it. */
+const MAX_SPARE = 2
+
+/** A frame that is made, and how often it is still wanted. */
+interface Made {
+  readonly bytes: Uint8Array
+  uses: number
+}
+
+/**
+ * The lossless frames of a task that are made before what wants them: those that several want, and those that are cast to another width. All others
+ * are turned, one into the next, in the memory of the last. Deepest first, so that a few of them are there at once however long the lineage.
+ */
+export class SharedFrames {
+  readonly #made = new Map<LosslessParts, Made>()
+  readonly #spare: Uint8Array<ArrayBuffer>[] = []
+
+  /** Makes what `pieces` share: `decode` decodes a frame into memory of its size. Throws what it throws. */
+  make(pieces: readonly Piece[], decode: (frame: LosslessParts, into: Uint8Array) => void): void {
+    this.#dropAll()
+    const survey = new Survey()
+    survey.visit(pieces, false)
+    for (const frame of survey.order) {
+      const uses = survey.uses.get(frame)!
+      if (uses === 1 && !survey.apart.has(frame)) continue
+      const bytes = this.#take(frame.size)
+      decode(frame, bytes)
+      this.#made.set(frame, { bytes, uses })
+    }
+  }
+
+  /** Gives up all memory. */
+  trim(): void {
+    this.#made.clear()
+    this.#spare.length = 0
+  }
+
+  has(frame: LosslessParts): boolean {
+    return this.#made.has(frame)
+  }
+
+  /** The bytes of a frame that was made, valid until the next frame is; undefined for another. Each that wants it asks once. */
+  use(frame: LosslessParts): Uint8Array | undefined {
+    const made = this.#made.get(frame)
+    if (!made) return undefined
+    made.uses--
+    if (made.uses === 0) this.#drop(frame, made)
+    return made.bytes
+  }
+
+  #take(size: number): Uint8Array {
+    const i = this.#spare.findIndex(({ length }) => length >= size)
+    if (i < 0) return new Uint8Array(size)
+    return this.#spare.splice(i, 1)[0]!.subarray(0, size)
+  }
+
+  #drop(frame: LosslessParts, { bytes }: Made): void {
+    this.#made.delete(frame)
+    this.#spare.push(new Uint8Array(bytes.buffer as ArrayBuffer))
+  }
+
+  /** A task that failed leaves some. One that took more memory needed it again and again, the next may not. */
+  #dropAll(): void {
+    for (const [frame, made] of this.#made) this.#drop(frame, made)
+    this.#spare.length = Math.min(this.#spare.length, MAX_SPARE)
+  }
+}
+
+/** Which frames some pieces are made from: each after those that it needs. */
+class Survey {
+  readonly order: LosslessParts[] = []
+  readonly uses = new Map<LosslessParts, number>()
+  /** Those that cannot be turned into what wants them: it has another width, or casts steps in float32 between. */
+  readonly apart = new Set<LosslessParts>()
+
+  visit(pieces: readonly Piece[], isApart: boolean, isNested = false): void {
+    for (const piece of pieces) {
+      if (piece.kind === 'frame') this.visit(piece.source, isNested, isNested)
+      else if (piece.kind === 'lossless') this.#count(piece.frame, isApart)
+    }
+  }
+
+  #count(frame: LosslessParts, isApart: boolean): void {
+    const uses = this.uses.get(frame) ?? 0
+    this.uses.set(frame, uses + 1)
+    if (isApart) this.apart.add(frame)
+    if (uses > 0) return
+    const { prediction, dtype } = frame
+    if (prediction) {
+      const widens = prediction.dtype !== dtype && itemBytes(prediction.dtype) !== itemBytes(dtype)
+      this.visit(prediction.source, widens, true)
+    }
+    this.order.push(frame)
+  }
+}

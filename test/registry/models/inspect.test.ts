@@ -1,0 +1,40 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { type Inspected, wdelta } from '../../cli/helper.ts'
+import { folderParts, goldenCases, openTestRegistry, publish, publishWdelta } from '../helper.ts'
+
+/** Stored bytes by tensor, as `wdelta inspect --json` tells them of each file. */
+async function toldByCommand(paths: readonly string[]): Promise<Record<string, number>[]> {
+  const { stdout } = await wdelta(['inspect', ...paths, '--json'])
+  return (JSON.parse(stdout) as Inspected[]).map(({ tensors }) =>
+    Object.fromEntries(
+      Object.entries(tensors as Record<string, { stored_bytes: number }>).map(
+        ([name, { stored_bytes }]) => [name, stored_bytes],
+      ),
+    ),
+  )
+}
+
+t.test('the registry and the command count the same stored bytes per tensor', async t => {
+  const { registry } = await openTestRegistry(t)
+  const cases = goldenCases()
+  const paths = cases.flatMap(({ folder, deltas }) => deltas.map(delta => join(folder, delta)))
+  const told = await toldByCommand(paths)
+  const strategies = new Set<string>()
+  for (const { folder, deltas, name } of cases) {
+    let parent = await publish(registry, folderParts(join(folder, 'base')))
+    for (const delta of deltas) {
+      const bytes = readFileSync(join(folder, delta))
+      parent = await publishWdelta(registry, bytes, { parent: parent.id })
+      const { tensors, strategy } = await registry.inspect(parent.id)
+      strategies.add(strategy)
+      const stored = Object.fromEntries(tensors.map(({ name, storedBytes }) => [name, storedBytes]))
+      t.strictSame(stored, told.shift(), `${name} ${delta}`)
+      const sum = tensors.reduce((total, { storedBytes }) => total + storedBytes, 0)
+      t.ok(sum > 0 && sum < bytes.length, 'and no more than the file has')
+    }
+  }
+  t.strictSame(told, [])
+  t.strictSame([...strategies].sort(), ['int4', 'quantized', 'sparse'])
+})
