@@ -13,14 +13,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { zstdDecompressSync } from 'node:zlib'
+import { FRAME_BYTES } from '../src/codec/base/limits.ts'
 import {
   type EncodedFrame,
   encodeFrame,
-  FRAME_BYTES,
-  headerBytes,
-  parseLayout,
   restoreFrame,
-} from '../src/codec/index.ts'
+} from '../src/codec/frames/frame-encodings.ts'
+import { headerBytes, parseLayout } from '../src/codec/safetensors/header.ts'
 import { threadKernels } from '../src/workers/kernels.ts'
 import { makeModel, parseSize } from './make-model.ts'
 import { line, median } from './measure.ts'

@@ -10,16 +10,10 @@
 import { mkdir, open, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import {
-  buildLayout,
-  headerBytes,
-  itemBytes,
-  type Layout,
-  narrow,
-  parseLayout,
-  type Shard,
-  widen,
-} from '../src/codec/index.ts'
+import { itemBytes } from '../src/codec/base/dtypes.ts'
+import { narrow, widen } from '../src/codec/base/widen.ts'
+import { buildLayout, headerBytes, parseLayout } from '../src/codec/safetensors/header.ts'
+import type { Layout, Shard } from '../src/codec/safetensors/layout.ts'
 
 export type WeightDtype = 'BF16' | 'F16' | 'F32'
 

@@ -3,8 +3,8 @@
  * Sources: ds2-lab/ZipLLM `src/bitx` (BitX), tddg/TensorDex (TensorX), "FM-Delta" (NeurIPS 2024).
  */
 import { constants, zstdCompressSync } from 'node:zlib'
+import { FRAME_BYTES } from '../src/codec/base/limits.ts'
 import { splitPlanes } from '../src/codec/frames/byte-planes.ts'
-import { FRAME_BYTES } from '../src/codec/index.ts'
 
 /** One zstd frame. */
 export function zstd(bytes: Uint8Array, level: number): Uint8Array {

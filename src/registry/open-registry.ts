@@ -1,5 +1,5 @@
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
-import type { Span } from '../codec/index.ts'
+import type { Span } from '../codec/frames/float-frame.ts'
 import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import { type Room, UNLIMITED } from '../storage/disk-room.ts'

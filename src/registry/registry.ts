@@ -1,5 +1,6 @@
 import type { Damage, ErrorFigures, Scope, Strategy } from '../catalog/catalog.ts'
-import type { EncodingUse, FloatDtype } from '../codec/index.ts'
+import type { FloatDtype } from '../codec/base/dtypes.ts'
+import type { EncodingUse } from '../codec/wdelta/v2/storage.ts'
 import type { CacheFigures } from '../storage/blob-store.ts'
 
 export type { CacheFigures, Scope }

@@ -1,4 +1,4 @@
-import { CodecError } from '../codec/index.ts'
+import { CodecError } from '../codec/base/errors.ts'
 import { type ErrorCode, RegistryError } from '../errors.ts'
 import { BuffersOutError } from '../workers/buffer-pool.ts'
 import { BlockError } from '../workers/errors.ts'

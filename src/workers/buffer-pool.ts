@@ -1,4 +1,4 @@
-import { FRAME_BYTES } from '../codec/index.ts'
+import { FRAME_BYTES } from '../codec/base/limits.ts'
 
 /** Buffers of a pool whose user names no other bound: those of a few streams at once. */
 const MAX_BUFFERS = 128

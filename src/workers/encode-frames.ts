@@ -1,28 +1,22 @@
 import { createHash } from 'node:crypto'
 import { setImmediate } from 'node:timers/promises'
+import { FRAME_BYTES } from '../codec/base/limits.ts'
+import { STEP_ITEMS, type Steps } from '../codec/base/steps.ts'
+import { ENCODINGS } from '../codec/frames/frame-encodings.ts'
 import {
-  canPredict,
-  ENCODINGS,
-  FRAME_BYTES,
-  frameCount,
-  INDEX_LEVEL,
-  LayoutReader,
-  type LayoutTensor,
-  type LosslessShard,
-  type LosslessTensor,
-  LosslessWriter,
-  NO_RECORD,
   type Prediction,
   planPrediction,
   planTensor,
-  type Recipe,
-  type Recipes,
   type Segment,
-  STEP_ITEMS,
-  type Steps,
-  sized,
   storedBytes,
-} from '../codec/index.ts'
+} from '../codec/plan/plan.ts'
+import type { Recipe, Recipes } from '../codec/plan/recipes.ts'
+import { LayoutReader } from '../codec/safetensors/header.ts'
+import type { LayoutTensor } from '../codec/safetensors/layout.ts'
+import type { LosslessShard, LosslessTensor } from '../codec/wdelta/delta-index.ts'
+import { frameCount, NO_RECORD, sized } from '../codec/wdelta/v2/format.ts'
+import { canPredict } from '../codec/wdelta/v2/index-bytes.ts'
+import { INDEX_LEVEL, LosslessWriter } from '../codec/wdelta/v2/writer.ts'
 import { type Executor, execute, Sources, segmentsOf, withRetries } from './execute.ts'
 import { deflate, threadKernels } from './kernels.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'

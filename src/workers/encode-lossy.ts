@@ -1,29 +1,26 @@
+import { isFloat } from '../codec/base/dtypes.ts'
+import { CodecError } from '../codec/base/errors.ts'
+import { encodeProgram, FLOAT_GRID, type Run, type Stage } from '../codec/lossy/encode.ts'
+import { runsOf } from '../codec/lossy/grid.ts'
+import type { PassResult } from '../codec/lossy/passes.ts'
+import { planFrame, planTensor, storedBytes } from '../codec/plan/plan.ts'
 import {
   blobsOf,
-  CodecError,
+  type Recipe,
+  type Recipes,
+  type StoredRecipe,
+  type StoredRecipes,
+  sameShape,
+} from '../codec/plan/recipes.ts'
+import type { StrategyV1 } from '../codec/wdelta/delta-index.ts'
+import type { Hasher } from '../codec/wdelta/v1/reader.ts'
+import {
   deltaPrefix,
-  encodeProgram,
-  FLOAT_GRID,
-  type Hasher,
-  isFloat,
-  type PassResult,
   type PlannedTensor,
   type PlanOptions,
   planDelta,
-  planFrame,
-  planTensor,
-  type Recipe,
-  type Recipes,
-  type Run,
   recordHeader,
-  runsOf,
-  type Stage,
-  type StoredRecipe,
-  type StoredRecipes,
-  type StrategyV1,
-  sameShape,
-  storedBytes,
-} from '../codec/index.ts'
+} from '../codec/wdelta/v1/writer.ts'
 import { type Executor, execute, gatherTuned, mapOrdered, withRetries } from './execute.ts'
 import type { TaskBuffer, TunedFrame } from './tasks.ts'
 

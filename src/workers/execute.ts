@@ -1,15 +1,9 @@
-import {
-  type BlockSums,
-  coveringBlocks,
-  FRAME_BYTES,
-  type FrameSegment,
-  itemBytes,
-  type LosslessFrame,
-  type Prediction,
-  type Segment,
-  type Span,
-  type StoredBytes,
-} from '../codec/index.ts'
+import { type BlockSums, coveringBlocks } from '../codec/base/block-sums.ts'
+import { itemBytes } from '../codec/base/dtypes.ts'
+import { FRAME_BYTES } from '../codec/base/limits.ts'
+import type { Span } from '../codec/frames/float-frame.ts'
+import type { FrameSegment, LosslessFrame, Prediction, Segment } from '../codec/plan/plan.ts'
+import type { StoredBytes } from '../codec/plan/recipes.ts'
 import type { BufferPool, ChunkBuffer } from './buffer-pool.ts'
 import type { Pool } from './pool.ts'
 import { type PrefetchBudget, Prefetcher, PrefetchItem } from './prefetch.ts'

@@ -1,13 +1,8 @@
 import { createHash } from 'node:crypto'
-import {
-  FRAME_BYTES,
-  identitySteps,
-  planHash,
-  planTensor,
-  type Recipe,
-  type Recipes,
-  storedBytes,
-} from '../codec/index.ts'
+import { FRAME_BYTES } from '../codec/base/limits.ts'
+import { planHash, planTensor, storedBytes } from '../codec/plan/plan.ts'
+import type { Recipe, Recipes } from '../codec/plan/recipes.ts'
+import { identitySteps } from '../codec/safetensors/identity.ts'
 import {
   type Batch,
   digest,

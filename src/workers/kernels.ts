@@ -7,7 +7,10 @@ import {
   zstdDecompress,
   zstdDecompressSync,
 } from 'node:zlib'
-import { CodecError, type Compression, type FrameKernels, openKernels } from '../codec/index.ts'
+import { CodecError } from '../codec/base/errors.ts'
+import type { Compression } from '../codec/base/zstd.ts'
+import type { FrameKernels } from '../codec/frames/coded-frame.ts'
+import { openKernels } from '../codec/kernels/simd.ts'
 
 /** Longest window that a zstd frame may ask for, as a power of two: it is allocated before a byte is checked. */
 const WINDOW_BITS = 23

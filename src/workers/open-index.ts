@@ -1,4 +1,5 @@
-import { indexSteps, type LosslessIndex, type StoredIndex } from '../codec/index.ts'
+import type { LosslessIndex } from '../codec/wdelta/delta-index.ts'
+import { indexSteps, type StoredIndex } from '../codec/wdelta/v2/reader.ts'
 import { Semaphore } from './execute.ts'
 import { inflate } from './kernels.ts'
 import { inTurns } from './turns.ts'

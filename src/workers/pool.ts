@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads'
-import { CodecError, type Dtype } from '../codec/index.ts'
+import type { Dtype } from '../codec/base/dtypes.ts'
+import { CodecError } from '../codec/base/errors.ts'
 import { BlockError } from './errors.ts'
 import type {
   HashModelTask,

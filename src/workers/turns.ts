@@ -1,4 +1,4 @@
-import type { Steps } from '../codec/index.ts'
+import type { Steps } from '../codec/base/steps.ts'
 
 /** Milliseconds that one turn may take before the event loop gets its own. */
 const TURN_MS = 8

@@ -1,7 +1,7 @@
 import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { indexDelta } from '../../src/codec/index.ts'
+import { indexDelta } from '../../src/codec/wdelta/v1/reader.ts'
 import { goldenCase, goldenCases, tensorsOf, wdelta } from './helper.ts'
 
 const output = (folder: string) => join(folder, 'model.safetensors')

@@ -1,15 +1,9 @@
 import { createHash } from 'node:crypto'
 import { constants, zstdCompressSync } from 'node:zlib'
-import {
-  DTYPE_BITS,
-  type Dtype,
-  ENCODINGS,
-  EXPANSION,
-  encodeFrame,
-  FRAME_BYTES,
-  identityBytes,
-  LIMITS,
-} from '../../src/codec/index.ts'
+import { DTYPE_BITS, type Dtype } from '../../src/codec/base/dtypes.ts'
+import { EXPANSION, FRAME_BYTES, LIMITS } from '../../src/codec/base/limits.ts'
+import { ENCODINGS, encodeFrame } from '../../src/codec/frames/frame-encodings.ts'
+import { identityBytes } from '../../src/codec/safetensors/identity.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
 import { Random } from '../support/generated-values.ts'
 import {

@@ -1,20 +1,19 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import t from 'tap'
-import { parseJson } from '../../src/codec/base/json.ts'
 import {
-  buildLayout,
-  CodecError,
-  canWiden,
   DTYPE_BITS,
   type Dtype,
   elementCount,
-  headerBytes,
   isDtype,
   itemBytes,
-  type Layout,
-  LIMITS,
-} from '../../src/codec/index.ts'
+} from '../../src/codec/base/dtypes.ts'
+import { CodecError } from '../../src/codec/base/errors.ts'
+import { parseJson } from '../../src/codec/base/json.ts'
+import { LIMITS } from '../../src/codec/base/limits.ts'
+import { canWiden } from '../../src/codec/base/widen.ts'
+import { buildLayout, headerBytes } from '../../src/codec/safetensors/header.ts'
+import type { Layout } from '../../src/codec/safetensors/layout.ts'
 import { changedSafetensors, readLayout, safetensorsFile } from '../support/safetensors-samples.ts'
 import { seeded } from '../support/wdelta-samples.ts'
 import { interopPython } from './reference.ts'

@@ -2,12 +2,9 @@ import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import t from 'tap'
-import {
-  CodecError,
-  type DeltaIndexV1,
-  type DeltaTensor,
-  planDelta,
-} from '../../src/codec/index.ts'
+import { CodecError } from '../../src/codec/base/errors.ts'
+import type { DeltaIndexV1, DeltaTensor } from '../../src/codec/wdelta/delta-index.ts'
+import { planDelta } from '../../src/codec/wdelta/v1/writer.ts'
 import {
   f16s,
   goldenDeltas,

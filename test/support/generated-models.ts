@@ -3,9 +3,9 @@ import {
   type Dtype,
   elementCount,
   type FloatDtype,
-  FRAME_BYTES,
   isFloat,
-} from '../../src/codec/index.ts'
+} from '../../src/codec/base/dtypes.ts'
+import { FRAME_BYTES } from '../../src/codec/base/limits.ts'
 import { type Cut, cutModel, FILE_FEATURES, writeFolder } from './generated-folders.ts'
 import {
   CHANGES,

@@ -1,4 +1,6 @@
-import { FRAME_BYTES, headerBytes, type Layout, parseLayout } from '../../src/codec/index.ts'
+import { FRAME_BYTES } from '../../src/codec/base/limits.ts'
+import { headerBytes, parseLayout } from '../../src/codec/safetensors/header.ts'
+import type { Layout } from '../../src/codec/safetensors/layout.ts'
 import type { Folder } from './generated-models.ts'
 import { Random } from './generated-values.ts'
 

@@ -1,4 +1,4 @@
-import { DTYPE_BITS, type Dtype, type FloatDtype, isFloat } from '../../src/codec/index.ts'
+import { DTYPE_BITS, type Dtype, type FloatDtype, isFloat } from '../../src/codec/base/dtypes.ts'
 
 /** Numbers from a seed, by 32-bit integer arithmetic alone: the same everywhere. Source: Tommy Ettinger's mulberry32. */
 export class Random {

@@ -1,17 +1,14 @@
-import {
-  buildLayout,
-  CELL,
-  type DeltaIndexV1,
-  type Dtype,
-  ENCODINGS,
-  type Encoding,
-  frameCount,
-  type Link,
-  type LosslessIndex,
-  type LosslessSource,
-  NO_RECORD,
-  sized,
-} from '../../src/codec/index.ts'
+import type { Dtype } from '../../src/codec/base/dtypes.ts'
+import { CELL } from '../../src/codec/base/limits.ts'
+import { ENCODINGS, type Encoding } from '../../src/codec/frames/frame-encodings.ts'
+import type { Link } from '../../src/codec/plan/recipes.ts'
+import { buildLayout } from '../../src/codec/safetensors/header.ts'
+import type {
+  DeltaIndexV1,
+  LosslessIndex,
+  LosslessSource,
+} from '../../src/codec/wdelta/delta-index.ts'
+import { frameCount, NO_RECORD, sized } from '../../src/codec/wdelta/v2/format.ts'
 
 /** A tensor of a made-up lossless delta: `encodings` by frame, the last one for all that follow. */
 export interface MadeUpTensor {

@@ -1,10 +1,6 @@
-import {
-  CodecError,
-  headerBytes,
-  type Layout,
-  LayoutReader,
-  parseLayout,
-} from '../../src/codec/index.ts'
+import { CodecError } from '../../src/codec/base/errors.ts'
+import { headerBytes, LayoutReader, parseLayout } from '../../src/codec/safetensors/header.ts'
+import type { Layout } from '../../src/codec/safetensors/layout.ts'
 
 const encoder = new TextEncoder()
 

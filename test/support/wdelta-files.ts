@@ -1,13 +1,8 @@
 import { createHash } from 'node:crypto'
 import { globSync, readFileSync } from 'node:fs'
-import {
-  type DeltaIndexV1,
-  type DeltaPlan,
-  DeltaReader,
-  type DeltaReaderOptions,
-  deltaPrefix,
-  recordHeader,
-} from '../../src/codec/index.ts'
+import type { DeltaIndexV1 } from '../../src/codec/wdelta/delta-index.ts'
+import { DeltaReader, type DeltaReaderOptions } from '../../src/codec/wdelta/v1/reader.ts'
+import { type DeltaPlan, deltaPrefix, recordHeader } from '../../src/codec/wdelta/v1/writer.ts'
 
 /** One array record, as loosely as a forger would write it. */
 export interface Record {

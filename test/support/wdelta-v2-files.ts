@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { NO_RECORD, prefixV2, type Tail, tailBytes } from '../../src/codec/index.ts'
+import { NO_RECORD, prefixV2, type Tail, tailBytes } from '../../src/codec/wdelta/v2/format.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
 import { u32, u64 } from './wdelta-files.ts'
 

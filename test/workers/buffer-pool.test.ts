@@ -1,5 +1,5 @@
 import t from 'tap'
-import { FRAME_BYTES } from '../../src/codec/index.ts'
+import { FRAME_BYTES } from '../../src/codec/base/limits.ts'
 import { BufferPool, type ChunkBuffer } from '../../src/workers/buffer-pool.ts'
 
 t.test('buffers are used again, and counted while they are out', async t => {

@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { Segment } from '../../src/codec/index.ts'
+import type { Segment } from '../../src/codec/plan/plan.ts'
 import { digest, type Executor, mapOrdered, Semaphore } from '../../src/workers/execute.ts'
 import type { Piece } from '../../src/workers/tasks.ts'
 

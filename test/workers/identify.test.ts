@@ -1,20 +1,14 @@
 import { Worker } from 'node:worker_threads'
 import t from 'tap'
-import {
-  type BaseShard,
-  BlockSummer,
-  baseRecipes,
-  buildLayout,
-  canWiden,
-  type DescribedTensor,
-  DTYPE_BITS,
-  type Dtype,
-  FRAME_BYTES,
-  nameOrder,
-  planHash,
-  type Recipes,
-  type Span,
-} from '../../src/codec/index.ts'
+import { BlockSummer } from '../../src/codec/base/block-sums.ts'
+import { DTYPE_BITS, type Dtype } from '../../src/codec/base/dtypes.ts'
+import { FRAME_BYTES } from '../../src/codec/base/limits.ts'
+import { canWiden } from '../../src/codec/base/widen.ts'
+import type { Span } from '../../src/codec/frames/float-frame.ts'
+import { planHash } from '../../src/codec/plan/plan.ts'
+import { type BaseShard, baseRecipes, type Recipes } from '../../src/codec/plan/recipes.ts'
+import { buildLayout, type DescribedTensor } from '../../src/codec/safetensors/header.ts'
+import { nameOrder } from '../../src/codec/safetensors/model-folder.ts'
 import { BufferPool } from '../../src/workers/buffer-pool.ts'
 import { digest, type Executor, Semaphore } from '../../src/workers/execute.ts'
 import { hashTensors, identify } from '../../src/workers/identify.ts'

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
-import { CodecError, LosslessReader, openIndex, type StoredIndex } from '../../src/codec/index.ts'
+import { CodecError } from '../../src/codec/base/errors.ts'
+import { LosslessReader, openIndex, type StoredIndex } from '../../src/codec/wdelta/v2/reader.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
 import { openStoredIndex } from '../../src/workers/open-index.ts'
 import { type RawDelta, rawIndex, sealedV2, xxh64 } from '../support/wdelta-v2-files.ts'

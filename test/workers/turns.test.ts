@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { Steps } from '../../src/codec/index.ts'
+import type { Steps } from '../../src/codec/base/steps.ts'
 import { inTurns } from '../../src/workers/turns.ts'
 
 /** A clock that stands still but for {@link busy}: how late this machine is must not count. */

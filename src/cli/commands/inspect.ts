@@ -1,12 +1,14 @@
+import { nameOrder } from '../../codec/safetensors/model-folder.ts'
 import {
   type DeltaIndex,
   type DeltaTensor,
   deltaTensorBytes,
+} from '../../codec/wdelta/delta-index.ts'
+import {
   type EncodingUse,
   losslessStorage,
-  nameOrder,
   type TensorStorage,
-} from '../../codec/index.ts'
+} from '../../codec/wdelta/v2/storage.ts'
 import { command } from '../command.ts'
 import { LocalFiles } from '../local/files.ts'
 import { type LocalDelta, openDelta } from '../local/model.ts'

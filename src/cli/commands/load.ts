@@ -1,14 +1,9 @@
 import { join } from 'node:path'
-import {
-  buildLayout,
-  type Dtype,
-  type FloatDtype,
-  isFloat,
-  type Layout,
-  planRange,
-  type Recipes,
-  type Shard,
-} from '../../codec/index.ts'
+import { type Dtype, type FloatDtype, isFloat } from '../../codec/base/dtypes.ts'
+import { planRange } from '../../codec/plan/plan.ts'
+import type { Recipes } from '../../codec/plan/recipes.ts'
+import { buildLayout } from '../../codec/safetensors/header.ts'
+import type { Layout, Shard } from '../../codec/safetensors/layout.ts'
 import { writeFile } from '../../workers/execute.ts'
 import { choice, command, required } from '../command.ts'
 import { inFile } from '../failure.ts'

@@ -1,17 +1,15 @@
 import { createHash } from 'node:crypto'
+import { canWiden } from '../../codec/base/widen.ts'
+import { planHash } from '../../codec/plan/plan.ts'
 import {
   type BaseShard,
   baseRecipes,
-  canWiden,
-  type DeltaIndex,
-  nameOrder,
-  planHash,
   type Recipes,
   type StoredRecipes,
-  type StrategyV1,
-  shardOrder,
-  WdeltaReader,
-} from '../../codec/index.ts'
+} from '../../codec/plan/recipes.ts'
+import { nameOrder, shardOrder } from '../../codec/safetensors/model-folder.ts'
+import type { DeltaIndex, StrategyV1 } from '../../codec/wdelta/delta-index.ts'
+import { WdeltaReader } from '../../codec/wdelta/reader.ts'
 import { LosslessEncoder } from '../../workers/encode-frames.ts'
 import { encodeDelta, pairTensors } from '../../workers/encode-lossy.ts'
 import { digest, type Executor } from '../../workers/execute.ts'

@@ -1,4 +1,6 @@
-import { type LosslessIndex, planRange, type Recipes } from '../../codec/index.ts'
+import { planRange } from '../../codec/plan/plan.ts'
+import type { Recipes } from '../../codec/plan/recipes.ts'
+import type { LosslessIndex } from '../../codec/wdelta/delta-index.ts'
 import { digest, type Executor } from '../../workers/execute.ts'
 import { command } from '../command.ts'
 import { CliError, inFile } from '../failure.ts'

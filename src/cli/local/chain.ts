@@ -1,19 +1,18 @@
+import { LIMITS } from '../../codec/base/limits.ts'
+import { canWiden } from '../../codec/base/widen.ts'
+import { checkExpansion } from '../../codec/plan/expansion.ts'
+import { planHash } from '../../codec/plan/plan.ts'
 import {
   applyLink,
   type BaseShard,
   baseRecipes,
-  canWiden,
-  checkExpansion,
-  type DeltaIndexV1,
   type Domain,
-  LIMITS,
   type Link,
-  nameOrder,
-  planHash,
   type Recipes,
-  type Shard,
-  shardOrder,
-} from '../../codec/index.ts'
+} from '../../codec/plan/recipes.ts'
+import type { Shard } from '../../codec/safetensors/layout.ts'
+import { nameOrder, shardOrder } from '../../codec/safetensors/model-folder.ts'
+import type { DeltaIndexV1 } from '../../codec/wdelta/delta-index.ts'
 import { digest, type Executor } from '../../workers/execute.ts'
 import { identify } from '../../workers/identify.ts'
 import { CliError, inFile } from '../failure.ts'

@@ -1,18 +1,14 @@
 import { createHash } from 'node:crypto'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import {
-  assembleTensors,
-  type BaseShard,
-  checkShardIndex,
-  type DeltaIndex,
-  type Hasher,
-  headerBytes,
-  parseLayout,
-  prefixV2,
-  readIndex,
-  WdeltaReader,
-} from '../../codec/index.ts'
+import type { BaseShard } from '../../codec/plan/recipes.ts'
+import { headerBytes, parseLayout } from '../../codec/safetensors/header.ts'
+import { assembleTensors, checkShardIndex } from '../../codec/safetensors/model-folder.ts'
+import type { DeltaIndex } from '../../codec/wdelta/delta-index.ts'
+import { WdeltaReader } from '../../codec/wdelta/reader.ts'
+import type { Hasher } from '../../codec/wdelta/v1/reader.ts'
+import { prefixV2 } from '../../codec/wdelta/v2/format.ts'
+import { readIndex } from '../../codec/wdelta/v2/reader.ts'
 import { threadKernels } from '../../workers/kernels.ts'
 import { CliError, inFile } from '../failure.ts'
 import type { LocalFiles } from './files.ts'

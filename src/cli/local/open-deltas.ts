@@ -1,4 +1,4 @@
-import { planCopy } from '../../codec/index.ts'
+import { planCopy } from '../../codec/plan/plan.ts'
 import { digest } from '../../workers/execute.ts'
 import { CliError } from '../failure.ts'
 import type { LocalEngine } from './engine.ts'

@@ -1,7 +1,7 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
 import { CATALOG_FILE } from '../../catalog/file-names.ts'
-import { BLOCK_BYTES } from '../../codec/index.ts'
+import { BLOCK_BYTES } from '../../codec/base/block-sums.ts'
 import type { RegistryError } from '../../errors.ts'
 import { BlockError } from '../../workers/errors.ts'
 import { type Executor, mapOrdered } from '../../workers/execute.ts'

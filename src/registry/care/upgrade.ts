@@ -6,14 +6,11 @@ import type {
   ErrorFigures,
   ModelRecord,
 } from '../../catalog/catalog.ts'
-import {
-  BlockSummer,
-  type BlockSums,
-  type DeltaIndexV1,
-  type Domain,
-  FRAME_BYTES,
-  parseLayout,
-} from '../../codec/index.ts'
+import { BlockSummer, type BlockSums } from '../../codec/base/block-sums.ts'
+import { FRAME_BYTES } from '../../codec/base/limits.ts'
+import type { Domain } from '../../codec/plan/recipes.ts'
+import { parseLayout } from '../../codec/safetensors/header.ts'
+import type { DeltaIndexV1 } from '../../codec/wdelta/delta-index.ts'
 import type { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'

@@ -1,4 +1,5 @@
-import { type BlockSums, FRAME_BYTES } from '../../codec/index.ts'
+import type { BlockSums } from '../../codec/base/block-sums.ts'
+import { FRAME_BYTES } from '../../codec/base/limits.ts'
 import { BlockError } from '../../workers/errors.ts'
 import { type Executor, mapOrdered, Sources } from '../../workers/execute.ts'
 import type { BadBlock } from '../../workers/tasks.ts'

@@ -1,5 +1,6 @@
 import type { Catalog } from '../../catalog/catalog.ts'
-import { type BlockSums, badBlocks, coveringBlocks, type Span } from '../../codec/index.ts'
+import { type BlockSums, badBlocks, coveringBlocks } from '../../codec/base/block-sums.ts'
+import type { Span } from '../../codec/frames/float-frame.ts'
 import { RegistryError } from '../../errors.ts'
 import { BlockError } from '../../workers/errors.ts'
 import { type Executor, withRetries } from '../../workers/execute.ts'

@@ -1,14 +1,14 @@
 import { deltaFilename } from '../../catalog/file-names.ts'
+import type { FloatDtype } from '../../codec/base/dtypes.ts'
+import { CodecError } from '../../codec/base/errors.ts'
 import {
-  CodecError,
-  type FloatDtype,
-  type Layout,
   planCopy,
   planRange,
   planTensor,
   type Segment,
   storedBytes,
-} from '../../codec/index.ts'
+} from '../../codec/plan/plan.ts'
+import type { Layout } from '../../codec/safetensors/layout.ts'
 import { RegistryError } from '../../errors.ts'
 import { type Executor, execute } from '../../workers/execute.ts'
 import type { Content, TensorContent } from '../registry.ts'

@@ -1,12 +1,11 @@
+import { STEP_ITEMS, type Steps } from '../../codec/base/steps.ts'
+import { storedBytes } from '../../codec/plan/plan.ts'
 import {
   type DeltaTensor,
   deltaTensorBytes,
   type LosslessIndex,
-  losslessStorageSteps,
-  STEP_ITEMS,
-  type Steps,
-  storedBytes,
-} from '../../codec/index.ts'
+} from '../../codec/wdelta/delta-index.ts'
+import { losslessStorageSteps } from '../../codec/wdelta/v2/storage.ts'
 import { RegistryError } from '../../errors.ts'
 import type { InspectedTensor, Inspection, TensorInfo } from '../registry.ts'
 import type { OpenedModel } from './opened-models.ts'

@@ -1,19 +1,17 @@
 import { createHash } from 'node:crypto'
 import type { BlobRecord, ErrorFigures, ModelRecord } from '../../catalog/catalog.ts'
-import {
-  type BaseShard,
-  BLOCK_BYTES,
-  type BlockSums,
-  type DeltaIndex,
-  type DeltaIndexV1,
-  type DeltaTensor,
-  type Domain,
-  type LosslessIndex,
-  parseLayoutSteps,
-  readStoredIndex,
-  type Shard,
-  type Steps,
-} from '../../codec/index.ts'
+import { BLOCK_BYTES, type BlockSums } from '../../codec/base/block-sums.ts'
+import type { Steps } from '../../codec/base/steps.ts'
+import type { BaseShard, Domain } from '../../codec/plan/recipes.ts'
+import { parseLayoutSteps } from '../../codec/safetensors/header.ts'
+import type { Shard } from '../../codec/safetensors/layout.ts'
+import type {
+  DeltaIndex,
+  DeltaIndexV1,
+  DeltaTensor,
+  LosslessIndex,
+} from '../../codec/wdelta/delta-index.ts'
+import { readStoredIndex } from '../../codec/wdelta/v2/reader.ts'
 import { RegistryError } from '../../errors.ts'
 import { BlockError } from '../../workers/errors.ts'
 import { threadKernels } from '../../workers/kernels.ts'

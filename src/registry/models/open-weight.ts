@@ -1,11 +1,7 @@
-import {
-  type DeltaIndexV1,
-  type Layout,
-  type LosslessIndex,
-  type Recipes,
-  STEP_ITEMS,
-  type Steps,
-} from '../../codec/index.ts'
+import { STEP_ITEMS, type Steps } from '../../codec/base/steps.ts'
+import type { Recipes } from '../../codec/plan/recipes.ts'
+import type { Layout } from '../../codec/safetensors/layout.ts'
+import type { DeltaIndexV1, LosslessIndex } from '../../codec/wdelta/delta-index.ts'
 import type { Manifest } from './manifest.ts'
 
 /**

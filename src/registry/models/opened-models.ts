@@ -1,15 +1,9 @@
 import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
-import {
-  applyLinkSteps,
-  type BlockSums,
-  baseRecipesSteps,
-  buildLayoutSteps,
-  type Dtype,
-  type FloatDtype,
-  isFloat,
-  type Layout,
-  type Recipes,
-} from '../../codec/index.ts'
+import type { BlockSums } from '../../codec/base/block-sums.ts'
+import { type Dtype, type FloatDtype, isFloat } from '../../codec/base/dtypes.ts'
+import { applyLinkSteps, baseRecipesSteps, type Recipes } from '../../codec/plan/recipes.ts'
+import { buildLayoutSteps } from '../../codec/safetensors/header.ts'
+import type { Layout } from '../../codec/safetensors/layout.ts'
 import { RegistryError } from '../../errors.ts'
 import { type Executor, Semaphore, withRetries } from '../../workers/execute.ts'
 import { inTurns } from '../../workers/turns.ts'

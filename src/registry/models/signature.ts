@@ -1,5 +1,7 @@
 import { createHash } from 'node:crypto'
-import { compareUtf8, STEP_ITEMS, type Steps, sortSteps } from '../../codec/index.ts'
+import { sortSteps } from '../../codec/base/sort.ts'
+import { STEP_ITEMS, type Steps } from '../../codec/base/steps.ts'
+import { compareUtf8 } from '../../codec/base/utf8.ts'
 import { inTurns } from '../../workers/turns.ts'
 
 type Named = { readonly name: string; readonly shape: readonly number[] }

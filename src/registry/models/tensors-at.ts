@@ -1,4 +1,5 @@
-import { arraysOf, type DeltaIndex, frameCount, type LosslessIndex } from '../../codec/index.ts'
+import { arraysOf, type DeltaIndex, type LosslessIndex } from '../../codec/wdelta/delta-index.ts'
+import { frameCount } from '../../codec/wdelta/v2/format.ts'
 import type { Manifest } from './manifest.ts'
 
 interface Run {

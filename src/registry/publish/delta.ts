@@ -1,15 +1,11 @@
 import { createHash } from 'node:crypto'
 import type { FileRecord, ModelRecord } from '../../catalog/catalog.ts'
-import {
-  applyLinkSteps,
-  CodecError,
-  checkExpansion,
-  type DeltaIndex,
-  LIMITS,
-  type LosslessIndex,
-  type Recipes,
-  WdeltaReader,
-} from '../../codec/index.ts'
+import { CodecError } from '../../codec/base/errors.ts'
+import { LIMITS } from '../../codec/base/limits.ts'
+import { checkExpansion } from '../../codec/plan/expansion.ts'
+import { applyLinkSteps, type Recipes } from '../../codec/plan/recipes.ts'
+import type { DeltaIndex, LosslessIndex } from '../../codec/wdelta/delta-index.ts'
+import { WdeltaReader } from '../../codec/wdelta/reader.ts'
 import { RegistryError } from '../../errors.ts'
 import { threadKernels } from '../../workers/kernels.ts'
 import { openStoredIndex } from '../../workers/open-index.ts'

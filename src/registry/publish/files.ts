@@ -3,14 +3,12 @@ import type { ModelRecord, Strategy } from '../../catalog/catalog.ts'
 import {
   applyLinkSteps,
   baseRecipesSteps,
-  type DeltaIndexV1,
-  DeltaReader,
   type Domain,
-  nameOrderSteps,
   type StoredRecipes,
-  type StrategyV1,
-  shardOrderSteps,
-} from '../../codec/index.ts'
+} from '../../codec/plan/recipes.ts'
+import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-folder.ts'
+import type { DeltaIndexV1, StrategyV1 } from '../../codec/wdelta/delta-index.ts'
+import { DeltaReader } from '../../codec/wdelta/v1/reader.ts'
 import { RegistryError } from '../../errors.ts'
 import { encodeDelta, pairTensors } from '../../workers/encode-lossy.ts'
 import { inTurns, takeInTurns } from '../../workers/turns.ts'

@@ -1,18 +1,10 @@
 import type { CandidateQuery, Catalog, ModelRecord } from '../../catalog/catalog.ts'
-import {
-  applyLinkSteps,
-  CodecError,
-  type DeltaIndex,
-  type DeltaIndexV1,
-  type Domain,
-  isFloat,
-  type LosslessIndex,
-  nameOrderSteps,
-  type Recipes,
-  type Steps,
-  sameShape,
-  shardOrderSteps,
-} from '../../codec/index.ts'
+import { isFloat } from '../../codec/base/dtypes.ts'
+import { CodecError } from '../../codec/base/errors.ts'
+import type { Steps } from '../../codec/base/steps.ts'
+import { applyLinkSteps, type Domain, type Recipes, sameShape } from '../../codec/plan/recipes.ts'
+import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-folder.ts'
+import type { DeltaIndex, DeltaIndexV1, LosslessIndex } from '../../codec/wdelta/delta-index.ts'
 import { RegistryError } from '../../errors.ts'
 import type { Executor } from '../../workers/execute.ts'
 import { inTurns } from '../../workers/turns.ts'

@@ -1,21 +1,17 @@
 import type { ErrorFigures, FileRecord, ModelRecord } from '../../catalog/catalog.ts'
-import {
-  canWiden,
-  type Domain,
-  FRAME_BYTES,
-  isFloat,
-  type Layout,
-  nameOrderSteps,
-  planFrame,
-  planHash,
-  planRange,
-  type Recipe,
-  type Recipes,
-  type Shard,
-  type StoredRecipe,
-  type StoredRecipes,
-  shardOrderSteps,
-} from '../../codec/index.ts'
+import { isFloat } from '../../codec/base/dtypes.ts'
+import { FRAME_BYTES } from '../../codec/base/limits.ts'
+import { canWiden } from '../../codec/base/widen.ts'
+import { planFrame, planHash, planRange } from '../../codec/plan/plan.ts'
+import type {
+  Domain,
+  Recipe,
+  Recipes,
+  StoredRecipe,
+  StoredRecipes,
+} from '../../codec/plan/recipes.ts'
+import type { Layout, Shard } from '../../codec/safetensors/layout.ts'
+import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-folder.ts'
 import {
   digest,
   type Executor,

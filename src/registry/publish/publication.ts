@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { BlobRecord, Catalog, ModelRecord } from '../../catalog/catalog.ts'
-import { BlockSummer, type BlockSums } from '../../codec/index.ts'
+import { BlockSummer, type BlockSums } from '../../codec/base/block-sums.ts'
 import { newBlobKey } from '../../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../../storage/blob-store.ts'
 import { threadKernels } from '../../workers/kernels.ts'

@@ -1,13 +1,12 @@
 import type { BlobRecord, FileRecord } from '../../catalog/catalog.ts'
+import { LIMITS } from '../../codec/base/limits.ts'
+import { LayoutReader } from '../../codec/safetensors/header.ts'
+import type { Layout, Shard } from '../../codec/safetensors/layout.ts'
 import {
   assembleTensorsSteps,
   checkPath,
   checkShardIndexSteps,
-  type Layout,
-  LayoutReader,
-  LIMITS,
-  type Shard,
-} from '../../codec/index.ts'
+} from '../../codec/safetensors/model-folder.ts'
 import { RegistryError } from '../../errors.ts'
 import { inTurns } from '../../workers/turns.ts'
 import type { UploadPart } from '../registry.ts'

@@ -1,5 +1,5 @@
 import type { FileRecord, ModelRecord } from '../../catalog/catalog.ts'
-import { baseRecipesSteps } from '../../codec/index.ts'
+import { baseRecipesSteps } from '../../codec/plan/recipes.ts'
 import { inTurns } from '../../workers/turns.ts'
 import type { ManifestShard } from '../models/manifest.ts'
 import { storedShards } from '../models/manifest.ts'

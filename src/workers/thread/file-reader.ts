@@ -1,5 +1,5 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
-import { badBlocks } from '../../codec/index.ts'
+import { badBlocks } from '../../codec/base/block-sums.ts'
 import { BlockError } from '../errors.ts'
 import type { BadBlock, BlockFault, Check, LocalFile } from '../tasks.ts'
 

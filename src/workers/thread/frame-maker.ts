@@ -1,19 +1,12 @@
 import { hash } from 'node:crypto'
-import {
-  CodecError,
-  type Dtype,
-  decodeFrame,
-  encodeFrame,
-  FRAME_ELEMENTS,
-  type Frame,
-  type FrameKernels,
-  type FrameMachine,
-  isFloat,
-  isPredicted,
-  itemBytes,
-  type Prediction,
-  restoreFrame,
-} from '../../codec/index.ts'
+import { type Dtype, isFloat, itemBytes } from '../../codec/base/dtypes.ts'
+import { CodecError } from '../../codec/base/errors.ts'
+import { FRAME_ELEMENTS } from '../../codec/base/limits.ts'
+import type { FrameKernels } from '../../codec/frames/coded-frame.ts'
+import { decodeFrame, type Frame } from '../../codec/frames/float-frame.ts'
+import { encodeFrame, isPredicted, restoreFrame } from '../../codec/frames/frame-encodings.ts'
+import type { FrameMachine } from '../../codec/kernels/machine.ts'
+import type { Prediction } from '../../codec/plan/plan.ts'
 import type {
   BadBlock,
   FrameParts,

@@ -1,5 +1,7 @@
 import { createHash, type Hash } from 'node:crypto'
-import { type Dtype, type FrameMachine, widenedRuns } from '../../codec/index.ts'
+import type { Dtype } from '../../codec/base/dtypes.ts'
+import { widenedRuns } from '../../codec/frames/float-frame.ts'
+import type { FrameMachine } from '../../codec/kernels/machine.ts'
 
 /**
  * The hashes of a model whose tensors go by in name order: of all names and values as stored, of the same in float32 where that is wanted, and of

@@ -1,4 +1,4 @@
-import { itemBytes } from '../../codec/index.ts'
+import { itemBytes } from '../../codec/base/dtypes.ts'
 import type { LosslessParts, Piece } from '../tasks.ts'
 
 /** Buffers that are kept for the next task: fresh memory costs as much in page faults as what is decoded into it. */

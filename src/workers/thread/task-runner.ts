@@ -1,13 +1,10 @@
 import { createHash, type Hash } from 'node:crypto'
-import {
-  applySteps,
-  CodecError,
-  encodeWhole,
-  type FrameKernels,
-  type FrameMachine,
-  loadDelta,
-  runPass,
-} from '../../codec/index.ts'
+import { CodecError } from '../../codec/base/errors.ts'
+import type { FrameKernels } from '../../codec/frames/coded-frame.ts'
+import { applySteps } from '../../codec/frames/float-frame.ts'
+import type { FrameMachine } from '../../codec/kernels/machine.ts'
+import { encodeWhole } from '../../codec/lossy/encode.ts'
+import { loadDelta, runPass } from '../../codec/lossy/passes.ts'
 import { BlockError } from '../errors.ts'
 import { collectGarbage } from '../garbage.ts'
 import type {

@@ -4,8 +4,8 @@ import {
   BlockSummer,
   badBlocks,
   coveringBlocks,
-  PlainMachine,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/base/block-sums.ts'
+import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
 
 const { machine } = threadKernels()

@@ -1,26 +1,25 @@
 import t from 'tap'
+import { DTYPE_BITS, type Dtype } from '../../../src/codec/base/dtypes.ts'
+import { sortSteps } from '../../../src/codec/base/sort.ts'
+import type { Steps } from '../../../src/codec/base/steps.ts'
+import { utf8 } from '../../../src/codec/base/utf8.ts'
+import { applyLinkSteps, baseRecipesSteps } from '../../../src/codec/plan/recipes.ts'
 import {
-  applyLinkSteps,
-  assembleTensorsSteps,
-  baseRecipesSteps,
   buildLayoutSteps,
-  checkShardIndexSteps,
   type DescribedTensor,
-  DTYPE_BITS,
-  type Dtype,
-  identityBytes,
-  identitySteps,
   LayoutReader,
-  nameOrder,
-  nameOrderSteps,
   parseLayoutSteps,
   readHeaderSteps,
-  type Steps,
+} from '../../../src/codec/safetensors/header.ts'
+import { identityBytes, identitySteps } from '../../../src/codec/safetensors/identity.ts'
+import {
+  assembleTensorsSteps,
+  checkShardIndexSteps,
+  nameOrder,
+  nameOrderSteps,
   shardOrder,
   shardOrderSteps,
-  sortSteps,
-  utf8,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/safetensors/model-folder.ts'
 
 /** Tensors of every kind that is small: empty ones, scalars, long names, many dimensions, all dtypes. */
 function tiny(count: number): DescribedTensor[] {

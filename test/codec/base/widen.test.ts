@@ -1,15 +1,13 @@
 import t from 'tap'
 import {
-  CodecError,
-  canWiden,
   DTYPE_BITS,
   type Dtype,
   type FloatDtype,
   isDtype,
   itemBytes,
-  narrow,
-  widen,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/base/dtypes.ts'
+import { CodecError } from '../../../src/codec/base/errors.ts'
+import { canWiden, narrow, widen } from '../../../src/codec/base/widen.ts'
 import { seeded } from '../../support/wdelta-samples.ts'
 
 /** Float32 bit patterns of the elements in `bytes`, which are tried at every alignment. */

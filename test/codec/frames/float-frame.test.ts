@@ -6,8 +6,8 @@ import {
   type Frame,
   type FrameStep,
 } from '../../../src/codec/frames/float-frame.ts'
-import { openKernels } from '../../../src/codec/index.ts'
 import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
+import { openKernels } from '../../../src/codec/kernels/simd.ts'
 import { Random } from '../../support/generated-values.ts'
 
 const WASM = new URL('../../../src/codec/kernels/kernels.wasm', import.meta.url)

@@ -1,16 +1,15 @@
 import t from 'tap'
+import { DTYPE_BITS, type Dtype } from '../../../src/codec/base/dtypes.ts'
+import { CodecError } from '../../../src/codec/base/errors.ts'
+import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
+import type { FrameKernels } from '../../../src/codec/frames/coded-frame.ts'
 import {
-  CodecError,
-  DTYPE_BITS,
-  type Dtype,
   type Encoding,
   elementWidth,
   encodeFrame,
-  FRAME_BYTES,
-  type FrameKernels,
-  PlainMachine,
   restoreFrame,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/frames/frame-encodings.ts'
+import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
 import { Random } from '../../support/generated-values.ts'
 

@@ -1,14 +1,13 @@
 import fc from 'fast-check'
 import t from 'tap'
+import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
+import { encodeWhole, type Grid } from '../../../src/codec/lossy/encode.ts'
+import { runPass } from '../../../src/codec/lossy/passes.ts'
 import {
-  encodeWhole,
-  type Grid,
-  PlainMachine,
   type PlannedTensor,
   type PlanOptions,
   planDelta,
-  runPass,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/wdelta/v1/writer.ts'
 
 /** Runs so short that small tensors have many, with every kind of border. */
 const GRID: Grid = { cell: 8, run: 48 }

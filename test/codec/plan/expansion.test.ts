@@ -1,14 +1,10 @@
 import t from 'tap'
-import {
-  baseRecipes,
-  buildLayout,
-  CodecError,
-  checkExpansion,
-  type Dtype,
-  EXPANSION,
-  mostExpandedBytes,
-  type Recipes,
-} from '../../../src/codec/index.ts'
+import type { Dtype } from '../../../src/codec/base/dtypes.ts'
+import { CodecError } from '../../../src/codec/base/errors.ts'
+import { EXPANSION, mostExpandedBytes } from '../../../src/codec/base/limits.ts'
+import { checkExpansion } from '../../../src/codec/plan/expansion.ts'
+import { baseRecipes, type Recipes } from '../../../src/codec/plan/recipes.ts'
+import { buildLayout } from '../../../src/codec/safetensors/header.ts'
 
 /** Recipes of one tensor: nothing of it has to be there. */
 function model(dtype: Dtype, elements: number): Recipes {

@@ -1,17 +1,15 @@
 import t from 'tap'
+import type { FloatDtype } from '../../../src/codec/base/dtypes.ts'
+import { FRAME_BYTES, LIMITS } from '../../../src/codec/base/limits.ts'
+import type { Encoding } from '../../../src/codec/frames/frame-encodings.ts'
+import { planTensor, storedBytes } from '../../../src/codec/plan/plan.ts'
 import {
   applyLink,
   baseRecipes,
-  buildLayout,
-  type Encoding,
-  type FloatDtype,
-  FRAME_BYTES,
-  LIMITS,
-  planTensor,
   type Recipe,
   type Recipes,
-  storedBytes,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/plan/recipes.ts'
+import { buildLayout } from '../../../src/codec/safetensors/header.ts'
 import { segmentsOf } from '../../../src/workers/execute.ts'
 import { addition, counted, losslessLink } from '../../support/lossless-indexes.ts'
 

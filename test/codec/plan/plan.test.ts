@@ -1,21 +1,20 @@
 import t from 'tap'
+import type { Dtype } from '../../../src/codec/base/dtypes.ts'
+import { CELL, FRAME_BYTES } from '../../../src/codec/base/limits.ts'
 import {
-  applyLink,
-  baseRecipes,
-  buildLayout,
-  CELL,
-  type DeltaIndexV1,
-  type DeltaTensor,
-  type Dtype,
-  FRAME_BYTES,
   type FrameSegment,
   planHash,
   planRange,
   planTensor,
-  type Recipe,
   type Segment,
-  type SparseTensor,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/plan/plan.ts'
+import { applyLink, baseRecipes, type Recipe } from '../../../src/codec/plan/recipes.ts'
+import { buildLayout } from '../../../src/codec/safetensors/header.ts'
+import type {
+  DeltaIndexV1,
+  DeltaTensor,
+  SparseTensor,
+} from '../../../src/codec/wdelta/delta-index.ts'
 
 const base = (tensors: { name: string; dtype: Dtype; shape: number[] }[]) => {
   const layout = buildLayout(tensors, null)

@@ -1,16 +1,15 @@
 import t from 'tap'
+import { LIMITS } from '../../../src/codec/base/limits.ts'
+import type { Encoding } from '../../../src/codec/frames/frame-encodings.ts'
+import { planTensor, storedBytes } from '../../../src/codec/plan/plan.ts'
 import {
   applyLink,
   baseRecipes,
   blobsOf,
-  buildLayout,
-  type Encoding,
-  LIMITS,
-  planTensor,
   type Recipe,
   type Recipes,
-  storedBytes,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/plan/recipes.ts'
+import { buildLayout } from '../../../src/codec/safetensors/header.ts'
 import { addition, losslessLink, type MadeUpTensor } from '../../support/lossless-indexes.ts'
 
 type Described = Pick<Recipe, 'name' | 'dtype' | 'shape'>

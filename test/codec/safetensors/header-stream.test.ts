@@ -1,12 +1,8 @@
 import t from 'tap'
-import {
-  buildLayout,
-  CodecError,
-  DTYPE_BITS,
-  type Layout,
-  LayoutReader,
-  parseLayout,
-} from '../../../src/codec/index.ts'
+import { DTYPE_BITS } from '../../../src/codec/base/dtypes.ts'
+import { CodecError } from '../../../src/codec/base/errors.ts'
+import { buildLayout, LayoutReader, parseLayout } from '../../../src/codec/safetensors/header.ts'
+import type { Layout } from '../../../src/codec/safetensors/layout.ts'
 import {
   changedSafetensors,
   readLayout as read,

@@ -1,12 +1,8 @@
 import t from 'tap'
-import {
-  CodecError,
-  DTYPE_BITS,
-  headerBytes,
-  isDtype,
-  LIMITS,
-  parseLayout,
-} from '../../../src/codec/index.ts'
+import { DTYPE_BITS, isDtype } from '../../../src/codec/base/dtypes.ts'
+import { CodecError } from '../../../src/codec/base/errors.ts'
+import { LIMITS } from '../../../src/codec/base/limits.ts'
+import { headerBytes, parseLayout } from '../../../src/codec/safetensors/header.ts'
 import { readLayout as read, safetensorsFile } from '../../support/safetensors-samples.ts'
 
 /** `accepted`, or the rule of the refusal. */

@@ -1,14 +1,9 @@
 import { globSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import {
-  buildLayout,
-  DTYPE_BITS,
-  type Dtype,
-  isDtype,
-  LIMITS,
-  parseLayout,
-} from '../../../src/codec/index.ts'
+import { DTYPE_BITS, type Dtype, isDtype } from '../../../src/codec/base/dtypes.ts'
+import { LIMITS } from '../../../src/codec/base/limits.ts'
+import { buildLayout, parseLayout } from '../../../src/codec/safetensors/header.ts'
 import { readLayout as read } from '../../support/safetensors-samples.ts'
 
 const FIXTURES = join(import.meta.dirname, '../../fixtures')

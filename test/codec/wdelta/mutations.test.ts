@@ -1,5 +1,7 @@
 import t from 'tap'
-import { CELL, CodecError, type DeltaIndexV1, type DeltaTensor } from '../../../src/codec/index.ts'
+import { CodecError } from '../../../src/codec/base/errors.ts'
+import { CELL } from '../../../src/codec/base/limits.ts'
+import type { DeltaIndexV1, DeltaTensor } from '../../../src/codec/wdelta/delta-index.ts'
 import { goldenDeltas, join, readDelta, sealed } from '../../support/wdelta-files.ts'
 import { mutate, seeded, seedFiles, smallDelta } from '../../support/wdelta-samples.ts'
 

@@ -1,17 +1,19 @@
 import { createHash } from 'node:crypto'
 import t, { type Test } from 'tap'
+import { CodecError } from '../../../src/codec/base/errors.ts'
+import { CELL } from '../../../src/codec/base/limits.ts'
+import type { Steps } from '../../../src/codec/base/steps.ts'
 import {
-  CELL,
-  CodecError,
-  type DeltaHeader,
-  DeltaReader,
-  type DeltaReaderOptions,
   type Int4Tensor,
-  indexDelta,
   rankAt,
   type SparseTensor,
-  type Steps,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/wdelta/delta-index.ts'
+import type { DeltaHeader } from '../../../src/codec/wdelta/v1/format.ts'
+import {
+  DeltaReader,
+  type DeltaReaderOptions,
+  indexDelta,
+} from '../../../src/codec/wdelta/v1/reader.ts'
 import {
   deltaFile,
   f16s,

@@ -1,15 +1,17 @@
 import t from 'tap'
+import type { Dtype } from '../../../src/codec/base/dtypes.ts'
+import type { CodecError } from '../../../src/codec/base/errors.ts'
+import type {
+  ArrayRange,
+  DeltaIndexV1,
+  DeltaTensor,
+} from '../../../src/codec/wdelta/delta-index.ts'
 import {
-  type ArrayRange,
-  type CodecError,
-  type DeltaIndexV1,
   type DeltaPlan,
-  type DeltaTensor,
-  type Dtype,
   type PlanOptions,
   type PlanTensor,
   planDelta,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/wdelta/v1/writer.ts'
 import {
   goldenDeltas,
   PARENT,

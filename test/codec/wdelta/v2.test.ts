@@ -1,28 +1,23 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
+import type { Dtype } from '../../../src/codec/base/dtypes.ts'
+import { CodecError } from '../../../src/codec/base/errors.ts'
+import { FRAME_BYTES, LIMITS } from '../../../src/codec/base/limits.ts'
+import { ENCODINGS, encodeFrame } from '../../../src/codec/frames/frame-encodings.ts'
+import { buildLayout } from '../../../src/codec/safetensors/header.ts'
+import type { LosslessIndex, LosslessTensor } from '../../../src/codec/wdelta/delta-index.ts'
+import { WdeltaReader } from '../../../src/codec/wdelta/reader.ts'
 import {
-  buildLayout,
-  CodecError,
-  type Dtype,
-  ENCODINGS,
-  encodeFrame,
-  FRAME_BYTES,
   frameCount,
-  LIMITS,
-  type LosslessIndex,
-  LosslessReader,
-  type LosslessTensor,
-  LosslessWriter,
   NO_RECORD,
-  parseIndexSteps,
   prefixV2,
-  readIndex,
   sized,
   TAIL_BYTES,
   tailBytes,
-  WdeltaReader,
-  writeIndex,
-} from '../../../src/codec/index.ts'
+} from '../../../src/codec/wdelta/v2/format.ts'
+import { parseIndexSteps, writeIndex } from '../../../src/codec/wdelta/v2/index-bytes.ts'
+import { LosslessReader, readIndex } from '../../../src/codec/wdelta/v2/reader.ts'
+import { LosslessWriter } from '../../../src/codec/wdelta/v2/writer.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
 
 const { machine, compression } = threadKernels()

@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
 import type { Catalog } from '../../../src/catalog/catalog.ts'
-import { BLOCK_BYTES } from '../../../src/codec/index.ts'
+import { BLOCK_BYTES } from '../../../src/codec/base/block-sums.ts'
 import type { RegistryError } from '../../../src/errors.ts'
 import type { Content, Model, Registry } from '../../../src/registry/registry.ts'
 import { layoutOf } from '../../support/generated-ranges.ts'

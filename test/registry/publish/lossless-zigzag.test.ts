@@ -1,5 +1,6 @@
 import t from 'tap'
-import { buildLayout, type FloatDtype, itemBytes } from '../../../src/codec/index.ts'
+import { type FloatDtype, itemBytes } from '../../../src/codec/base/dtypes.ts'
+import { buildLayout } from '../../../src/codec/safetensors/header.ts'
 import { cast, Random } from '../../support/generated-values.ts'
 import { bytesOf, openTestRegistry, part, publish } from '../helper.ts'
 

@@ -1,12 +1,8 @@
 import { Worker } from 'node:worker_threads'
 import t, { type Test } from 'tap'
-import {
-  buildLayout,
-  type DescribedTensor,
-  type Dtype,
-  FRAME_BYTES,
-  itemBytes,
-} from '../../../src/codec/index.ts'
+import { type Dtype, itemBytes } from '../../../src/codec/base/dtypes.ts'
+import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
+import { buildLayout, type DescribedTensor } from '../../../src/codec/safetensors/header.ts'
 import type { Model, Registry } from '../../../src/registry/registry.ts'
 import type { Piece, Task, TaskMessage } from '../../../src/workers/tasks.ts'
 import { Random } from '../../support/generated-values.ts'

@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { buildLayout, type Dtype } from '../../../src/codec/index.ts'
+import type { Dtype } from '../../../src/codec/base/dtypes.ts'
+import { buildLayout } from '../../../src/codec/safetensors/header.ts'
 import { RegistryError } from '../../../src/errors.ts'
 import {
   bytesOf,

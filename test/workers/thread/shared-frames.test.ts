@@ -1,5 +1,7 @@
 import t from 'tap'
-import { type Dtype, FRAME_BYTES, type Prediction } from '../../../src/codec/index.ts'
+import type { Dtype } from '../../../src/codec/base/dtypes.ts'
+import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
+import type { Prediction } from '../../../src/codec/plan/plan.ts'
 import type { LosslessParts, Piece } from '../../../src/workers/tasks.ts'
 import { SharedFrames } from '../../../src/workers/thread/shared-frames.ts'
 
