@@ -1,8 +1,7 @@
 import { CodecError } from '../codec/base/errors.ts'
 import { type ErrorCode, RegistryError } from '../errors.ts'
 import { BuffersOutError } from '../workers/buffer-pool.ts'
-import { BlockError } from '../workers/errors.ts'
-import { FileError } from '../workers/thread/file-reader.ts'
+import { BlockError, FileError } from '../workers/errors.ts'
 
 const CODES: Readonly<Record<CodecError['kind'], ErrorCode>> = {
   safetensors: 'malformed-safetensors',

@@ -21,3 +21,16 @@ export class BlockError extends Error implements BadBlock {
     this.why = why
   }
 }
+
+/** A file that a worker could not read or write. `code` is the system's, or `short` where it ended too early. */
+export class FileError extends Error {
+  override readonly name = 'FileError'
+  readonly path: string
+  readonly code: string
+
+  constructor(path: string, code: string, message: string) {
+    super(message)
+    this.path = path
+    this.code = code
+  }
+}

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import type { Dtype } from '../codec/base/dtypes.ts'
 import { CodecError } from '../codec/base/errors.ts'
-import { BlockError } from './errors.ts'
+import { BlockError, FileError } from './errors.ts'
 import type {
   HashModelTask,
   HashTask,
@@ -14,7 +14,6 @@ import type {
   TaskFailure,
   TaskMessage,
 } from './tasks.ts'
-import { FileError } from './thread/file-reader.ts'
 
 /** A SHA-256 over pieces in the order they are given, produced and hashed in one worker. */
 export interface HashSession {

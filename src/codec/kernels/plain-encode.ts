@@ -1,7 +1,6 @@
 import type { Cut, Extremes, FrameError, Int4Codes, Int4Grid, Kept, Ranks } from './machine.ts'
 
 /** The encoders' operations in plain TypeScript; what each means is said at `FrameMachine`. */
-
 const f = Math.fround
 const MAGNITUDE = 0x7fffffff
 

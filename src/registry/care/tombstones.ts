@@ -3,7 +3,7 @@ import type { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
-import type { KeyedLocks } from '../publish/publication.ts'
+import type { KeyedLocks } from '../holds/keyed-locks.ts'
 
 /**
  * What a deleted model leaves behind where its revision pointed at it and older models have the same one: that the revision points at

@@ -1,7 +1,3 @@
-import type { Catalog } from '../../catalog/catalog.ts'
-import { RegistryError } from '../../errors.ts'
-import type { OpenedModel } from '../models/opened-models.ts'
-
 /** Keys that a publication or a download under way needs: whether or not a row refers to them, the sweep must leave them alone. */
 export class Pins {
   readonly #counts = new Map<string, number>()
@@ -26,18 +22,4 @@ export class Pins {
     if (count > 1) this.#counts.set(key, count - 1)
     else this.#counts.delete(key)
   }
-}
-
-/**
- * Keeps what a model is read from until that is disposed of, also if the model is deleted meanwhile. Pinned first, then seen to be there, so
- * that no sweep can slip between. Rejects `model-not-found` for one that was deleted.
- */
-export async function holdModel(
-  { catalog, pins }: { catalog: Catalog; pins: Pins },
-  { record: { id }, sums }: OpenedModel,
-): Promise<Disposable> {
-  using held = new DisposableStack()
-  held.use(pins.hold(sums.keys()))
-  if (await catalog.hasModel(id)) return held.move()
-  throw new RegistryError('model-not-found', `model ${id} was deleted`)
 }

@@ -5,33 +5,13 @@ import { newBlobKey } from '../../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../../storage/blob-store.ts'
 import { threadKernels } from '../../workers/kernels.ts'
 import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
+import type { KeyedLocks } from '../holds/keyed-locks.ts'
 import type { Lease } from '../holds/lease.ts'
-import { holdModel, type Pins } from '../holds/pins.ts'
+import type { Pins } from '../holds/pins.ts'
+import { holdModel } from '../models/hold-model.ts'
 import type { Layer } from '../models/open-budget.ts'
 import type { OpenedModel, OpenedModels } from '../models/opened-models.ts'
 import type { FreshBlobs } from './fresh-blobs.ts'
-
-/**
- * One lock per subject. Of several publications of the same content, one commits it and the others find it, so that content is stored once;
- * of several to the same revision, one after the other gets its time and its row.
- */
-export class KeyedLocks {
-  readonly #last = new Map<string, Promise<void>>()
-
-  /** Waits for the subject's turn, which lasts until it is disposed of: for as long as nothing else is waited for than the store and the catalog. */
-  async acquire(subject: string): Promise<Disposable> {
-    const before = this.#last.get(subject)
-    const { promise, resolve } = Promise.withResolvers<void>()
-    this.#last.set(subject, promise)
-    await before
-    return {
-      [Symbol.dispose]: () => {
-        if (this.#last.get(subject) === promise) this.#last.delete(subject)
-        resolve()
-      },
-    }
-  }
-}
 
 export interface PublicationDeps extends OwnedStore {
   readonly catalog: Catalog

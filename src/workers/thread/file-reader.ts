@@ -1,20 +1,7 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { badBlocks } from '../../codec/base/block-sums.ts'
-import { BlockError } from '../errors.ts'
+import { BlockError, FileError } from '../errors.ts'
 import type { BadBlock, BlockFault, Check, LocalFile } from '../tasks.ts'
-
-/** A file that a worker could not read or write. `code` is the system's, or `short` where it ended too early. */
-export class FileError extends Error {
-  override readonly name = 'FileError'
-  readonly path: string
-  readonly code: string
-
-  constructor(path: string, code: string, message: string) {
-    super(message)
-    this.path = path
-    this.code = code
-  }
-}
 
 /** What a worker reads with: room for the bytes, and what their checksums are taken with. */
 export interface ReadingMachine {

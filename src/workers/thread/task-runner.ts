@@ -5,7 +5,7 @@ import { applySteps } from '../../codec/frames/float-frame.ts'
 import type { FrameMachine } from '../../codec/kernels/machine.ts'
 import { encodeWhole } from '../../codec/lossy/encode.ts'
 import { loadDelta, runPass } from '../../codec/lossy/passes.ts'
-import { BlockError } from '../errors.ts'
+import { BlockError, FileError } from '../errors.ts'
 import { collectGarbage } from '../garbage.ts'
 import type {
   CompareTask,
@@ -23,7 +23,7 @@ import type {
   TunedFrame,
   WriteTask,
 } from '../tasks.ts'
-import { FileError, FileReader } from './file-reader.ts'
+import { FileReader } from './file-reader.ts'
 import { FrameMaker } from './frame-maker.ts'
 import { ModelHash } from './model-hash.ts'
 
