@@ -12,8 +12,9 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { itemBytes } from '../src/codec/base/dtypes.ts'
 import { narrow, widen } from '../src/codec/base/widen.ts'
-import { buildLayout, headerBytes, parseLayout } from '../src/codec/safetensors/header.ts'
+import { headerBytes, parseLayout } from '../src/codec/safetensors/header.ts'
 import type { Layout, Shard } from '../src/codec/safetensors/layout.ts'
+import { buildLayout } from '../src/codec/safetensors/write-header.ts'
 
 export type WeightDtype = 'BF16' | 'F16' | 'F32'
 

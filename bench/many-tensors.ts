@@ -9,7 +9,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { buildLayout, type DescribedTensor } from '../src/codec/safetensors/header.ts'
+import { buildLayout, type DescribedTensor } from '../src/codec/safetensors/write-header.ts'
 import { type ServerProcess, startServer } from '../test/support/server-process.ts'
 import { peakOf, resetPeak } from './measure.ts'
 

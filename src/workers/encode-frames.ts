@@ -1,24 +1,20 @@
 import { createHash } from 'node:crypto'
 import { setImmediate } from 'node:timers/promises'
 import { FRAME_BYTES } from '../codec/base/limits.ts'
-import { STEP_ITEMS, type Steps } from '../codec/base/steps.ts'
+import { STEP_ITEMS } from '../codec/base/steps.ts'
 import { ENCODINGS } from '../codec/frames/frame-encodings.ts'
-import {
-  type Prediction,
-  planPrediction,
-  planTensor,
-  type Segment,
-  storedBytes,
-} from '../codec/plan/plan.ts'
+import { planPrediction } from '../codec/plan/plan.ts'
 import type { Recipe, Recipes } from '../codec/plan/recipes.ts'
-import { LayoutReader } from '../codec/safetensors/header.ts'
+import type { Prediction, Segment } from '../codec/plan/segments.ts'
 import type { LayoutTensor } from '../codec/safetensors/layout.ts'
+import { LayoutReader } from '../codec/safetensors/layout-reader.ts'
 import type { LosslessShard, LosslessTensor } from '../codec/wdelta/delta-index.ts'
 import { frameCount, NO_RECORD, sized } from '../codec/wdelta/v2/format.ts'
-import { canPredict } from '../codec/wdelta/v2/index-bytes.ts'
 import { INDEX_LEVEL, LosslessWriter } from '../codec/wdelta/v2/writer.ts'
-import { type Executor, execute, Sources, segmentsOf, withRetries } from './execute.ts'
+import { type Executor, Sources, segmentsOf, withRetries } from './execute.ts'
+import type { Cut } from './frame-cutter.ts'
 import { deflate, threadKernels } from './kernels.ts'
+import { SourceMatcher } from './source-matcher.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
 import { inTurns } from './turns.ts'
 
@@ -42,13 +38,6 @@ const MAX_BATCH_BYTES = FRAME_BYTES
 const MAX_BATCH_SEGMENTS = 1024
 /** Batches under way for each worker. */
 const BATCHES_PER_WORKER = 2
-/** Bytes at the beginning of a tensor by which one with another name is recognised. */
-const PROBE_BYTES = 65_536
-/** Tensors of the parent of one dtype and shape that are looked at for one with another name. */
-const MAX_PROBED = 1024
-/** Parts of a name, each with a dot after it, by which it may be longer than that of the tensor that predicts it: `base_model.model.` has two. */
-const MAX_PREFIX_PARTS = 4
-
 /** Frames that go to a worker together. */
 interface Batch {
   readonly frames: {
@@ -59,7 +48,8 @@ interface Batch {
 }
 
 /** A tensor of a shard, sized. */
-type Described = ReturnType<typeof sized>
+export type Described = ReturnType<typeof sized>
+
 /** One whose frames are still coming, and what predicts it. */
 type OpenTensor = Described & { readonly parent: Recipe | null }
 
@@ -275,13 +265,6 @@ class OpenBatch implements Batch {
   }
 }
 
-/** A frame of a tensor as it was cut; without bytes for a tensor that has none. */
-interface Cut {
-  readonly tensor: LayoutTensor
-  readonly frame: number
-  readonly bytes: Uint8Array | null
-}
-
 /** Cuts the bytes of a safetensors file, in pieces of any size, into frames. */
 class FrameCutter {
   /** What came before the layout was known. */
@@ -344,117 +327,4 @@ class FrameCutter {
       }
     }
   }
-}
-
-/**
- * Finds the tensor of the parent that predicts one of the fine-tune. It goes by checksums: tensors that are wrongly taken for alike make
- * records longer, never wrong.
- */
-class SourceMatcher {
-  readonly #parent: Recipes
-  readonly #executor: Executor
-  readonly #signal: AbortSignal | undefined
-  /** Tensors of the parent by dtype and shape: made when they are asked for. */
-  #kinds: Promise<Map<string, Alike>> | null = null
-  /** Tensors of the parent by the checksum of their first bytes, by dtype and shape: made when they are asked for. */
-  readonly #probes = new Map<string, Promise<Map<bigint, Recipe>>>()
-  /** What predicts the fine-tune's tensors so far, by dtype, shape and the checksum of their first bytes. */
-  readonly #before = new Map<string, Recipe>()
-
-  constructor(parent: Recipes, executor: Executor, signal: AbortSignal | undefined) {
-    this.#parent = parent
-    this.#executor = executor
-    this.#signal = signal
-  }
-
-  /**
-   * The tensor of the same name, if it can predict this one; else one that begins with the same bytes, here or in what came before; else
-   * one whose name differs by a prefix; else none.
-   */
-  async find(tensor: Described, firstFrame: Uint8Array | null): Promise<Recipe | null> {
-    const same = this.#parent.get(tensor.name)
-    const fits = same && canPredict(same, tensor) ? same : null
-    if (firstFrame === null) return fits
-    const kind = kindOf(tensor)
-    const sum = threadKernels().machine.checksum(firstFrame.subarray(0, PROBE_BYTES))
-    const found =
-      fits ?? (await this.#byContent(kind, sum)) ?? (await this.#byName(kind, tensor.name))
-    if (found) this.#before.set(`${kind} ${sum}`, found)
-    return found
-  }
-
-  async #byContent(kind: string, sum: bigint): Promise<Recipe | null> {
-    const before = this.#before.get(`${kind} ${sum}`)
-    if (before) return before
-    const probes = this.#probes.get(kind) ?? this.#probe(kind)
-    this.#probes.set(kind, probes)
-    return (await probes).get(sum) ?? null
-  }
-
-  async #probe(kind: string): Promise<Map<bigint, Recipe>> {
-    const probes = new Map<bigint, Recipe>()
-    for (const recipe of (await this.#alike(kind))?.first ?? []) {
-      const run = { start: 0, end: Math.min(storedBytes(recipe), PROBE_BYTES) }
-      const chunks: Uint8Array[] = []
-      const segments = planTensor(recipe, recipe.dtype, run)
-      for await (const chunk of execute(segments, this.#executor, this.#signal)) {
-        chunks.push(chunk.slice())
-      }
-      probes.set(threadKernels().machine.checksum(Buffer.concat(chunks)), recipe)
-    }
-    return probes
-  }
-
-  /** `model.layers.0.weight` for `layers.0.weight`, and the other way. */
-  async #byName(kind: string, name: string): Promise<Recipe | null> {
-    const longer = (await this.#alike(kind))?.bySuffix.get(name)
-    if (longer) return longer
-    for (const suffix of suffixesOf(name)) {
-      const shorter = this.#parent.get(suffix)
-      if (shorter && kindOf(shorter) === kind) return shorter
-    }
-    return null
-  }
-
-  async #alike(kind: string): Promise<Alike | undefined> {
-    this.#kinds ??= inTurns(kindsOf(this.#parent), this.#signal)
-    return (await this.#kinds).get(kind)
-  }
-}
-
-/** Tensors of one dtype and shape. */
-interface Alike {
-  /** MAX_PROBED of them. */
-  readonly first: Recipe[]
-  /** All of them by the ends of their names that follow a dot: the first of those that have one in common. */
-  readonly bySuffix: Map<string, Recipe>
-}
-
-function* kindsOf(recipes: Recipes): Steps<Map<string, Alike>> {
-  const kinds = new Map<string, Alike>()
-  let seen = 0
-  for (const recipe of recipes.values()) {
-    if (seen++ % STEP_ITEMS === 0) yield
-    const kind = kindOf(recipe)
-    const alike: Alike = kinds.get(kind) ?? { first: [], bySuffix: new Map() }
-    kinds.set(kind, alike)
-    if (alike.first.length < MAX_PROBED) alike.first.push(recipe)
-    for (const suffix of suffixesOf(recipe.name)) {
-      if (!alike.bySuffix.has(suffix)) alike.bySuffix.set(suffix, recipe)
-    }
-  }
-  return kinds
-}
-
-/** The name without its first parts, up to MAX_PREFIX_PARTS of them. */
-function* suffixesOf(name: string): Generator<string> {
-  let dot = name.indexOf('.')
-  for (let parts = 0; dot >= 0 && parts < MAX_PREFIX_PARTS; parts++) {
-    yield name.slice(dot + 1)
-    dot = name.indexOf('.', dot + 1)
-  }
-}
-
-function kindOf({ dtype, shape }: Pick<Recipe, 'dtype' | 'shape'>): string {
-  return `${dtype} ${shape.join()}`
 }

@@ -1,8 +1,10 @@
 import { isFloat } from '../codec/base/dtypes.ts'
 import { CodecError } from '../codec/base/errors.ts'
-import { encodeProgram, FLOAT_GRID, type Run, type Stage } from '../codec/lossy/encode.ts'
+import type { Hasher } from '../codec/base/hasher.ts'
+import { encodeProgram } from '../codec/lossy/encode.ts'
 import { runsOf } from '../codec/lossy/grid.ts'
 import type { PassResult } from '../codec/lossy/passes.ts'
+import { FLOAT_GRID, type Run, type Stage } from '../codec/lossy/program.ts'
 import { planFrame, planTensor, storedBytes } from '../codec/plan/plan.ts'
 import {
   blobsOf,
@@ -13,7 +15,6 @@ import {
   sameShape,
 } from '../codec/plan/recipes.ts'
 import type { StrategyV1 } from '../codec/wdelta/delta-index.ts'
-import type { Hasher } from '../codec/wdelta/v1/reader.ts'
 import {
   deltaPrefix,
   type PlannedTensor,

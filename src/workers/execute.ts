@@ -1,12 +1,13 @@
 import { type BlockSums, coveringBlocks } from '../codec/base/block-sums.ts'
 import { itemBytes } from '../codec/base/dtypes.ts'
 import { FRAME_BYTES } from '../codec/base/limits.ts'
-import type { Span } from '../codec/frames/float-frame.ts'
-import type { FrameSegment, LosslessFrame, Prediction, Segment } from '../codec/plan/plan.ts'
+import type { Span } from '../codec/base/ranges.ts'
 import type { StoredBytes } from '../codec/plan/recipes.ts'
+import type { FrameSegment, LosslessFrame, Prediction, Segment } from '../codec/plan/segments.ts'
 import type { BufferPool, ChunkBuffer } from './buffer-pool.ts'
 import type { Pool } from './pool.ts'
 import { type PrefetchBudget, Prefetcher, PrefetchItem } from './prefetch.ts'
+import type { Semaphore } from './semaphore.ts'
 import type { FrameParts, LosslessParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
 
 /** Where the bytes of blobs come from. */
@@ -466,52 +467,4 @@ function mergeCopies(a: Segment, b: Segment): Segment | null {
   if (a.kind !== 'copy' || b.kind !== 'copy') return null
   if (a.span.blob !== b.span.blob || a.span.end !== b.span.start) return null
   return { kind: 'copy', span: { ...a.span, end: b.span.end } }
-}
-
-/** A counting semaphore, first come first served. */
-export class Semaphore {
-  #free: number
-  readonly #waiting: { grant: () => void }[] = []
-
-  constructor(count: number) {
-    this.#free = count
-  }
-
-  /** Waits for a slot; dispose of what it gives to return it. Rejects with `signal.reason` if that aborts first. */
-  async take(signal?: AbortSignal): Promise<Disposable> {
-    signal?.throwIfAborted()
-    if (this.#free > 0) this.#free--
-    else await this.#wait(signal)
-    return { [Symbol.dispose]: () => this.#release() }
-  }
-
-  /** A slot if one is free now. */
-  tryTake(): Disposable | null {
-    if (this.#free === 0) return null
-    this.#free--
-    return { [Symbol.dispose]: () => this.#release() }
-  }
-
-  #wait(signal: AbortSignal | undefined): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const waiter = {
-        grant: () => {
-          signal?.removeEventListener('abort', onAbort)
-          resolve()
-        },
-      }
-      const onAbort = () => {
-        this.#waiting.splice(this.#waiting.indexOf(waiter), 1)
-        reject(signal?.reason)
-      }
-      signal?.addEventListener('abort', onAbort, { once: true })
-      this.#waiting.push(waiter)
-    })
-  }
-
-  #release(): void {
-    const next = this.#waiting.shift()
-    if (next) next.grant()
-    else this.#free++
-  }
 }

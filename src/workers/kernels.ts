@@ -9,7 +9,7 @@ import {
 } from 'node:zlib'
 import { CodecError } from '../codec/base/errors.ts'
 import type { Compression } from '../codec/base/zstd.ts'
-import type { FrameKernels } from '../codec/frames/coded-frame.ts'
+import type { FrameKernels } from '../codec/frames/frame-kernels.ts'
 import { openKernels } from '../codec/kernels/simd.ts'
 
 /** Longest window that a zstd frame may ask for, as a power of two: it is allocated before a byte is checked. */

@@ -1,7 +1,7 @@
 import type { LosslessIndex } from '../codec/wdelta/delta-index.ts'
 import { indexSteps, type StoredIndex } from '../codec/wdelta/v2/reader.ts'
-import { Semaphore } from './execute.ts'
 import { inflate } from './kernels.ts'
+import { Semaphore } from './semaphore.ts'
 import { inTurns } from './turns.ts'
 
 /** Inflated, an index of most models is smaller. One of more bytes takes ten times as many while it is parsed, so such come one after the other. */

@@ -1,10 +1,11 @@
 import type { CheckedRun } from '../codec/base/block-sums.ts'
 import type { Dtype, FloatDtype } from '../codec/base/dtypes.ts'
 import type { CodecErrorKind } from '../codec/base/errors.ts'
+import type { ByteRun } from '../codec/base/ranges.ts'
 import type { Frame } from '../codec/frames/float-frame.ts'
 import type { Encoding } from '../codec/frames/frame-encodings.ts'
 import type { EncodePass, PassResult } from '../codec/lossy/passes.ts'
-import type { ByteRun, Prediction } from '../codec/plan/plan.ts'
+import type { Prediction } from '../codec/plan/segments.ts'
 import type { PlannedTensor } from '../codec/wdelta/v1/writer.ts'
 
 /** What bytes are checked against before one of them is used: whole blocks of a blob. */

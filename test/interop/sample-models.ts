@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Dtype, elementCount, type FloatDtype } from '../../src/codec/base/dtypes.ts'
 import { narrow } from '../../src/codec/base/widen.ts'
-import { buildLayout } from '../../src/codec/safetensors/header.ts'
+import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
 
 /** One tensor as float32 values (or, for I64, as they are): what a test thinks in. */
 export interface Sample {

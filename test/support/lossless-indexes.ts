@@ -2,7 +2,7 @@ import type { Dtype } from '../../src/codec/base/dtypes.ts'
 import { CELL } from '../../src/codec/base/limits.ts'
 import { ENCODINGS, type Encoding } from '../../src/codec/frames/frame-encodings.ts'
 import type { Link } from '../../src/codec/plan/recipes.ts'
-import { buildLayout } from '../../src/codec/safetensors/header.ts'
+import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
 import type {
   DeltaIndexV1,
   LosslessIndex,

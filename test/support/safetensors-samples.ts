@@ -1,6 +1,7 @@
 import { CodecError } from '../../src/codec/base/errors.ts'
-import { headerBytes, LayoutReader, parseLayout } from '../../src/codec/safetensors/header.ts'
+import { headerBytes, parseLayout } from '../../src/codec/safetensors/header.ts'
 import type { Layout } from '../../src/codec/safetensors/layout.ts'
+import { LayoutReader } from '../../src/codec/safetensors/layout-reader.ts'
 
 const encoder = new TextEncoder()
 

@@ -1,4 +1,4 @@
-import { buildLayout } from '../../src/codec/safetensors/header.ts'
+import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
 import { Random } from './generated-values.ts'
 
 /** A BF16 model of some blocks: weights that look like weights, from a seed; near to those of `before`, where it is given. */

@@ -4,13 +4,14 @@ import { join } from 'node:path'
 import type { Worker } from 'node:worker_threads'
 import t from 'tap'
 import { FRAME_BYTES } from '../../src/codec/base/limits.ts'
-import type { Span } from '../../src/codec/frames/float-frame.ts'
-import type { Segment } from '../../src/codec/plan/plan.ts'
+import type { Span } from '../../src/codec/base/ranges.ts'
+import type { Segment } from '../../src/codec/plan/segments.ts'
 import { BufferPool, type ChunkBuffer } from '../../src/workers/buffer-pool.ts'
-import { type ByteSource, type Executor, execute, Semaphore } from '../../src/workers/execute.ts'
+import { type ByteSource, type Executor, execute } from '../../src/workers/execute.ts'
 import { collectGarbage } from '../../src/workers/garbage.ts'
 import { openPool, type Pool } from '../../src/workers/pool.ts'
 import { PrefetchBudget } from '../../src/workers/prefetch.ts'
+import { Semaphore } from '../../src/workers/semaphore.ts'
 
 /** Bytes of the streams' segments: so that a few of them fill a chunk. */
 const PIECE = 700_000

@@ -1,6 +1,7 @@
 import t from 'tap'
-import type { Segment } from '../../src/codec/plan/plan.ts'
-import { digest, type Executor, mapOrdered, Semaphore } from '../../src/workers/execute.ts'
+import type { Segment } from '../../src/codec/plan/segments.ts'
+import { digest, type Executor, mapOrdered } from '../../src/workers/execute.ts'
+import { Semaphore } from '../../src/workers/semaphore.ts'
 import type { Piece } from '../../src/workers/tasks.ts'
 
 t.test('mapOrdered keeps order and never has more than its width under way', async t => {

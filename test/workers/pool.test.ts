@@ -4,9 +4,10 @@ import { join } from 'node:path'
 import t from 'tap'
 import type { Frame } from '../../src/codec/frames/float-frame.ts'
 import { BufferPool } from '../../src/workers/buffer-pool.ts'
-import { digest, Semaphore } from '../../src/workers/execute.ts'
+import { digest } from '../../src/workers/execute.ts'
 import { openPool } from '../../src/workers/pool.ts'
 import { PrefetchBudget } from '../../src/workers/prefetch.ts'
+import { Semaphore } from '../../src/workers/semaphore.ts'
 import { openFiles } from '../support/server-process.ts'
 
 const frame = (count: number): Frame => ({

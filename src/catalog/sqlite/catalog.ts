@@ -14,10 +14,6 @@ import {
   type TokenRecord,
 } from '../catalog.ts'
 import { CATALOG_FILE } from '../file-names.ts'
-import { isFull, isIoError, translateSqliteError } from './errors.ts'
-import { walkUp } from './lineage-walk.ts'
-import { migrate } from './migrate.ts'
-import { ModelDamage } from './model-damage.ts'
 import {
   type FilledRow,
   fillPage,
@@ -25,9 +21,13 @@ import {
   readTokenCursor,
   writeCursor,
   writeTokenCursor,
-} from './pages.ts'
-import { type ModelRow, toModel, toRow } from './rows.ts'
-import { digestFiles, digestRow } from './seals.ts'
+} from '../pages.ts'
+import { type ModelRow, toModel, toRow } from '../rows.ts'
+import { digestFiles, digestRow } from '../seals.ts'
+import { isFull, isIoError, translateSqliteError } from './errors.ts'
+import { walkUp } from './lineage-walk.ts'
+import { migrate } from './migrate.ts'
+import { ModelDamage } from './model-damage.ts'
 import {
   prepareList,
   prepareStatements,

@@ -1,6 +1,6 @@
 import type { Database } from 'better-sqlite3'
 import type { BlobRecord, DamagedBlob, FileRecord, Stats, TokenRecord } from '../catalog.ts'
-import type { ModelRow } from './rows.ts'
+import type { ModelRow } from '../rows.ts'
 
 export type Statements = ReturnType<typeof prepareStatements>
 

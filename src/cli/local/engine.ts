@@ -1,8 +1,9 @@
 import { availableParallelism } from 'node:os'
 import { BufferPool } from '../../workers/buffer-pool.ts'
-import { type Executor, Semaphore } from '../../workers/execute.ts'
+import type { Executor } from '../../workers/execute.ts'
 import { openPool } from '../../workers/pool.ts'
 import { PrefetchBudget } from '../../workers/prefetch.ts'
+import { Semaphore } from '../../workers/semaphore.ts'
 import { LocalFiles } from './files.ts'
 
 /** Batches of frames in memory at once, per worker. */

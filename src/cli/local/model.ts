@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Hasher } from '../../codec/base/hasher.ts'
 import type { BaseShard } from '../../codec/plan/recipes.ts'
 import { headerBytes, parseLayout } from '../../codec/safetensors/header.ts'
 import { assembleTensors, checkShardIndex } from '../../codec/safetensors/model-folder.ts'
 import type { DeltaIndex } from '../../codec/wdelta/delta-index.ts'
 import { WdeltaReader } from '../../codec/wdelta/reader.ts'
-import type { Hasher } from '../../codec/wdelta/v1/reader.ts'
 import { prefixV2 } from '../../codec/wdelta/v2/format.ts'
 import { readIndex } from '../../codec/wdelta/v2/reader.ts'
 import { threadKernels } from '../../workers/kernels.ts'
@@ -15,6 +15,7 @@ import type { LocalFiles } from './files.ts'
 
 /** The name that `load` gives to the one file that it writes. */
 export const WEIGHTS = 'model.safetensors'
+
 const SHARD_INDEX = 'model.safetensors.index.json'
 /** Bytes of the word in front of a safetensors header. */
 const LENGTH_BYTES = 8

@@ -1,36 +1,8 @@
 import { CodecError, type CodecErrorKind } from './errors.ts'
+import type { JsonMember, JsonNumber, JsonValue } from './json-values.ts'
 import { LIMITS } from './limits.ts'
+import { SEEN_BYTES, SeenStrings } from './seen-strings.ts'
 import { complete, type Steps } from './steps.ts'
-
-/** Members in file order; keys are distinct. A Map, so that no key is special (`__proto__`) and none is moved (`"1"`). */
-export type JsonMembers = ReadonlyMap<string, JsonValue>
-
-/** `count` is true for a number written as a non-negative integer that a double holds exactly: `2`, not `2.0`, `2e0`, `-0` or 2^53. */
-export interface JsonNumber {
-  readonly kind: 'number'
-  readonly offset: number
-  readonly value: number
-  readonly count: boolean
-  /** The number as written. */
-  readonly text: string
-}
-
-/** A value and the byte of the file at which it begins. */
-export type JsonValue =
-  | { readonly kind: 'object'; readonly offset: number; readonly members: JsonMembers }
-  | { readonly kind: 'array'; readonly offset: number; readonly items: readonly JsonValue[] }
-  | { readonly kind: 'string'; readonly offset: number; readonly value: string }
-  | JsonNumber
-  | { readonly kind: 'boolean'; readonly offset: number; readonly value: boolean }
-  | { readonly kind: 'null'; readonly offset: number }
-
-/** A member of an object: `[keyOffset, end)` are the bytes of the file that hold its key and its value. */
-export interface JsonMember {
-  readonly key: string
-  readonly value: JsonValue
-  readonly keyOffset: number
-  readonly end: number
-}
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
@@ -41,9 +13,6 @@ const ESCAPE = /^\\(u[0-9a-fA-F]{4}|["\\/bfnrt])/
 /** Bytes that are read in one step, and what it takes to end the member that is under way. */
 const STEP_BYTES = 16_384
 const NUMBER = /^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$/
-/** Longest string that is remembered, bytes, and how many of them. */
-const SEEN_BYTES = 16
-const SEEN_SLOTS = 64
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
@@ -78,11 +47,6 @@ export function parseJsonSteps(
   return new Parser(bytes, offset, kind, path, take).root()
 }
 
-/** True for a number that is a {@link JsonNumber.count}. */
-export function isCount(value: JsonValue | undefined): value is JsonNumber {
-  return value?.kind === 'number' && value.count
-}
-
 /** A number of plain digits: its text follows from its value. */
 class Count implements JsonNumber {
   readonly kind = 'number'
@@ -97,33 +61,6 @@ class Count implements JsonNumber {
 
   get text(): string {
     return String(this.value)
-  }
-}
-
-/**
- * Strings that were read before, found by their bytes. The keys and dtypes of a header come once per tensor, and decoding is
- * what costs.
- */
-class SeenStrings {
-  readonly #bytes: Uint8Array
-  readonly #slots: ({ start: number; text: string } | undefined)[] = Array(SEEN_SLOTS)
-
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes
-  }
-
-  /** The text of ASCII bytes equal to `[start, end)`, if they are remembered. */
-  find(hash: number, start: number, end: number): string | undefined {
-    const slot = this.#slots[hash & (SEEN_SLOTS - 1)]
-    if (slot?.text.length !== end - start) return undefined
-    for (let i = 0; i < end - start; i++) {
-      if (this.#bytes[slot.start + i] !== this.#bytes[start + i]) return undefined
-    }
-    return slot.text
-  }
-
-  add(hash: number, start: number, text: string): void {
-    this.#slots[hash & (SEEN_SLOTS - 1)] = { start, text }
   }
 }
 

@@ -2,14 +2,8 @@ import type { Dtype } from '../base/dtypes.ts'
 import { CodecError } from '../base/errors.ts'
 import type { Compression } from '../base/zstd.ts'
 import type { LaneKind, LaneStream } from '../kernels/lane-machine.ts'
-import type { FrameMachine } from '../kernels/machine.ts'
+import type { FrameKernels } from './frame-kernels.ts'
 import { chooseTables, readTables, tableStarts, writeTables } from './lane-tables.ts'
-
-/** What reading and writing version 2 takes. */
-export interface FrameKernels {
-  readonly machine: FrameMachine
-  readonly compression: Compression
-}
 
 /** Bytes before the tables: see `FORMAT.md`, `coded`. */
 const PREFIX_BYTES = 18

@@ -1,13 +1,6 @@
 import { type Dtype, type FloatDtype, itemBytes } from '../base/dtypes.ts'
 import type { FrameMachine } from '../kernels/machine.ts'
 
-/** Bytes `[start, end)` of a blob; `blob` is whatever the reader of the plan knows it by (a key, a path). */
-export interface Span {
-  readonly blob: string
-  readonly start: number
-  readonly end: number
-}
-
 /**
  * One operation on the float32 values of a frame, in the order of a lineage. Each names the parts (bytes) that
  * it takes, as indexes into the list that comes with the frame.

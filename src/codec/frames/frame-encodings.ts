@@ -2,13 +2,15 @@ import { DTYPE_BITS, type Dtype } from '../base/dtypes.ts'
 import { CodecError } from '../base/errors.ts'
 import type { Compression } from '../base/zstd.ts'
 import { joinPlanes, splitPlanes } from './byte-planes.ts'
-import { encodeCoded, type FrameKernels, laneKind, restoreCoded } from './coded-frame.ts'
+import { encodeCoded, laneKind, restoreCoded } from './coded-frame.ts'
+import type { FrameKernels } from './frame-kernels.ts'
 import { encodeSparse, restoreSparse } from './sparse-frame.ts'
 
 export type { FrameKernels }
 
 /** The encodings of a lossless frame; their places are their numbers in a `.wdelta`. Source: `FORMAT.md`. */
 export const ENCODINGS = ['copy', 'raw', 'zstd', 'planes', 'xor', 'sparse', 'coded'] as const
+
 export type Encoding = (typeof ENCODINGS)[number]
 
 /** True if decoding a frame takes what was expected of it, and not its record alone. */

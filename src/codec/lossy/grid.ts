@@ -1,4 +1,4 @@
-import type { Grid, Run } from './encode.ts'
+import type { Grid, Run } from './program.ts'
 
 /** The runs that cover `count` elements. */
 export function* runsOf(count: number, { run }: Grid): Generator<Run> {

@@ -1,9 +1,9 @@
 import { CodecError } from '../base/errors.ts'
 import type { Extremes, Kept } from '../kernels/machine.ts'
 import type { Int4Entry } from '../wdelta/v1/format.ts'
-import type { EncodeProgram, Grid, Run, Stage } from './encode.ts'
 import { runsOf } from './grid.ts'
 import type { PassResults } from './passes.ts'
+import type { EncodeProgram, Grid, Run, Stage } from './program.ts'
 import { HELD_BYTES, indexBytes, type RunCut, select, selectLargest, shareCut } from './select.ts'
 
 /** Below this range of values the reference stores one value for all. */

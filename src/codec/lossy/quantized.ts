@@ -1,8 +1,8 @@
 import { CodecError } from '../base/errors.ts'
 import type { QuantizedEntry } from '../wdelta/v1/format.ts'
-import type { EncodeProgram, Grid, Run, Stage } from './encode.ts'
 import { nodeElements, runAround, runsOf } from './grid.ts'
 import type { PassResults } from './passes.ts'
+import type { EncodeProgram, Grid, Run, Stage } from './program.ts'
 
 /**
  * One sign per element and per row the mean magnitude as float16.

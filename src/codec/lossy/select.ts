@@ -1,6 +1,6 @@
 import type { Cut, Extremes, Kept } from '../kernels/machine.ts'
-import type { Run, Stage } from './encode.ts'
 import { HIGH_BINS, LOW_BINS, type PassResults } from './passes.ts'
+import type { Run, Stage } from './program.ts'
 
 /** Array data of one tensor that an encoder may hold at once, bytes; beyond it every array takes a pass of its own. */
 export const HELD_BYTES = 16 * 1024 * 1024

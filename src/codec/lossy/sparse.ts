@@ -1,7 +1,7 @@
 import type { Kept } from '../kernels/machine.ts'
 import type { SparseEntry } from '../wdelta/v1/format.ts'
-import type { EncodeProgram, Grid, Run } from './encode.ts'
 import { runsOf } from './grid.ts'
+import type { EncodeProgram, Grid, Run } from './program.ts'
 import { HELD_BYTES, indexBytes, select, selectLargest, shareCut } from './select.ts'
 
 /**

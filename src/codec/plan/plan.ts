@@ -1,75 +1,20 @@
 import { DTYPE_BITS, type Dtype, type FloatDtype, isFloat, itemBytes } from '../base/dtypes.ts'
 import { CodecError } from '../base/errors.ts'
 import { CELL, FRAME_BYTES } from '../base/limits.ts'
+import type { ByteRun, Span } from '../base/ranges.ts'
 import { utf8 } from '../base/utf8.ts'
-import type { Frame, FrameStep, Span } from '../frames/float-frame.ts'
-import { ENCODINGS, type Encoding, isPredicted } from '../frames/frame-encodings.ts'
+import type { FrameStep } from '../frames/float-frame.ts'
+import { ENCODINGS, isPredicted } from '../frames/frame-encodings.ts'
 import type { Layout, LayoutTensor } from '../safetensors/layout.ts'
 import { type DeltaTensor, rankAt } from '../wdelta/delta-index.ts'
 import type { Domain, LosslessBytes, Recipe, Recipes } from './recipes.ts'
-
-/** Half-open run of bytes. */
-export interface ByteRun {
-  readonly start: number
-  readonly end: number
-}
-
-/**
- * A piece of the output, in order: bytes that are known, bytes copied from a blob (at most FRAME_BYTES), or
- * `slice` of what a frame decodes to.
- */
-export type Segment =
-  | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
-  | { readonly kind: 'copy'; readonly span: Span }
-  | FrameSegment
-  | LosslessSegment
-
-/** A frame in float32. `source` gives the bytes that it begins with, `spans[i]` is part `i + 1` of its steps. */
-export interface FrameSegment {
-  readonly kind: 'frame'
-  readonly frame: Frame
-  readonly source: readonly Segment[]
-  readonly spans: readonly Span[]
-  readonly slice: ByteRun
-}
-
-/** `slice` of a frame of a lossless delta. */
-export interface LosslessSegment {
-  readonly kind: 'lossless'
-  readonly frame: LosslessFrame
-  readonly slice: ByteRun
-}
-
-/**
- * A frame of a lossless delta. Within what a segment is made from, frames form a graph and not a tree: one that is wanted in several places is
- * the same object in each, so that it can be decoded once.
- */
-export interface LosslessFrame {
-  readonly dtype: Dtype
-  readonly encoding: Encoding
-  /** Its record; null where it has none. */
-  readonly span: Span | null
-  /** Bytes of the frame, and their xxh64. */
-  readonly size: number
-  readonly checksum: bigint
-  /** Null where nothing predicts it, or its record says everything. */
-  readonly prediction: Prediction<Segment> | null
-}
+import type { FrameSegment, LosslessFrame, Prediction, Segment } from './segments.ts'
 
 /**
  * The frames that were planned so far, by what they belong to and their first byte. Where a dtype is another in each model of a lineage, a frame
  * asks for a part of one that asks for four: planned anew each time, that is four times as much for every two models.
  */
 type PlannedFrames = Map<LosslessBytes, Map<number, LosslessFrame>>
-
-/** What a frame is predicted from: zeros follow where it ends before the frame. */
-export interface Prediction<S> {
-  readonly source: readonly S[]
-  /** Bytes of `source`. */
-  readonly size: number
-  /** Its dtype: where it is not that of the frame, its values are cast. */
-  readonly dtype: Dtype
-}
 
 /**
  * The segments of bytes `range` of a file with this layout. Lazy: a consumer that stops pays for nothing more.

@@ -1,7 +1,7 @@
 import { type Dtype, elementCount, type FloatDtype, isFloat } from '../base/dtypes.ts'
 import { CodecError } from '../base/errors.ts'
+import type { Span } from '../base/ranges.ts'
 import { complete, STEP_ITEMS, type Steps } from '../base/steps.ts'
-import type { Span } from '../frames/float-frame.ts'
 import { ENCODINGS } from '../frames/frame-encodings.ts'
 import type { Shard } from '../safetensors/layout.ts'
 import { assembleTensorsSteps } from '../safetensors/model-folder.ts'

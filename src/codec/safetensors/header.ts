@@ -1,17 +1,19 @@
-import { DTYPE_BITS, type Dtype, dtypeRank, elementCount, isDtype } from '../base/dtypes.ts'
+import { DTYPE_BITS, type Dtype, isDtype } from '../base/dtypes.ts'
 import { CodecError } from '../base/errors.ts'
-import { isCount, type JsonMember, type JsonValue, parseJsonSteps } from '../base/json.ts'
+import { parseJsonSteps } from '../base/json.ts'
+import { isCount, type JsonMember, type JsonValue } from '../base/json-values.ts'
 import { LIMITS } from '../base/limits.ts'
 import { sortSteps } from '../base/sort.ts'
 import { complete, STEP_ITEMS, type Steps } from '../base/steps.ts'
-import { checkName, compareUtf8, utf8 } from '../base/utf8.ts'
+import { checkName } from '../base/utf8.ts'
 import type { Layout, LayoutTensor } from './layout.ts'
 
 /** Bytes of the word that holds the header's length. */
-const LENGTH_BYTES = 8
-const METADATA = '__metadata__'
+export const LENGTH_BYTES = 8
+
+export const METADATA = '__metadata__'
 /** The writer pads its header so that data begins at a multiple of this. */
-const ALIGNMENT = 8
+export const ALIGNMENT = 8
 /** Shapes that are remembered while a header is read; a power of two. */
 const SHAPE_SLOTS = 256
 
@@ -242,193 +244,6 @@ function* placeTensors(tensors: ParsedTensor[], dataStart: number): Steps<Layout
   return placed
 }
 
-/**
- * Reads the header of a safetensors file that arrives in pieces, and counts the rest. A fault is thrown by the push that shows
- * it: in the header as soon as it is complete, in the length as soon as a byte too many comes.
- */
-export class LayoutReader {
-  /** What came of the header; grows by doubling with the bytes that came, never to a length that was only claimed. */
-  #pending = new Uint8Array(4096)
-  #size = 0
-  #declared: number | null = null
-  #layout: Layout | null = null
-
-  /** Bytes of length word and header, as soon as the length word has come. */
-  get headerBytes(): number | null {
-    return this.#declared
-  }
-
-  /** The layout, as soon as the header is complete. */
-  get layout(): Layout | null {
-    return this.#layout
-  }
-
-  /** Takes the next bytes of the file; only those of the header are kept. @throws CodecError as {@link parseLayout} */
-  push(chunk: Uint8Array): void {
-    const steps = this.take(chunk)
-    if (steps) complete(steps)
-  }
-
-  /**
-   * As {@link push}, but where the bytes complete the header, it gives the steps that parse it, to be run before anything else is asked of
-   * this reader; null where nothing is left to do.
-   */
-  take(chunk: Uint8Array): Steps<void> | null {
-    if (!this.#layout) this.#collect(chunk)
-    this.#size += chunk.length
-    if (this.#layout) {
-      this.#checkSize(this.#layout)
-      return null
-    }
-    if (this.#size < LENGTH_BYTES) return null
-    this.#declared ??= headerBytes(this.#pending.subarray(0, LENGTH_BYTES), null)
-    return this.#size < this.#declared ? null : this.#parse(this.#declared)
-  }
-
-  /** Ends the file. @throws CodecError `header-too-small`, `header-length`, `file-size` if it is short */
-  end(): Layout {
-    if (!this.#layout) {
-      const held = this.#pending.subarray(0, Math.min(this.#size, this.#pending.length))
-      const declared = headerBytes(held, this.#size)
-      return refuse('header-length', `expected ${declared} bytes of header, got ${this.#size}`, 0)
-    }
-    const { size } = this.#layout
-    if (this.#size < size) {
-      refuse(
-        'file-size',
-        `the header describes a file of ${size} bytes, got ${this.#size}`,
-        this.#size,
-      )
-    }
-    return this.#layout
-  }
-
-  *#parse(declared: number): Steps<void> {
-    const held = this.#pending
-    const layout = yield* readHeaderSteps(held.length === declared ? held : held.slice(0, declared))
-    this.#layout = layout
-    this.#pending = new Uint8Array(0)
-    this.#checkSize(layout)
-  }
-
-  #checkSize({ size }: Layout): void {
-    if (this.#size <= size) return
-    refuse('file-size', `the header describes a file of ${size} bytes, more came`, size)
-  }
-
-  #collect(chunk: Uint8Array): void {
-    const most = this.#declared ?? LENGTH_BYTES + LIMITS.headerBytes
-    const piece = chunk.subarray(0, most - this.#size)
-    const needed = this.#size + piece.length
-    if (needed > this.#pending.length) {
-      const grown = new Uint8Array(Math.min(Math.max(needed, this.#pending.length * 2), most))
-      grown.set(this.#pending.subarray(0, this.#size))
-      this.#pending = grown
-    }
-    this.#pending.set(piece, this.#size)
-  }
-}
-
-/**
- * The layout that the reference's writer gives these tensors: by dtype, widest alignment first, then by name; data without
- * holes; compact JSON, `__metadata__` first, padded with spaces to a multiple of 8.
- * @throws CodecError `header-too-large`
- */
-export function buildLayout(
-  tensors: Iterable<DescribedTensor>,
-  metadata: ReadonlyMap<string, string> | null,
-): Layout {
-  return complete(buildLayoutSteps(tensors, metadata))
-}
-
-/** What a layout is built from. */
-export type DescribedTensor = Pick<LayoutTensor, 'name' | 'dtype' | 'shape'>
-
-/** {@link buildLayout} in steps. */
-export function* buildLayoutSteps(
-  tensors: Iterable<DescribedTensor>,
-  metadata: ReadonlyMap<string, string> | null,
-): Steps<Layout> {
-  const sorted = yield* sortSteps(
-    tensors,
-    (a, b) => dtypeRank(b.dtype) - dtypeRank(a.dtype) || compareUtf8(a.name, b.name),
-  )
-  const header = yield* writeHeader(sorted, metadata)
-  const placed: LayoutTensor[] = []
-  let at = header.length
-  for (const tensor of sorted) {
-    if (placed.length % STEP_ITEMS === 0) yield
-    const { name, dtype, shape } = tensor
-    const begin = at
-    at += dataBytes(tensor)
-    placed.push({ name, dtype, shape, begin, end: at })
-  }
-  return { header, metadata, size: at, tensors: placed }
-}
-
-function dataBytes({ dtype, shape }: DescribedTensor): number {
-  return (elementCount(shape) * DTYPE_BITS[dtype]) / 8
-}
-
-/** Length word and header of these tensors in this order; their data begins at 0 and has no holes. */
-function* writeHeader(
-  tensors: readonly DescribedTensor[],
-  metadata: ReadonlyMap<string, string> | null,
-): Steps<Uint8Array> {
-  const parts: Uint8Array[] = []
-  let length = 0
-  for (const part of headerTexts(tensors, metadata)) {
-    const bytes = utf8(part)
-    parts.push(bytes)
-    length += bytes.length
-    yield
-  }
-  const padded = Math.ceil(length / ALIGNMENT) * ALIGNMENT
-  if (padded > LIMITS.headerBytes) {
-    refuse(
-      'header-too-large',
-      `expected a header of at most ${LIMITS.headerBytes} bytes, got ${padded}`,
-      null,
-    )
-  }
-  const header = new Uint8Array(LENGTH_BYTES + padded).fill(0x20)
-  new DataView(header.buffer).setBigUint64(0, BigInt(padded), true)
-  let at = LENGTH_BYTES
-  for (const part of parts) {
-    header.set(part, at)
-    at += part.length
-  }
-  return header
-}
-
-/** The JSON of a header in pieces, each of STEP_ITEMS members. */
-function* headerTexts(
-  tensors: readonly DescribedTensor[],
-  metadata: ReadonlyMap<string, string> | null,
-): Generator<string> {
-  yield '{'
-  let separator = ''
-  if (metadata) {
-    const pairs = [...metadata].map(
-      ([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`,
-    )
-    yield `"${METADATA}":{${pairs}}`
-    separator = ','
-  }
-  let begin = 0
-  for (let i = 0; i < tensors.length; i += STEP_ITEMS) {
-    const members = tensors.slice(i, i + STEP_ITEMS).map(tensor => {
-      const { name, dtype, shape } = tensor
-      const offsets = [begin, begin + dataBytes(tensor)]
-      begin = offsets[1]!
-      return `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape}],"data_offsets":[${offsets}]}`
-    })
-    yield `${separator}${members}`
-    separator = ','
-  }
-  yield '}'
-}
-
 function describe(value: JsonValue): string {
   return value.kind === 'number' ? value.text : value.kind
 }
@@ -437,6 +252,6 @@ function quoted(text: string): string {
   return JSON.stringify(text.slice(0, 80))
 }
 
-function refuse(rule: string, message: string, offset: number | null): never {
+export function refuse(rule: string, message: string, offset: number | null): never {
   throw new CodecError('safetensors', rule, message, offset)
 }

@@ -1,5 +1,6 @@
 import { CodecError } from '../base/errors.ts'
-import { type JsonMember, parseJsonSteps } from '../base/json.ts'
+import { parseJsonSteps } from '../base/json.ts'
+import type { JsonMember } from '../base/json-values.ts'
 import { LIMITS } from '../base/limits.ts'
 import { sortSteps } from '../base/sort.ts'
 import { complete, STEP_ITEMS, type Steps } from '../base/steps.ts'

@@ -1,8 +1,9 @@
+import type { Hasher } from '../base/hasher.ts'
 import { complete, type Steps } from '../base/steps.ts'
-import type { FrameKernels } from '../frames/coded-frame.ts'
+import type { FrameKernels } from '../frames/frame-kernels.ts'
 import type { DeltaIndex, DeltaIndexV1 } from './delta-index.ts'
-import { MAGIC } from './v1/format.ts'
-import { DeltaReader, type DeltaReaderOptions, type Hasher } from './v1/reader.ts'
+import { MAGIC } from './magic.ts'
+import { DeltaReader, type DeltaReaderOptions } from './v1/reader.ts'
 import { LosslessReader, type StoredIndex } from './v2/reader.ts'
 
 /** Bytes up to the end of the version. */

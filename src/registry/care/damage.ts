@@ -3,6 +3,9 @@ import { deltaFilename, MANIFEST_FILE } from '../../catalog/file-names.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import { type Room, UNLIMITED } from '../../storage/disk-room.ts'
 import { BlockError } from '../../workers/errors.ts'
+import type { Executor } from '../../workers/execute.ts'
+import { readChecked, withSums } from '../models/checked-reads.ts'
+import type { OpenedModels } from '../models/opened-models.ts'
 
 /**
  * What is known of bad blocks. A blob with one is marked, and the catalog says so of all models that need it; where it knows another blob of
@@ -81,4 +84,27 @@ export type Names = Pick<ModelRecord, 'name' | 'delta' | 'files'>
 export function fileOf({ name, delta, files }: Names, key: string): Damage['file'] {
   if (key === delta) return deltaFilename(name)
   return files.find(({ blob }) => blob === key)?.path ?? MANIFEST_FILE
+}
+
+/**
+ * Reads a block once more that was bad where a read is not tried again, in the middle of a publication: only then is it evicted, or marked.
+ * Nothing is said of what is bad: the error that came first says it.
+ */
+export async function confirmDamage(
+  deps: { catalog: Catalog; models: OpenedModels; executor: Executor },
+  error: unknown,
+): Promise<void> {
+  // Some are translated where they pass.
+  const bad = [error, (error as Error).cause].find(each => each instanceof BlockError)
+  if (!bad) return
+  const { blob, offset } = bad
+  const [owner] = await deps.catalog.modelsOf(blob, 1)
+  if (!owner) return
+  try {
+    const { sums } = await deps.models.open(owner)
+    const checked = withSums(deps.executor, sums)
+    await readChecked(checked, { blob, start: offset, end: offset + 1 })
+  } catch {
+    // Whoever reads it next is told.
+  }
 }

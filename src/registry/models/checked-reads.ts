@@ -1,11 +1,9 @@
-import type { Catalog } from '../../catalog/catalog.ts'
 import { type BlockSums, badBlocks, coveringBlocks } from '../../codec/base/block-sums.ts'
-import type { Span } from '../../codec/frames/float-frame.ts'
+import type { Span } from '../../codec/base/ranges.ts'
 import { RegistryError } from '../../errors.ts'
 import { BlockError } from '../../workers/errors.ts'
 import { type Executor, withRetries } from '../../workers/execute.ts'
 import { threadKernels } from '../../workers/kernels.ts'
-import type { OpenedModels } from './opened-models.ts'
 
 type Sums = ReadonlyMap<string, BlockSums>
 
@@ -39,27 +37,4 @@ export async function readChecked(
     return bytes.subarray(start - run.start, end - run.start)
   }
   return withRetries(executor, read, signal)
-}
-
-/**
- * Reads a block once more that was bad where a read is not tried again, in the middle of a publication: only then is it evicted, or marked.
- * Nothing is said of what is bad: the error that came first says it.
- */
-export async function confirmDamage(
-  deps: { catalog: Catalog; models: OpenedModels; executor: Executor },
-  error: unknown,
-): Promise<void> {
-  // Some are translated where they pass.
-  const bad = [error, (error as Error).cause].find(each => each instanceof BlockError)
-  if (!bad) return
-  const { blob, offset } = bad
-  const [owner] = await deps.catalog.modelsOf(blob, 1)
-  if (!owner) return
-  try {
-    const { sums } = await deps.models.open(owner)
-    const checked = withSums(deps.executor, sums)
-    await readChecked(checked, { blob, start: offset, end: offset + 1 })
-  } catch {
-    // Whoever reads it next is told.
-  }
 }

@@ -1,13 +1,8 @@
 import { deltaFilename } from '../../catalog/file-names.ts'
 import type { FloatDtype } from '../../codec/base/dtypes.ts'
 import { CodecError } from '../../codec/base/errors.ts'
-import {
-  planCopy,
-  planRange,
-  planTensor,
-  type Segment,
-  storedBytes,
-} from '../../codec/plan/plan.ts'
+import { planCopy, planRange, planTensor, storedBytes } from '../../codec/plan/plan.ts'
+import type { Segment } from '../../codec/plan/segments.ts'
 import type { Layout } from '../../codec/safetensors/layout.ts'
 import { RegistryError } from '../../errors.ts'
 import { type Executor, execute } from '../../workers/execute.ts'

@@ -1,14 +1,15 @@
 import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
 import type { BlockSums } from '../../codec/base/block-sums.ts'
-import { type Dtype, type FloatDtype, isFloat } from '../../codec/base/dtypes.ts'
+import { type FloatDtype, isFloat } from '../../codec/base/dtypes.ts'
 import { applyLinkSteps, baseRecipesSteps, type Recipes } from '../../codec/plan/recipes.ts'
-import { buildLayoutSteps } from '../../codec/safetensors/header.ts'
 import type { Layout } from '../../codec/safetensors/layout.ts'
 import { RegistryError } from '../../errors.ts'
-import { type Executor, Semaphore, withRetries } from '../../workers/execute.ts'
+import { type Executor, withRetries } from '../../workers/execute.ts'
+import { Semaphore } from '../../workers/semaphore.ts'
 import { inTurns } from '../../workers/turns.ts'
 import { translateErrors } from '../translate.ts'
 import { readChecked, withSums } from './checked-reads.ts'
+import { canonicalLayout, reconstructLayout } from './layouts.ts'
 import {
   type Manifest,
   type ManifestHead,
@@ -321,31 +322,4 @@ function recordFrom(
   const { id } = head.model
   if (id === row.id) return recordOf(row, head, manifest)
   throw new RegistryError('damaged', `${manifest.key} is the manifest of ${id}, not of ${row.id}`)
-}
-
-/**
- * The layout of the `dtype=stored` stream: the published file's own where there is one, else one file in the canonical
- * layout with the `__metadata__` of the first shard.
- */
-export async function reconstructLayout(
-  { shards }: Pick<Manifest, 'shards'>,
-  recipes: Recipes,
-): Promise<Layout> {
-  return shards.length === 1
-    ? shards[0]!.layout
-    : canonicalLayout(shards, recipes, stored => stored)
-}
-
-/** One file with all tensors in the canonical layout; `dtypeOf` says what each is cast to. */
-export function canonicalLayout(
-  shards: Manifest['shards'],
-  recipes: Recipes,
-  dtypeOf: (stored: Dtype) => Dtype,
-): Promise<Layout> {
-  const tensors = [...recipes.values()].map(recipe => ({
-    name: recipe.name,
-    dtype: dtypeOf(recipe.dtype),
-    shape: recipe.shape,
-  }))
-  return inTurns(buildLayoutSteps(tensors, shards[0]?.layout.metadata ?? null))
 }

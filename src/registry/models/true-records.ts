@@ -1,6 +1,6 @@
 import type { BlobRecord, ModelRecord } from '../../catalog/catalog.ts'
 import { CATALOG_FILE } from '../../catalog/file-names.ts'
-import { digestModel } from '../../catalog/sqlite/rows.ts'
+import { digestModel } from '../../catalog/rows.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import { type ManifestHead, toRecord } from './manifest.ts'
 

@@ -1,7 +1,7 @@
 import type { BlobRecord, FileRecord } from '../../catalog/catalog.ts'
 import { LIMITS } from '../../codec/base/limits.ts'
-import { LayoutReader } from '../../codec/safetensors/header.ts'
 import type { Layout, Shard } from '../../codec/safetensors/layout.ts'
+import { LayoutReader } from '../../codec/safetensors/layout-reader.ts'
 import {
   assembleTensorsSteps,
   checkPath,

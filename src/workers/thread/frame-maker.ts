@@ -2,11 +2,11 @@ import { hash } from 'node:crypto'
 import { type Dtype, isFloat, itemBytes } from '../../codec/base/dtypes.ts'
 import { CodecError } from '../../codec/base/errors.ts'
 import { FRAME_ELEMENTS } from '../../codec/base/limits.ts'
-import type { FrameKernels } from '../../codec/frames/coded-frame.ts'
 import { decodeFrame, type Frame } from '../../codec/frames/float-frame.ts'
 import { encodeFrame, isPredicted, restoreFrame } from '../../codec/frames/frame-encodings.ts'
+import type { FrameKernels } from '../../codec/frames/frame-kernels.ts'
 import type { FrameMachine } from '../../codec/kernels/machine.ts'
-import type { Prediction } from '../../codec/plan/plan.ts'
+import type { Prediction } from '../../codec/plan/segments.ts'
 import type {
   BadBlock,
   FrameParts,

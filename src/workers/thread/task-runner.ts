@@ -1,7 +1,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { CodecError } from '../../codec/base/errors.ts'
-import type { FrameKernels } from '../../codec/frames/coded-frame.ts'
 import { applySteps } from '../../codec/frames/float-frame.ts'
+import type { FrameKernels } from '../../codec/frames/frame-kernels.ts'
 import type { FrameMachine } from '../../codec/kernels/machine.ts'
 import { encodeWhole } from '../../codec/lossy/encode.ts'
 import { loadDelta, runPass } from '../../codec/lossy/passes.ts'

@@ -1,11 +1,7 @@
 import t from 'tap'
 import { CodecError } from '../../../src/codec/base/errors.ts'
-import {
-  isCount,
-  type JsonMember,
-  type JsonValue,
-  parseJson,
-} from '../../../src/codec/base/json.ts'
+import { parseJson } from '../../../src/codec/base/json.ts'
+import { isCount, type JsonMember, type JsonValue } from '../../../src/codec/base/json-values.ts'
 import { LIMITS } from '../../../src/codec/base/limits.ts'
 import { seeded } from '../../support/wdelta-samples.ts'
 

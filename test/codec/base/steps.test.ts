@@ -4,14 +4,9 @@ import { sortSteps } from '../../../src/codec/base/sort.ts'
 import type { Steps } from '../../../src/codec/base/steps.ts'
 import { utf8 } from '../../../src/codec/base/utf8.ts'
 import { applyLinkSteps, baseRecipesSteps } from '../../../src/codec/plan/recipes.ts'
-import {
-  buildLayoutSteps,
-  type DescribedTensor,
-  LayoutReader,
-  parseLayoutSteps,
-  readHeaderSteps,
-} from '../../../src/codec/safetensors/header.ts'
+import { parseLayoutSteps, readHeaderSteps } from '../../../src/codec/safetensors/header.ts'
 import { identityBytes, identitySteps } from '../../../src/codec/safetensors/identity.ts'
+import { LayoutReader } from '../../../src/codec/safetensors/layout-reader.ts'
 import {
   assembleTensorsSteps,
   checkShardIndexSteps,
@@ -20,6 +15,10 @@ import {
   shardOrder,
   shardOrderSteps,
 } from '../../../src/codec/safetensors/model-folder.ts'
+import {
+  buildLayoutSteps,
+  type DescribedTensor,
+} from '../../../src/codec/safetensors/write-header.ts'
 
 /** Tensors of every kind that is small: empty ones, scalars, long names, many dimensions, all dtypes. */
 function tiny(count: number): DescribedTensor[] {

@@ -2,13 +2,13 @@ import t from 'tap'
 import { DTYPE_BITS, type Dtype } from '../../../src/codec/base/dtypes.ts'
 import { CodecError } from '../../../src/codec/base/errors.ts'
 import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
-import type { FrameKernels } from '../../../src/codec/frames/coded-frame.ts'
 import {
   type Encoding,
   elementWidth,
   encodeFrame,
   restoreFrame,
 } from '../../../src/codec/frames/frame-encodings.ts'
+import type { FrameKernels } from '../../../src/codec/frames/frame-kernels.ts'
 import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
 import { Random } from '../../support/generated-values.ts'

@@ -1,8 +1,9 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
-import { encodeWhole, type Grid } from '../../../src/codec/lossy/encode.ts'
+import { encodeWhole } from '../../../src/codec/lossy/encode.ts'
 import { runPass } from '../../../src/codec/lossy/passes.ts'
+import type { Grid } from '../../../src/codec/lossy/program.ts'
 import {
   type PlannedTensor,
   type PlanOptions,

@@ -4,7 +4,7 @@ import { CodecError } from '../../../src/codec/base/errors.ts'
 import { EXPANSION, mostExpandedBytes } from '../../../src/codec/base/limits.ts'
 import { checkExpansion } from '../../../src/codec/plan/expansion.ts'
 import { baseRecipes, type Recipes } from '../../../src/codec/plan/recipes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/header.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 
 /** Recipes of one tensor: nothing of it has to be there. */
 function model(dtype: Dtype, elements: number): Recipes {

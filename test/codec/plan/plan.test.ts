@@ -1,15 +1,10 @@
 import t from 'tap'
 import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import { CELL, FRAME_BYTES } from '../../../src/codec/base/limits.ts'
-import {
-  type FrameSegment,
-  planHash,
-  planRange,
-  planTensor,
-  type Segment,
-} from '../../../src/codec/plan/plan.ts'
+import { planHash, planRange, planTensor } from '../../../src/codec/plan/plan.ts'
 import { applyLink, baseRecipes, type Recipe } from '../../../src/codec/plan/recipes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/header.ts'
+import type { FrameSegment, Segment } from '../../../src/codec/plan/segments.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import type {
   DeltaIndexV1,
   DeltaTensor,

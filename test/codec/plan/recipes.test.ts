@@ -9,7 +9,7 @@ import {
   type Recipe,
   type Recipes,
 } from '../../../src/codec/plan/recipes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/header.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { addition, losslessLink, type MadeUpTensor } from '../../support/lossless-indexes.ts'
 
 type Described = Pick<Recipe, 'name' | 'dtype' | 'shape'>

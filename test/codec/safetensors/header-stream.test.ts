@@ -1,8 +1,10 @@
 import t from 'tap'
 import { DTYPE_BITS } from '../../../src/codec/base/dtypes.ts'
 import { CodecError } from '../../../src/codec/base/errors.ts'
-import { buildLayout, LayoutReader, parseLayout } from '../../../src/codec/safetensors/header.ts'
+import { parseLayout } from '../../../src/codec/safetensors/header.ts'
 import type { Layout } from '../../../src/codec/safetensors/layout.ts'
+import { LayoutReader } from '../../../src/codec/safetensors/layout-reader.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import {
   changedSafetensors,
   readLayout as read,

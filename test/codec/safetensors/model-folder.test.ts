@@ -2,7 +2,6 @@ import t from 'tap'
 import { CodecError } from '../../../src/codec/base/errors.ts'
 import { LIMITS } from '../../../src/codec/base/limits.ts'
 import { checkName, compareUtf8, utf8 } from '../../../src/codec/base/utf8.ts'
-import { buildLayout } from '../../../src/codec/safetensors/header.ts'
 import type { Shard } from '../../../src/codec/safetensors/layout.ts'
 import {
   assembleTensors,
@@ -11,6 +10,7 @@ import {
   nameOrder,
   shardOrder,
 } from '../../../src/codec/safetensors/model-folder.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { seeded } from '../../support/wdelta-samples.ts'
 
 function shard(path: string, ...names: string[]): Shard {

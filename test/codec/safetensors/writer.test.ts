@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import t from 'tap'
 import { DTYPE_BITS, type Dtype, isDtype } from '../../../src/codec/base/dtypes.ts'
 import { LIMITS } from '../../../src/codec/base/limits.ts'
-import { buildLayout, parseLayout } from '../../../src/codec/safetensors/header.ts'
+import { parseLayout } from '../../../src/codec/safetensors/header.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { readLayout as read } from '../../support/safetensors-samples.ts'
 
 const FIXTURES = join(import.meta.dirname, '../../fixtures')

@@ -4,7 +4,7 @@ import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import { CodecError } from '../../../src/codec/base/errors.ts'
 import { FRAME_BYTES, LIMITS } from '../../../src/codec/base/limits.ts'
 import { ENCODINGS, encodeFrame } from '../../../src/codec/frames/frame-encodings.ts'
-import { buildLayout } from '../../../src/codec/safetensors/header.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import type { LosslessIndex, LosslessTensor } from '../../../src/codec/wdelta/delta-index.ts'
 import { WdeltaReader } from '../../../src/codec/wdelta/reader.ts'
 import {

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { buildLayout, type DescribedTensor } from '../../../src/codec/safetensors/header.ts'
+import { buildLayout, type DescribedTensor } from '../../../src/codec/safetensors/write-header.ts'
 import { deltaFile, f32s, i64s, record } from '../../support/wdelta-files.ts'
 import { bytesOf, openTestRegistry, part, publish, publishWdelta } from '../helper.ts'
 

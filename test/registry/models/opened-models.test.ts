@@ -1,6 +1,6 @@
 import t from 'tap'
-import type { Span } from '../../../src/codec/frames/float-frame.ts'
-import { buildLayout } from '../../../src/codec/safetensors/header.ts'
+import type { Span } from '../../../src/codec/base/ranges.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { OpenedModels } from '../../../src/registry/models/opened-models.ts'
 import type { Executor } from '../../../src/workers/execute.ts'
 import { weights } from '../../support/weights.ts'

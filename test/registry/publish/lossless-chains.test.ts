@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import type { FloatDtype } from '../../../src/codec/base/dtypes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/header.ts'
 import type { LayoutTensor } from '../../../src/codec/safetensors/layout.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import type { Model, Registry } from '../../../src/registry/registry.ts'
 import { layoutOf } from '../../support/generated-ranges.ts'
 import { changed, filled, Random, sprinkle, unitBytes } from '../../support/generated-values.ts'

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { type FloatDtype, itemBytes } from '../../../src/codec/base/dtypes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/header.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { cast, Random } from '../../support/generated-values.ts'
 import { bytesOf, openTestRegistry, part, publish } from '../helper.ts'
 

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { Dtype } from '../../../src/codec/base/dtypes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/header.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { RegistryError } from '../../../src/errors.ts'
 import {
   bytesOf,

@@ -1,7 +1,7 @@
 import { globSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { buildLayout } from '../../../src/codec/safetensors/header.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { RegistryError } from '../../../src/errors.ts'
 import { openRegistry } from '../../../src/registry/open-registry.ts'
 import type { Model, Registry, UploadPart } from '../../../src/registry/registry.ts'

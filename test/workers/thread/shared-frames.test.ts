@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
-import type { Prediction } from '../../../src/codec/plan/plan.ts'
+import type { Prediction } from '../../../src/codec/plan/segments.ts'
 import type { LosslessParts, Piece } from '../../../src/workers/tasks.ts'
 import { SharedFrames } from '../../../src/workers/thread/shared-frames.ts'
 

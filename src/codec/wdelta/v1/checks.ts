@@ -1,6 +1,6 @@
 import { CELL } from '../../base/limits.ts'
 import type { CellRanks } from '../delta-index.ts'
-import { refuse } from './format.ts'
+import { refuse } from '../refuse.ts'
 
 /**
  * Checks the data of one array as it streams by, in pieces of any size, and keeps what the index needs of it.

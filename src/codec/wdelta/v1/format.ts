@@ -1,10 +1,6 @@
 import type { Dtype } from '../../base/dtypes.ts'
-import { CodecError } from '../../base/errors.ts'
-import { utf8 } from '../../base/utf8.ts'
 import type { StrategyV1 } from '../delta-index.ts'
 
-/** The first 7 bytes of a `.wdelta`: `wdelta` and a zero. Source: deltatensors 0.2.0 `format.py`, as all of this file. */
-export const MAGIC: Uint8Array = utf8('wdelta\0')
 /** Bytes before the JSON header: magic, uint32 version, uint32 header length. */
 export const PREFIX_BYTES = 15
 /** Bytes after the last array: the SHA-256 of everything before. */
@@ -92,14 +88,4 @@ export function arrayLength(entry: TensorEntry, field: ArrayField): number | nul
 /** Bytes of an array record before its data: three strings with uint32 lengths, uint32 rank 1, uint64 dimension and length. */
 export function recordHeaderBytes(nameBytes: number, field: ArrayField): number {
   return 4 + nameBytes + 4 + field.name.length + 4 + field.dtype.length + 4 + 8 + 8
-}
-
-/** Throws the refusal of a malformed `.wdelta`: see {@link CodecError}. */
-export function refuse(rule: string, message: string, offset: number | null = null): never {
-  throw new CodecError('delta', rule, message, offset)
-}
-
-/** How messages name a tensor. */
-export function quoted(name: string): string {
-  return `tensor ${JSON.stringify(name)}`
 }

@@ -1,16 +1,17 @@
 import { type Dtype, elementCount, isDtype } from '../../base/dtypes.ts'
+import { parseJsonSteps } from '../../base/json.ts'
 import {
   isCount,
   type JsonMember,
   type JsonMembers,
   type JsonValue,
-  parseJsonSteps,
-} from '../../base/json.ts'
+} from '../../base/json-values.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { Steps } from '../../base/steps.ts'
 import { checkName } from '../../base/utf8.ts'
 import type { StrategyV1 } from '../delta-index.ts'
-import { type DeltaHeader, FIELDS, quoted, refuse, type TensorEntry } from './format.ts'
+import { quoted, refuse } from '../refuse.ts'
+import { type DeltaHeader, FIELDS, type TensorEntry } from './format.ts'
 
 /** Longest string that an unknown key may hold, in UTF-16 units. */
 const EXTRA_TEXT = 256

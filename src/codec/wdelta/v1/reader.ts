@@ -1,26 +1,15 @@
+import type { Hasher } from '../../base/hasher.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { begin, complete, STEP_ITEMS, type Steps } from '../../base/steps.ts'
 import { utf8 } from '../../base/utf8.ts'
 import type { DeltaIndexV1, DeltaTensor } from '../delta-index.ts'
+import { MAGIC } from '../magic.ts'
 import { type Program, PushCursor } from '../push-cursor.ts'
+import { quoted, refuse } from '../refuse.ts'
 import { Aligner } from './checks.ts'
-import {
-  type ArrayField,
-  type DeltaHeader,
-  MAGIC,
-  PREFIX_BYTES,
-  quoted,
-  refuse,
-  TRAILER_BYTES,
-} from './format.ts'
+import { type ArrayField, type DeltaHeader, PREFIX_BYTES, TRAILER_BYTES } from './format.ts'
 import { parseDeltaHeaderSteps } from './header.ts'
 import { TensorArrays } from './tensor.ts'
-
-/** A SHA-256 that takes bytes in pieces; `digest` ends it and gives its 32 bytes. */
-export interface Hasher {
-  update(bytes: Uint8Array): void
-  digest(): Uint8Array
-}
 
 export interface DeltaReaderOptions {
   /** Bytes of the whole file, where they are known in advance: lengths beyond it are refused when they are claimed. */

@@ -1,4 +1,5 @@
 import type { ArrayRange, DeltaTensor } from '../delta-index.ts'
+import { quoted, refuse } from '../refuse.ts'
 import {
   type Aligner,
   type ArrayCheck,
@@ -12,9 +13,7 @@ import {
   type ArrayField,
   arrayLength,
   FIELDS,
-  quoted,
   recordHeaderBytes,
-  refuse,
   type SparseEntry,
   type TensorEntry,
 } from './format.ts'

@@ -3,13 +3,13 @@ import { CodecError } from '../../base/errors.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { compareUtf8, utf8 } from '../../base/utf8.ts'
 import type { StrategyV1 } from '../delta-index.ts'
+import { MAGIC } from '../magic.ts'
+import { quoted } from '../refuse.ts'
 import {
   type ArrayField,
   arrayLength,
   FIELDS,
-  MAGIC,
   PREFIX_BYTES,
-  quoted,
   recordHeaderBytes,
   type TensorEntry,
   TRAILER_BYTES,

@@ -2,7 +2,7 @@ import { elementCount } from '../../base/dtypes.ts'
 import { FRAME_BYTES } from '../../base/limits.ts'
 import { utf8 } from '../../base/utf8.ts'
 import type { LayoutTensor } from '../../safetensors/layout.ts'
-import { refuse } from '../v1/format.ts'
+import { refuse } from '../refuse.ts'
 
 /** Bytes before the first record. */
 export const PREFIX_BYTES_V2 = 16

@@ -1,10 +1,10 @@
+import type { Hasher } from '../../base/hasher.ts'
 import { FRAME_BYTES, LIMITS } from '../../base/limits.ts'
 import { complete, type Steps } from '../../base/steps.ts'
-import type { FrameKernels } from '../../frames/coded-frame.ts'
+import type { FrameKernels } from '../../frames/frame-kernels.ts'
 import type { LosslessIndex } from '../delta-index.ts'
 import { type Program, PushCursor } from '../push-cursor.ts'
-import { refuse } from '../v1/format.ts'
-import type { Hasher } from '../v1/reader.ts'
+import { refuse } from '../refuse.ts'
 import {
   checkPrefixV2,
   DIGEST_BYTES,

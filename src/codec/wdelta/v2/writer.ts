@@ -1,6 +1,6 @@
+import type { Hasher } from '../../base/hasher.ts'
 import { complete, type Steps } from '../../base/steps.ts'
-import type { FrameKernels } from '../../frames/coded-frame.ts'
-import type { Hasher } from '../v1/reader.ts'
+import type { FrameKernels } from '../../frames/frame-kernels.ts'
 import { PREFIX_BYTES_V2, prefixV2, tailBytes } from './format.ts'
 import { type IndexContent, writeIndexSteps } from './index-bytes.ts'
 

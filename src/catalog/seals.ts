@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto'
-import type { FileRecord } from '../catalog.ts'
+import type { FileRecord } from './catalog.ts'
 import type { ModelRow } from './rows.ts'
 
 /** SHA-256, hex, over the files of a model in their order. */

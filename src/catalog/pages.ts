@@ -1,5 +1,5 @@
-import { RegistryError } from '../../errors.ts'
-import { type FileRecord, MAX_PAGE_BYTES } from '../catalog.ts'
+import { RegistryError } from '../errors.ts'
+import { type FileRecord, MAX_PAGE_BYTES } from './catalog.ts'
 import type { ModelRow } from './rows.ts'
 
 /** Bytes of a model as it is shown, without its message and its files; and of one file without its path. */

@@ -1,4 +1,4 @@
-import type { Damage, FileRecord, ModelRecord } from '../catalog.ts'
+import type { Damage, FileRecord, ModelRecord } from './catalog.ts'
 import { digestFiles, digestRow } from './seals.ts'
 
 /** A row of `models`; JSON columns as text. */

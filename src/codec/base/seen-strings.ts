@@ -1,0 +1,31 @@
+/**
+ * Strings that were read before, found by their bytes. The keys and dtypes of a header come once per tensor, and decoding is
+ * what costs.
+ */
+export class SeenStrings {
+  readonly #bytes: Uint8Array
+  readonly #slots: ({ start: number; text: string } | undefined)[] = Array(SEEN_SLOTS)
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes
+  }
+
+  /** The text of ASCII bytes equal to `[start, end)`, if they are remembered. */
+  find(hash: number, start: number, end: number): string | undefined {
+    const slot = this.#slots[hash & (SEEN_SLOTS - 1)]
+    if (slot?.text.length !== end - start) return undefined
+    for (let i = 0; i < end - start; i++) {
+      if (this.#bytes[slot.start + i] !== this.#bytes[start + i]) return undefined
+    }
+    return slot.text
+  }
+
+  add(hash: number, start: number, text: string): void {
+    this.#slots[hash & (SEEN_SLOTS - 1)] = { start, text }
+  }
+}
+
+/** Longest string that is remembered, bytes, and how many of them. */
+export const SEEN_BYTES = 16
+
+export const SEEN_SLOTS = 64
