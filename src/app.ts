@@ -9,20 +9,21 @@ import {
   validatorCompiler,
   type ZodTypeProvider,
 } from 'fastify-type-provider-zod'
-import { Downloads, type Limits, type SlotTimes, Uploads } from './http/admission.ts'
 import { type Auth, accessControl } from './http/auth.ts'
-import { clientErrors } from './http/client-error.ts'
 import { continueLater } from './http/expect-continue.ts'
-import type { LeastRate } from './http/least-rate.ts'
+import { Downloads, type SlotTimes, Uploads } from './http/limits/admission.ts'
+import type { LeastRate } from './http/limits/least-rate.ts'
+import type { Limits } from './http/limits/limits.ts'
+import { pressureOptions } from './http/limits/pressure.ts'
+import { rateLimits } from './http/limits/rate-limits.ts'
+import { refuseSlowBodies } from './http/limits/slow-bodies.ts'
 import { createMetrics } from './http/metrics.ts'
-import { notFound, refuseOtherMethods } from './http/not-found.ts'
 import { refuseOtherSites, refuseTwoHosts, type Site } from './http/own-site.ts'
-import { pressureOptions } from './http/pressure.ts'
-import { problemHandler } from './http/problem.ts'
-import { rateLimits } from './http/rate-limits.ts'
+import { clientErrors } from './http/problems/client-error.ts'
+import { notFound, refuseOtherMethods } from './http/problems/not-found.ts'
+import { problemHandler } from './http/problems/problem.ts'
 import { observeRequests } from './http/request-log.ts'
 import { addSecurityHeaders } from './http/security-headers.ts'
-import { refuseSlowBodies } from './http/slow-bodies.ts'
 import { multipartLimits } from './http/upload.ts'
 import type { Registry } from './registry/registry.ts'
 import { adminRoutes } from './rest/admin-routes.ts'
@@ -84,7 +85,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   metrics.watchBadBlocks(() => registry.badBlocks())
   metrics.watchTasks(() => registry.tasks())
   metrics.watchCache(() => registry.cache())
-  const uploads = { maxUploadBytes, leastRate }
+  const uploadLimits = { maxUploadBytes, leastRate }
   const limits = { ...LIMITS, ...deps.limits }
   const broken = clientErrors()
   const handleProblem = problemHandler({ lingerMs })
@@ -120,17 +121,17 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   await app.register(rateLimit, { global: false })
   const rates = rateLimits(app, limits)
   const access = accessControl({ registry, auth, rates })
-  const gates = { limits, times, access }
+  const admission = { limits, times, ownerOf: access.ownerOf }
   const routes: RouteDeps = {
     registry,
     auth,
     access,
     metrics,
-    uploads,
-    places: new Uploads(gates),
+    uploadLimits,
+    uploads: new Uploads(admission),
     limits,
     rates,
-    downloads: new Downloads(gates),
+    downloads: new Downloads(admission),
     draining,
   }
 
@@ -144,7 +145,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   })
   await app.register(async scope => {
     scope.addHook('onRequest', access.require('write'))
-    await scope.register(multipart, multipartLimits(uploads))
+    await scope.register(multipart, multipartLimits(uploadLimits))
     publishRoutes(scope, routes)
   })
   await app.register(async scope => {

@@ -1,5 +1,5 @@
+import { hash } from 'node:crypto'
 import type { Damage, FileRecord, ModelRecord } from './catalog.ts'
-import { digestFiles, digestRow } from './seals.ts'
 
 /** A row of `models`; JSON columns as text. */
 export interface ModelRow {
@@ -113,4 +113,50 @@ function parseColumn<T>(text: string): T | null {
   } catch {
     return null
   }
+}
+
+/** SHA-256, hex, over the files of a model in their order. */
+export function digestFiles(files: readonly FileRecord[]): string {
+  return sha256(files.map(({ path, size, sha256, blob }) => [path, size, sha256, blob]))
+}
+
+/**
+ * SHA-256, hex, over the columns of a model that never change by themselves. Its place in the order is not among them, nor its parent, which goes
+ * when a base loses it.
+ */
+export function digestRow(row: Omit<ModelRow, 'seq' | 'parent' | 'digest'>): string {
+  return sha256([
+    row.id,
+    row.name,
+    row.revision,
+    row.kind,
+    row.strategy,
+    row.tensors,
+    row.parameters,
+    row.dtypes,
+    row.size,
+    row.sha256,
+    row.stored_size,
+    row.hash_stored,
+    row.hash_shard_order,
+    row.hash_float32,
+    row.signature,
+    row.manifest,
+    row.delta,
+    row.error,
+    row.message,
+    row.created_at,
+    row.files_total,
+    row.files_size,
+    row.files_digest,
+  ])
+}
+
+function wellFormed(_key: string, value: unknown): unknown {
+  return typeof value === 'string' ? value.toWellFormed() : value
+}
+
+function sha256(values: readonly unknown[]): string {
+  // What is no Unicode comes back from the database in another way.
+  return hash('sha256', JSON.stringify(values, wellFormed), 'hex')
 }

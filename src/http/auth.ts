@@ -2,7 +2,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import { RegistryError } from '../errors.ts'
 import type { PublishDeltaOptions, Registry, Scope } from '../registry/registry.ts'
-import type { RateLimits } from './rate-limits.ts'
+import type { RateLimits } from './limits/rate-limits.ts'
 
 /** Who may come in: anybody, or bearers of tokens. `adminToken` is one that the configuration brings. */
 export type Auth =

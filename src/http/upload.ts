@@ -4,11 +4,11 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import { RegistryError } from '../errors.ts'
 import type { UploadPart } from '../registry/registry.ts'
-import type { Uploads } from './admission.ts'
 import { closeSignal } from './close-signal.ts'
-import { type LeastRate, tooSlow, watchRate } from './least-rate.ts'
+import type { Uploads } from './limits/admission.ts'
+import { type LeastRate, tooSlow, watchRate } from './limits/least-rate.ts'
 import type { Metrics } from './metrics.ts'
-import { invalid, toRegistryError } from './problem.ts'
+import { invalid, toRegistryError } from './problems/problem.ts'
 
 export interface UploadLimits {
   /** Of a whole request body. */
@@ -20,7 +20,7 @@ export interface UploadLimits {
 export interface UploadDeps {
   readonly limits: UploadLimits
   readonly metrics: Metrics
-  readonly places: Pick<Uploads, 'signalOf'>
+  readonly uploads: Pick<Uploads, 'signalOf'>
 }
 
 /** Files of one upload: shards of the largest models, and side files. */
@@ -153,11 +153,11 @@ class Upload {
   constructor(
     request: FastifyRequest,
     reply: FastifyReply,
-    { limits, metrics, places }: UploadDeps,
+    { limits, metrics, uploads }: UploadDeps,
   ) {
     const { raw } = request
     const own = new AbortController()
-    this.signal = AbortSignal.any([own.signal, closeSignal(reply), places.signalOf(request)])
+    this.signal = AbortSignal.any([own.signal, closeSignal(reply), uploads.signalOf(request)])
     // A client may leave while its token is looked up; of a body that is gone no event would tell any more.
     this.signal.throwIfAborted()
     this.#request = request

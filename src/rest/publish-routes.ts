@@ -1,13 +1,14 @@
 import { checkUploadHead, receiveUpload, UPLOAD_LOG_SERIALIZERS } from '../http/upload.ts'
 import type { HttpApp, RouteDeps } from './route-deps.ts'
+
 import * as schemas from './schemas.ts'
 
 /** What makes models. */
 export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
-  const { registry, access, metrics, uploads: limits, places } = deps
+  const { registry, access, metrics, uploadLimits: limits, uploads } = deps
   const tags = ['publish']
-  const onRequest = [checkUploadHead(limits), places.hook]
-  const receiving = { limits, metrics, places }
+  const onRequest = [checkUploadHead(limits), uploads.hook]
+  const receiving = { limits, metrics, uploads }
 
   app.post('/models', {
     onRequest,

@@ -1,9 +1,10 @@
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
-import type { Downloads, Limits, Uploads } from '../http/admission.ts'
 import type { Access, Auth } from '../http/auth.ts'
+import type { Downloads, Uploads } from '../http/limits/admission.ts'
+import type { Limits } from '../http/limits/limits.ts'
+import type { RateLimits } from '../http/limits/rate-limits.ts'
 import type { Metrics } from '../http/metrics.ts'
-import type { RateLimits } from '../http/rate-limits.ts'
 import type { UploadLimits } from '../http/upload.ts'
 import type { Registry } from '../registry/registry.ts'
 
@@ -22,8 +23,8 @@ export interface RouteDeps {
   readonly auth: Auth
   readonly access: Access
   readonly metrics: Metrics
-  readonly uploads: UploadLimits
-  readonly places: Uploads
+  readonly uploadLimits: UploadLimits
+  readonly uploads: Uploads
   readonly limits: Limits
   readonly rates: RateLimits
   readonly downloads: Downloads

@@ -1,5 +1,5 @@
 import { RegistryError } from '../errors.ts'
-import { PROBLEM_TYPE, RETRY_AFTER_SECONDS, toProblem } from '../http/problem.ts'
+import { PROBLEM_TYPE, RETRY_AFTER_SECONDS, toProblem } from '../http/problems/problem.ts'
 import { apiText } from './openapi.ts'
 import type { HttpApp, RouteDeps } from './route-deps.ts'
 import * as schemas from './schemas.ts'

@@ -14,7 +14,7 @@ import { INDEX_LEVEL, LosslessWriter } from '../codec/wdelta/v2/writer.ts'
 import { type Executor, Sources, segmentsOf, withRetries } from './execute.ts'
 import type { Cut } from './frame-cutter.ts'
 import { deflate, threadKernels } from './kernels.ts'
-import { SourceMatcher } from './source-matcher.ts'
+import { type Described, SourceMatcher } from './source-matcher.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
 import { inTurns } from './turns.ts'
 
@@ -46,9 +46,6 @@ interface Batch {
     readonly predicted: Prediction<Segment> | null
   }[]
 }
-
-/** A tensor of a shard, sized. */
-export type Described = ReturnType<typeof sized>
 
 /** One whose frames are still coming, and what predicts it. */
 type OpenTensor = Described & { readonly parent: Recipe | null }

@@ -1,8 +1,8 @@
 import { STEP_ITEMS, type Steps } from '../codec/base/steps.ts'
 import { planTensor, storedBytes } from '../codec/plan/plan.ts'
 import type { Recipe, Recipes } from '../codec/plan/recipes.ts'
+import type { sized } from '../codec/wdelta/v2/format.ts'
 import { canPredict } from '../codec/wdelta/v2/index-bytes.ts'
-import type { Described } from './encode-frames.ts'
 import { type Executor, execute } from './execute.ts'
 import { threadKernels } from './kernels.ts'
 import { inTurns } from './turns.ts'
@@ -126,3 +126,5 @@ export const PROBE_BYTES = 65536
 export const MAX_PROBED = 1024
 /** Parts of a name, each with a dot after it, by which it may be longer than that of the tensor that predicts it: `base_model.model.` has two. */
 export const MAX_PREFIX_PARTS = 4
+/** A tensor of a shard, sized. */
+export type Described = ReturnType<typeof sized>

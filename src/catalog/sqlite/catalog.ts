@@ -22,8 +22,7 @@ import {
   writeCursor,
   writeTokenCursor,
 } from '../pages.ts'
-import { type ModelRow, toModel, toRow } from '../rows.ts'
-import { digestFiles, digestRow } from '../seals.ts'
+import { digestFiles, digestRow, type ModelRow, toModel, toRow } from '../rows.ts'
 import { isFull, isIoError, translateSqliteError } from './errors.ts'
 import { walkUp } from './lineage-walk.ts'
 import { migrate } from './migrate.ts'

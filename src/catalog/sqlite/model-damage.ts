@@ -1,8 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { Damage } from '../catalog.ts'
 import { CATALOG_FILE, deltaFilename, MANIFEST_FILE } from '../file-names.ts'
-import type { ModelRow } from '../rows.ts'
-import { digestRow } from '../seals.ts'
+import { digestRow, type ModelRow } from '../rows.ts'
 import type { DamagedPart, Statements } from './statements.ts'
 
 /** Bad blobs up to which a model is asked for each of them; with more, each of its blobs is asked for. */

@@ -1,6 +1,6 @@
 import { command } from '../command.ts'
 import { CliError } from '../failure.ts'
-import { OutputFile } from '../local/output-file.ts'
+import { OutputFile } from '../output-file.ts'
 import { openProgress } from '../progress.ts'
 import { openClient, REGISTRY_HELP, REGISTRY_OPTIONS } from '../remote/client.ts'
 import { say } from '../terminal.ts'

@@ -11,7 +11,7 @@ import { type Chain, proveChain, trustChain } from '../local/chain.ts'
 import { openLocalEngine } from '../local/engine.ts'
 import { inPathOrder, openModelFolder, WEIGHTS } from '../local/model.ts'
 import { openDeltas } from '../local/open-deltas.ts'
-import { OutputFile } from '../local/output-file.ts'
+import { OutputFile } from '../output-file.ts'
 import { openProgress } from '../progress.ts'
 import { say } from '../terminal.ts'
 

@@ -1,8 +1,8 @@
 import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { pullModel } from '../commands/pull.ts'
 import { CliError } from '../failure.ts'
 import { openClient } from './client.ts'
+import { pullModel } from './pull-files.ts'
 
 /** A model folder that a command works on; one that was downloaded goes when this is disposed of. */
 export interface ModelSource extends AsyncDisposable {

@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http'
-import { RegistryError } from '../errors.ts'
+import { RegistryError } from '../../errors.ts'
 import { type LeastRate, Patience } from './least-rate.ts'
 
 /** A request that moves a body, as its place sees it. */

@@ -1,7 +1,7 @@
 import { PassThrough } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
+import { isArriving } from '../problems/problem.ts'
 import { type LeastRate, tooSlow, watchRate } from './least-rate.ts'
-import { isArriving } from './problem.ts'
 
 /** Methods whose body nobody reads. */
 const BODYLESS = new Set(['GET', 'HEAD'])

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Patience } from '../../src/http/least-rate.ts'
+import { Patience } from '../../../src/http/limits/least-rate.ts'
 
 const RATE = { bytesPerSecond: 100, windowMs: 1000 }
 /** Milliseconds between two samples. */

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import { RegistryError } from '../errors.ts'
+import { RegistryError } from '../../errors.ts'
 
 /** The least that a client must send while the registry waits for it. */
 export interface LeastRate {

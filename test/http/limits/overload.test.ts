@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
-import { aContent, aModel, BYTES, dial, ID, listen, readParts } from './helper.ts'
+import { aContent, aModel, BYTES, dial, ID, listen, readParts } from '../helper.ts'
 
 const FORM = 'multipart/form-data; boundary=x'
 

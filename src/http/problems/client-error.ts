@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
-import { type ErrorCode, RegistryError } from '../errors.ts'
+import { type ErrorCode, RegistryError } from '../../errors.ts'
 import { PROBLEM_TYPE, toProblem } from './problem.ts'
 
 /**

@@ -1,6 +1,6 @@
 import type { FastifyUnderPressureOptions } from '@fastify/under-pressure'
-import { RegistryError } from '../errors.ts'
-import type { Limits } from './admission.ts'
+import { RegistryError } from '../../errors.ts'
+import type { Limits } from './limits.ts'
 
 /** Milliseconds that the event loop may be late: by then every answer is. */
 const MAX_EVENT_LOOP_DELAY_MS = 1000

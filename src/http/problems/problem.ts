@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
-import { type ErrorCode, PROBLEMS, RegistryError } from '../errors.ts'
+import { type ErrorCode, PROBLEMS, RegistryError } from '../../errors.ts'
 import { linger } from './linger.ts'
 
 /** RFC 9457. `type` is `urn:wdelta:problem:` and the code: a name, nothing to fetch. */

@@ -1,7 +1,7 @@
 import type { CreateRateLimitOptions } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { RegistryError } from '../errors.ts'
-import type { Limits } from './admission.ts'
+import { RegistryError } from '../../errors.ts'
+import type { Limits } from './limits.ts'
 
 /** Wrong tokens that one address may send in a minute: a typing error is not punished, guessing leads nowhere. */
 const FAILURES_PER_MINUTE = 60

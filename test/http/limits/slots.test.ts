@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import type { ServerResponse } from 'node:http'
 import t from 'tap'
-import { type Occupant, SlotQueue, type SlotRules } from '../../src/http/slots.ts'
+import { type Occupant, SlotQueue, type SlotRules } from '../../../src/http/limits/slots.ts'
 
 const HOUR_MS = 3_600_000
 

@@ -1,18 +1,8 @@
 import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { RegistryError } from '../errors.ts'
-import type { Access } from './auth.ts'
+import { RegistryError } from '../../errors.ts'
+import type { Limits } from './limits.ts'
 import { SlotQueue } from './slots.ts'
-
-/** How much may be under way at once. */
-export interface Limits {
-  readonly uploads: number
-  readonly downloads: number
-  /** Requests that one token, or without tokens one address, may make in a minute; 0 for any number. */
-  readonly requestsPerMinute: number
-  /** Resident memory beyond which nothing new is taken on; 0 for any. */
-  readonly rssBytes: number
-}
 
 /** How long places are waited for, and kept. Milliseconds. */
 export interface SlotTimes {
@@ -27,7 +17,8 @@ export interface SlotTimes {
 interface AdmissionDeps {
   readonly limits: Limits
   readonly times: SlotTimes
-  readonly access: Pick<Access, 'ownerOf'>
+  /** Who sent a request: the id of a token, or an address. */
+  readonly ownerOf: (request: FastifyRequest) => string
 }
 
 /** Slower than this, a client gives its place up to one that waits. Four times the default of the least rate, half of a link of 1 Mbit/s. */
@@ -41,14 +32,14 @@ const SHORT_BYTES = 2 * 1024 * 1024
 
 /** The uploads that are under way. One whose client is slow ends when another needs its place, unless the registry has all of it. */
 export class Uploads {
-  readonly #places: SlotQueue
-  readonly #access: Pick<Access, 'ownerOf'>
+  readonly #slots: SlotQueue
+  readonly #ownerOf: AdmissionDeps['ownerOf']
   readonly #signals = new WeakMap<FastifyRequest, AbortSignal>()
 
-  constructor({ limits, times: { stalledMs, uploadWaitMs: waitMs }, access }: AdmissionDeps) {
+  constructor({ limits, times: { stalledMs, uploadWaitMs: waitMs }, ownerOf }: AdmissionDeps) {
     const slow = [{ bytesPerSecond: SLOW_BYTES_PER_SECOND, windowMs: stalledMs }]
-    this.#places = new SlotQueue({ what: 'uploads', most: limits.uploads, slow, waitMs })
-    this.#access = access
+    this.#slots = new SlotQueue({ what: 'uploads', most: limits.uploads, slow, waitMs })
+    this.#ownerOf = ownerOf
   }
 
   /** An `onRequest` hook that lets in so many requests at once. Rejects `overloaded`, `client-closed`. */
@@ -58,8 +49,8 @@ export class Uploads {
       const { socket } = raw
       const end = new AbortController()
       this.#signals.set(request, end.signal)
-      await this.#places.enter(reply.raw, {
-        owner: this.#access.ownerOf(request),
+      await this.#slots.enter(reply.raw, {
+        owner: this.#ownerOf(request),
         moved: () => socket.bytesRead,
         isAwaited: () => !raw.complete && !raw.isPaused(),
         end: why => end.abort(gaveWay(why)),
@@ -90,9 +81,9 @@ function gaveWay(why: 'slow' | 'share'): RegistryError {
 export class Downloads {
   readonly #short: SlotQueue
   readonly #long: SlotQueue
-  readonly #access: Pick<Access, 'ownerOf'>
+  readonly #ownerOf: AdmissionDeps['ownerOf']
 
-  constructor({ limits, times: { stalledMs, downloadWaitMs: waitMs }, access }: AdmissionDeps) {
+  constructor({ limits, times: { stalledMs, downloadWaitMs: waitMs }, ownerOf }: AdmissionDeps) {
     const slow = [
       { bytesPerSecond: STALLED_BYTES_PER_SECOND, windowMs: stalledMs },
       { bytesPerSecond: SLOW_BYTES_PER_SECOND, windowMs: SLOW_DOWNLOAD_MS },
@@ -100,15 +91,15 @@ export class Downloads {
     const rules = { what: 'downloads', most: limits.downloads, slow, waitMs }
     this.#short = new SlotQueue(rules)
     this.#long = new SlotQueue(rules)
-    this.#access = access
+    this.#ownerOf = ownerOf
   }
 
   /** Lets a download of `size` bytes in, until its answer closes. Rejects `overloaded`, `client-closed`. */
   enter(request: FastifyRequest, { raw }: FastifyReply, size: number): Promise<void> {
     const { socket } = request.raw
-    const places = size <= SHORT_BYTES ? this.#short : this.#long
-    return places.enter(raw, {
-      owner: this.#access.ownerOf(request),
+    const slots = size <= SHORT_BYTES ? this.#short : this.#long
+    return slots.enter(raw, {
+      owner: this.#ownerOf(request),
       moved: () => takenBytes(socket),
       isAwaited: () => socket.writableLength > 0,
       end: () => raw.destroy(),
