@@ -1,15 +1,10 @@
 import type { Catalog, ModelRecord } from '../catalog/catalog.ts'
-import type { Span } from '../codec/base/ranges.ts'
-import type { RegistryError } from '../errors.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import { type Room, UNLIMITED } from '../storage/disk-room.ts'
 import { BufferPool } from '../workers/buffer-pool.ts'
-import { BlockError } from '../workers/errors.ts'
-import type { ByteSource, Executor } from '../workers/execute.ts'
+import { Engine } from '../workers/engine.ts'
 import { collectGarbage } from '../workers/garbage.ts'
 import type { Pool } from '../workers/pool.ts'
-import { PrefetchBudget } from '../workers/prefetch.ts'
-import { Semaphore } from '../workers/semaphore.ts'
 import { inTurns } from '../workers/turns.ts'
 import { backup } from './care/backup.ts'
 import { confirmDamage, Damages } from './care/damage.ts'
@@ -26,6 +21,7 @@ import { KeyedLocks } from './holds/keyed-locks.ts'
 import { Lease, type LeaseOptions } from './holds/lease.ts'
 import { Pins } from './holds/pins.ts'
 import type { Log } from './log.ts'
+import { modelBlobs, storedBlobs } from './models/blob-source.ts'
 import { deltaContent, fileContent, reconstructContent, tensorContent } from './models/contents.ts'
 import { holdModel } from './models/hold-model.ts'
 import { inspectModel, listTensors } from './models/inspect.ts'
@@ -68,9 +64,9 @@ export interface RegistryDeps {
 const SWEEP_GRACE_MS = 3_600_000
 
 /** Batches under way per worker: one computes while the bytes of the next are read. */
-const SLOTS_PER_WORKER = 2
+const BATCHES_PER_WORKER = 2
 /** Batches of 2 MiB that all downloads together have made before they are asked for. */
-const MAX_AHEAD = 8
+const MAX_PREFETCHED = 8
 /** Streams where `maxStreams` is not given. */
 const DEFAULT_STREAMS = 96
 /** Buffers beside one for each stream: for what is made ahead, and for what publications read. */
@@ -91,28 +87,18 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
   )
   const damages = await Damages.open(catalog, blobs, room)
   // Of what is stored, not of copies of it: scrub looks at that.
-  const stored = blobSource(blobs.upstream, key => key)
-  const direct: Executor = {
+  const direct = Engine.over(storedBlobs(blobs), {
     pool,
-    ...stored,
-    upstream: stored,
-    sumsOf: () => null,
-    failed: async () => false,
-    slots: new Semaphore(pool.size * SLOTS_PER_WORKER),
-    prefetch: new PrefetchBudget(MAX_AHEAD),
-    bufferPool: new BufferPool(maxStreams + SPARE_BUFFERS),
-  }
-  const executor: Executor = {
-    ...direct,
-    ...blobSource(blobs, key => damages.standIn(key)),
-    upstream: blobSource(blobs.upstream, key => damages.standIn(key)),
-    failed: (error, tries) => damages.failed(error, tries),
-  }
+    buffers: new BufferPool(maxStreams + SPARE_BUFFERS),
+    batchesPerWorker: BATCHES_PER_WORKER,
+    prefetched: MAX_PREFETCHED,
+  })
+  const engine = direct.over(modelBlobs(blobs, damages))
   const pins = new Pins()
   const locks = new KeyedLocks()
   const fresh = new FreshBlobs()
   const mostOpenBytes = registryDeps.openBytes ?? openBytesWithin(0)
-  const models = new OpenedModels(catalog, executor, mostOpenBytes, id => {
+  const models = new OpenedModels(catalog, engine.source, mostOpenBytes, id => {
     log?.warn(
       { id },
       'the row of a model is not what its manifest says: wdelta rebuild makes it anew',
@@ -131,7 +117,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     return bad === null
   }
   const publishing = { catalog, blobs, lease, pins, locks, fresh, abandoned, isSound, models }
-  const deps: PublishDeps = { ...publishing, executor, clock, maxModelBytes }
+  const deps: PublishDeps = { ...publishing, engine, clock, maxModelBytes }
   const open = async (ref: string) => models.open(await findRef(catalog, ref))
   const published = (publish: () => Promise<ModelRecord>) =>
     translated(async () => {
@@ -139,7 +125,7 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       try {
         return toModel(await room.use(publish))
       } catch (error) {
-        await confirmDamage({ catalog, models, executor }, error)
+        await confirmDamage({ catalog, models, source: engine.source }, error)
         throw error
       }
     })
@@ -189,20 +175,20 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
     openReconstruct: (ref, dtype) =>
       contentOf(ref, async model => {
         const cast = dtype && { dtype, layout: await models.castLayout(model, dtype) }
-        return reconstructContent(executor, model, cast ?? null)
+        return reconstructContent(engine, model, cast ?? null)
       }),
-    openFile: (ref, path) => contentOf(ref, model => fileContent(executor, model, path)),
-    openTensor: (ref, name) => contentOf(ref, model => tensorContent(executor, model, name)),
-    openDelta: ref => contentOf(ref, model => deltaContent(executor, model)),
+    openFile: (ref, path) => contentOf(ref, model => fileContent(engine, model, path)),
+    openTensor: (ref, name) => contentOf(ref, model => tensorContent(engine, model, name)),
+    openDelta: ref => contentOf(ref, model => deltaContent(engine, model)),
     stats: () =>
       translated(async () => {
         const stats = await catalog.stats()
         return { ...stats, savedBytes: stats.logicalBytes - stats.storedBytes }
       }),
     scrub: options =>
-      translated(() => scrub({ catalog, executor: direct, models, damages }, options)),
+      translated(() => scrub({ catalog, engine: direct, models, damages }, options)),
     badBlocks: () => damages.badBlocks,
-    tasks: () => pool.busy,
+    tasks: () => engine.busy,
     cache: () => blobs.cache,
     sweep: ({ dryRun }) => translated(() => sweep(sweeping, dryRun)),
     backup: () => translated(() => backup(catalog, scratch)),
@@ -214,13 +200,12 @@ export async function openRegistry(registryDeps: RegistryDeps): Promise<Registry
       }),
     revokeToken: id => translated(() => room.lend(() => catalog.deleteToken(id))),
     authenticate: token => translated(() => authenticate(catalog, token)),
-    spareBytes: () => executor.bufferPool.spareBytes,
+    spareBytes: () => engine.spareBytes,
     trim: () =>
       translated(async () => {
         models.closeAll()
-        executor.bufferPool.trim()
         blobs.trim()
-        await pool.trim()
+        await engine.trim()
         collectGarbage()
       }),
     ready: () =>
@@ -260,23 +245,6 @@ function pinned<T extends Content>(
       using _held = await holdModel(stores, model)
       yield* content.open(range, signal)
     },
-  }
-}
-
-/** The bytes of the blobs that `resolve` names. A blob that lacks some is a bad one, like one that has others. */
-function blobSource(blobs: BlobStore, resolve: (key: string) => string): ByteSource {
-  const bad =
-    ({ blob, start }: Span) =>
-    (error: unknown) => {
-      const { code } = error as RegistryError
-      if (code === 'blob-missing') throw new BlockError(blob, start, 'missing', { cause: error })
-      if (code === 'blob-short') throw new BlockError(blob, start, 'short', { cause: error })
-      throw error
-    }
-  return {
-    read: (span, signal) => blobs.read(resolve(span.blob), span, signal).catch(bad(span)),
-    locate: blob => blobs.locate(resolve(blob)),
-    fetch: (span, signal) => blobs.fetch(resolve(span.blob), span, signal).catch(bad(span)),
   }
 }
 

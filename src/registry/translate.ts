@@ -1,7 +1,6 @@
 import { CodecError } from '../codec/base/errors.ts'
 import { type ErrorCode, RegistryError } from '../errors.ts'
-import { BuffersOutError } from '../workers/buffer-pool.ts'
-import { BlockError, FileError } from '../workers/errors.ts'
+import { BlockError, BuffersOutError, FileError } from '../workers/errors.ts'
 
 const CODES: Readonly<Record<CodecError['kind'], ErrorCode>> = {
   safetensors: 'malformed-safetensors',

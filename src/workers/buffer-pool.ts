@@ -1,4 +1,5 @@
 import { FRAME_BYTES } from '../codec/base/limits.ts'
+import { BuffersOutError } from './errors.ts'
 
 /** Buffers of a pool whose user names no other bound: those of a few streams at once. */
 const MAX_BUFFERS = 128
@@ -6,11 +7,6 @@ const MAX_BUFFERS = 128
 const MAX_IDLE = 16
 /** Milliseconds that a stream waits for a buffer before it is told that there is none. */
 const MAX_WAIT_MS = 30_000
-
-/** All buffers of a pool were out for as long as one may be waited for. */
-export class BuffersOutError extends Error {
-  override readonly name = 'BuffersOutError'
-}
 
 /** Memory of one chunk, which threads share. */
 export type ChunkBuffer = Uint8Array<SharedArrayBuffer>

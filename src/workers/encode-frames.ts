@@ -11,10 +11,13 @@ import { LayoutReader } from '../codec/safetensors/layout-reader.ts'
 import type { LosslessShard, LosslessTensor } from '../codec/wdelta/delta-index.ts'
 import { frameCount, NO_RECORD, sized } from '../codec/wdelta/v2/format.ts'
 import { INDEX_LEVEL, LosslessWriter } from '../codec/wdelta/v2/writer.ts'
-import { type Executor, Sources, segmentsOf, withRetries } from './execute.ts'
+import { segmentsOf } from './batches.ts'
+import { retriedWhile } from './byte-source.ts'
+import type { Engine } from './engine.ts'
 import type { Cut } from './frame-cutter.ts'
 import { deflate, threadKernels } from './kernels.ts'
 import { type Described, SourceMatcher } from './source-matcher.ts'
+import type { TaskParts } from './task-parts.ts'
 import type { LosslessJob, LosslessRecord, LosslessResult } from './tasks.ts'
 import { inTurns } from './turns.ts'
 
@@ -36,8 +39,6 @@ export interface LosslessOptions {
 /** Frames of small tensors are encoded together, up to so many bytes, and segments that predict them, in one task. */
 const MAX_BATCH_BYTES = FRAME_BYTES
 const MAX_BATCH_SEGMENTS = 1024
-/** Batches under way for each worker. */
-const BATCHES_PER_WORKER = 2
 /** Frames that go to a worker together. */
 interface Batch {
   readonly frames: {
@@ -57,7 +58,7 @@ type OpenTensor = Described & { readonly parent: Recipe | null }
 export class LosslessEncoder {
   readonly #names: Promise<ParentNames>
   readonly #headerCame: (bytes: number) => Promise<void>
-  readonly #executor: Executor
+  readonly #engine: Engine
   readonly #signal: AbortSignal | undefined
   readonly #writer = new LosslessWriter(threadKernels(), sha256())
   readonly #shards: LosslessShard[] = []
@@ -65,21 +66,21 @@ export class LosslessEncoder {
   readonly #frames: { encoding: number; record: number; checksum: bigint }[] = []
   /** Numbers of records by the SHA-256 of their bytes. */
   readonly #records = new Map<string, number>()
-  readonly #mates: SourceMatcher
+  readonly #matcher: SourceMatcher
   #begun = false
 
   constructor(
     { parent, names, headerCame = async () => {} }: LosslessOptions,
-    executor: Executor,
+    engine: Engine,
     signal?: AbortSignal,
   ) {
     this.#names = names
     this.#headerCame = headerCame
     // It is awaited last, or never where another failure comes first.
     names.catch(() => {})
-    this.#executor = executor
+    this.#engine = engine
     this.#signal = signal
-    this.#mates = new SourceMatcher(parent, executor, signal)
+    this.#matcher = new SourceMatcher(parent, engine, signal)
   }
 
   /** The shards that have come so far, with what they are. */
@@ -96,7 +97,7 @@ export class LosslessEncoder {
     this.#begun = true
     const reader = new LayoutReader()
     const hash = createHash('sha256')
-    const width = this.#executor.pool.size * BATCHES_PER_WORKER
+    const { width } = this.#engine
     const under: { batch: Batch; result: Promise<LosslessResult> }[] = []
     for await (const batch of this.#batches(body, reader, hash)) {
       const result = this.#encode(batch)
@@ -174,7 +175,7 @@ export class LosslessEncoder {
   /** Begins a tensor, whose first frame is there: chooses what predicts it. */
   async #open(placed: LayoutTensor, firstFrame: Uint8Array | null): Promise<OpenTensor> {
     const tensor = sized(placed)
-    const parent = await this.#mates.find(tensor, firstFrame)
+    const parent = await this.#matcher.find(tensor, firstFrame)
     const before = this.#tensors.at(-1)
     const first = before ? before.firstFrame + frameCount(before.bytes) : 0
     const source = parent && { name: parent.name, dtype: parent.dtype, shape: parent.shape }
@@ -184,23 +185,18 @@ export class LosslessEncoder {
 
   #encode({ frames }: Batch): Promise<LosslessResult> {
     let hasKept = true
-    const encode = async (source: Executor) => {
-      using _slot = await this.#executor.slots.take(this.#signal)
-      const sources = new Sources(source, this.#signal)
-      const predictions = frames.map(({ predicted }) => predicted && sources.prediction(predicted))
+    const source = retriedWhile(this.#engine.source, () => hasKept)
+    const make = (parts: TaskParts) => {
+      const predictions = frames.map(({ predicted }) => predicted && parts.prediction(predicted))
       // The task takes the fine-tune's bytes with it: a copy, where what is read beside them may have to be read again from farther away.
-      hasKept = sources.isFetching
+      hasKept = parts.isFetching
       const jobs = frames.map(({ tuned, job }, i): LosslessJob => {
-        const bytes = sources.buffer(hasKept ? new Uint8Array(tuned) : tuned)
+        const bytes = parts.buffer(hasKept ? new Uint8Array(tuned) : tuned)
         return { ...job, tuned: bytes, prediction: predictions[i]! }
       })
-      const task = { kind: 'lossless', frames: jobs } as const
-      // Awaited here: the slot is given back at the end of this block.
-      return await this.#executor.pool.run(task, await sources.buffers(), this.#signal)
+      return { kind: 'lossless', frames: jobs } as const
     }
-    const failed = async (error: unknown, tries: number) =>
-      hasKept && (await this.#executor.failed(error, tries))
-    return withRetries({ ...this.#executor, failed }, encode, this.#signal)
+    return this.#engine.over(source).run(make, this.#signal)
   }
 
   async *#write(pending: {

@@ -22,8 +22,10 @@ import {
   planDelta,
   recordHeader,
 } from '../codec/wdelta/v1/writer.ts'
-import { type Executor, execute, gatherTuned, mapOrdered, withRetries } from './execute.ts'
-import type { TaskBuffer, TunedFrame } from './tasks.ts'
+import type { Engine } from './engine.ts'
+import { mapOrdered } from './map-ordered.ts'
+import type { TaskParts } from './task-parts.ts'
+import type { TunedFrame } from './tasks.ts'
 
 /** One tensor of a fine-tune and of its parent; they have the same shape. */
 export interface TunedPair {
@@ -81,11 +83,11 @@ const NO_HASH = '0'.repeat(64)
  */
 export async function* encodeDelta(
   options: EncodeOptions,
-  executor: Executor,
+  engine: Engine,
   signal?: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
   const { hasher } = options
-  const described = await describe(options, executor, signal)
+  const described = await describe(options, engine, signal)
   const plan = (parentHash: string) => planDelta({ ...described, parentHash })
   const hashed = (bytes: Uint8Array) => {
     hasher.update(bytes)
@@ -94,7 +96,7 @@ export async function* encodeDelta(
   const jobs = plan(NO_HASH).tensors.map((planned, i) => ({ planned, pair: options.tensors[i]! }))
   const begin = async (job: Job) => ({
     ...job,
-    data: fitsOneTask(job, executor) ? [await encodeInOneTask(job, executor, signal)] : null,
+    data: fitsOneTask(job, engine) ? [await encodeInOneTask(job, engine, signal)] : null,
   })
   const encoded = mapOrdered(jobs, TENSOR_WINDOW, begin)
   let next = encoded.next()
@@ -105,7 +107,7 @@ export async function* encodeDelta(
     next = encoded.next()
     next.catch(() => {})
     const { planned, pair, data } = tensor.value
-    const chunks = data ?? encodeInStages({ planned, pair }, executor, signal)
+    const chunks = data ?? encodeInStages({ planned, pair }, engine, signal)
     for await (const bytes of records(planned, chunks)) yield hashed(bytes)
   }
   yield hasher.digest()
@@ -119,14 +121,14 @@ interface Job {
 /** What a plan is made of, but for the parent's hash. */
 async function describe(
   { strategy, outlierFraction, sparsity, tensors }: EncodeOptions,
-  executor: Executor,
+  engine: Engine,
   signal: AbortSignal | undefined,
 ): Promise<Omit<PlanOptions, 'parentHash'>> {
   const described = []
   for (const pair of tensors) {
     const { name, shape, count, dtype } = pair.tuned
     if (isFloat(dtype) !== isFloat(pair.parent.dtype)) throw dtypeChanged(pair)
-    const changed = isFloat(dtype) || (await differs(pair, executor, signal))
+    const changed = isFloat(dtype) || (await differs(pair, engine, signal))
     described.push({ name, shape, count, dtype, changed })
   }
   return { strategy, outlierFraction, sparsity, tensors: described }
@@ -143,13 +145,13 @@ function dtypeChanged({ parent, tuned }: TunedPair): CodecError {
 /** True if the bytes of two tensors that are copied, not computed, are not the same. */
 async function differs(
   { parent, tuned }: TunedPair,
-  executor: Executor,
+  engine: Engine,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
   if (parent.dtype !== tuned.dtype) return true
   const run = { start: 0, end: storedBytes(tuned) }
   const [before, after] = [parent, tuned].map(recipe =>
-    execute(planTensor(recipe, recipe.dtype, run), executor, signal),
+    engine.stream(planTensor(recipe, recipe.dtype, run), signal),
   )
   try {
     // Both are cut in the same way: by frames from the tensor's beginning.
@@ -193,42 +195,37 @@ async function* records(
 }
 
 /** True where one worker can take all passes: it must be able to read more than a frame by itself. */
-function fitsOneTask({ planned, pair: { parent, tuned } }: Job, { locate }: Executor): boolean {
+function fitsOneTask({ planned, pair: { parent, tuned } }: Job, { source }: Engine): boolean {
   const { count } = planned.entry
   if (count <= FLOAT_GRID.run) return true
   const bytes = planned.arrays.reduce((sum, array) => sum + array.bytes, 0)
   if (count > WHOLE_ELEMENTS || bytes > WHOLE_BYTES) return false
   const blobs = [...blobsOf(parent), ...blobsOf(tuned)]
-  return blobs.every(blob => locate(blob) !== null)
+  return blobs.every(blob => source.locate(blob) !== null)
 }
 
 async function encodeInOneTask(
   job: Job,
-  executor: Executor,
+  engine: Engine,
   signal: AbortSignal | undefined,
 ): Promise<Uint8Array> {
   const { planned } = job
   if (planned.arrays.every(({ bytes }) => bytes === 0)) return new Uint8Array(0)
-  const encode = async (source: Executor) => {
-    using _slot = await executor.slots.take(signal)
-    const frames: TunedFrame[] = []
-    let buffers: TaskBuffer[] = []
-    for (const run of runsOf(planned.entry.count, FLOAT_GRID)) {
-      const gathered = await gatherRun(job, run, source, signal)
-      frames.push(gathered.tuned)
-      // There is more than one run only where the workers read, and then there are no buffers.
-      if (gathered.buffers.length > 0) buffers = gathered.buffers
-    }
-    const task = { kind: 'encode-whole', frames, tensor: planned } as const
-    // Awaited here: the slot is given back at the end of this block.
-    return await executor.pool.run(task, buffers, signal)
-  }
-  return withRetries(executor, encode, signal)
+  const runs = [...runsOf(planned.entry.count, FLOAT_GRID)]
+  // There is more than one run only where the workers read for themselves.
+  return engine.run(
+    parts => ({
+      kind: 'encode-whole',
+      frames: runs.map(run => tunedRun(job, run, parts)),
+      tensor: planned,
+    }),
+    signal,
+  )
 }
 
 async function* encodeInStages(
   job: Job,
-  executor: Executor,
+  engine: Engine,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
   for (const step of encodeProgram(job.planned)) {
@@ -239,7 +236,7 @@ async function* encodeInStages(
     const runs = mapOrdered(numbered(step.runs), PASS_WINDOW, async ([i, run]) => ({
       i,
       run,
-      result: await passOver(job, step, run, i, executor, signal),
+      result: await passOver(job, step, run, i, engine, signal),
     }))
     for await (const { i, run, result } of runs) {
       const bytes = step.take(result, run, i)
@@ -253,28 +250,20 @@ async function passOver(
   stage: Stage,
   run: Run,
   i: number,
-  executor: Executor,
+  engine: Engine,
   signal: AbortSignal | undefined,
 ): Promise<PassResult> {
-  const pass = async (source: Executor) => {
-    using _slot = await executor.slots.take(signal)
-    const { tuned, buffers } = await gatherRun(job, run, source, signal)
-    const task = { kind: 'encode', ...tuned, pass: stage.pass(run, i) } as const
-    // Awaited here: the slot is given back at the end of this block.
-    return await executor.pool.run(task, buffers, signal)
-  }
-  return withRetries(executor, pass, signal)
+  const pass = stage.pass(run, i)
+  return engine.run(parts => ({ kind: 'encode', ...tunedRun(job, run, parts), pass }), signal)
 }
 
 /** The parent's frame over a run together with the fine-tune's values. */
-async function gatherRun(
+function tunedRun(
   { pair: { parent, tuned } }: Job,
   { first, count }: Run,
-  executor: Executor,
-  signal: AbortSignal | undefined,
-): Promise<{ tuned: TunedFrame; buffers: TaskBuffer[] }> {
-  const planned = planFrame(parent, 'F32', { first, count })
-  return gatherTuned(executor, { planned, tuned: tuned.source, signal })
+  parts: TaskParts,
+): TunedFrame {
+  return parts.tunedFrame(planFrame(parent, 'F32', { first, count }), tuned.source)
 }
 
 function* numbered<T>(items: Iterable<T>): Generator<[number, T]> {

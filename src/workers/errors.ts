@@ -1,4 +1,12 @@
-import type { BadBlock, BlockFault } from './tasks.ts'
+/** Why a block cannot be used: other bytes, too few of them, no blob at all, or a disk that cannot read it. */
+export type BlockFault = 'checksum' | 'short' | 'missing' | 'unreadable'
+
+/** A block that is not what was stored: see `BlockError`. */
+export interface BadBlock {
+  readonly blob: string
+  readonly offset: number
+  readonly why: BlockFault
+}
 
 const WHAT: Readonly<Record<BlockFault, string>> = {
   checksum: 'has another checksum than when it was stored',
@@ -33,4 +41,9 @@ export class FileError extends Error {
     this.path = path
     this.code = code
   }
+}
+
+/** All buffers of a pool were out for as long as one may be waited for. */
+export class BuffersOutError extends Error {
+  override readonly name = 'BuffersOutError'
 }

@@ -3,16 +3,9 @@ import { FRAME_BYTES } from '../codec/base/limits.ts'
 import { planHash, planTensor, storedBytes } from '../codec/plan/plan.ts'
 import type { Recipe, Recipes } from '../codec/plan/recipes.ts'
 import { identitySteps } from '../codec/safetensors/identity.ts'
-import {
-  type Batch,
-  digest,
-  digestBatches,
-  type Executor,
-  type Gathered,
-  mapOrdered,
-  Sources,
-  withRetries,
-} from './execute.ts'
+import type { BatchHash, Engine } from './engine.ts'
+import { mapOrdered } from './map-ordered.ts'
+import type { TaskParts } from './task-parts.ts'
 import { inTurns } from './turns.ts'
 
 /** Tensors or groups of small ones under way. */
@@ -37,7 +30,7 @@ export interface TensorHashes {
  * Rejects with what reading or decoding it throws.
  */
 export async function hashTensors(
-  executor: Executor,
+  engine: Engine,
   recipes: Recipes,
   { names, widens }: { readonly names: readonly string[]; readonly widens: boolean },
   signal?: AbortSignal,
@@ -48,9 +41,9 @@ export async function hashTensors(
     digests.set(bytes, ended)
     ended += bytes.length
   }
-  const session = executor.pool.openModelHash(widens, signal)
+  const session = engine.openModelHash(widens, signal)
   const tensors: Recipe[] = []
-  const update = async ({ segments }: Batch, { pieces, buffers }: Gathered) => {
+  const update: BatchHash<unknown>['update'] = async ({ segments }, { pieces, buffers }) => {
     const begin = tensors.length
     const end = begin + segments.filter(({ kind }) => kind === 'bytes').length
     const begun = names.slice(begin, end).map(name => recipes.get(name)!)
@@ -66,7 +59,7 @@ export async function hashTensors(
   }
   const segments = planHash(recipes, names, 'stored')
   const hash = { update, digest, abandon: session.abandon }
-  const lineage = await digestBatches(segments, hash, executor, signal)
+  const lineage = await engine.feed(segments, hash, signal)
   return { ...lineage, identity: await identityFrom(tensors, digests, signal) }
 }
 
@@ -75,14 +68,14 @@ export async function hashTensors(
  * decoding it throws.
  */
 export async function identify(
-  executor: Executor,
+  engine: Engine,
   recipes: Recipes,
   signal?: AbortSignal,
 ): Promise<string> {
   const tensors = [...recipes.values()]
   const digests = new Uint8Array(tensors.length * DIGEST_BYTES)
   let at = 0
-  const hashed = mapOrdered(groups(tensors), WINDOW, group => digestsOf(group, executor, signal))
+  const hashed = mapOrdered(groups(tensors), WINDOW, group => digestsOf(group, engine, signal))
   for await (const group of hashed) {
     for (const digest of group) {
       digests.set(digest, at)
@@ -136,21 +129,15 @@ function levelsOf({ source }: Recipe): number {
 
 async function digestsOf(
   tensors: readonly Recipe[],
-  executor: Executor,
+  engine: Engine,
   signal: AbortSignal | undefined,
 ): Promise<readonly Uint8Array[]> {
   const planOf = (recipe: Recipe) =>
     planTensor(recipe, recipe.dtype, { start: 0, end: storedBytes(recipe) })
   const [first] = tensors
   if (tensors.length === 1 && storedBytes(first!) > FRAME_BYTES) {
-    return [Buffer.from(await digest(planOf(first!), executor, signal), 'hex')]
+    return [Buffer.from(await engine.digest(planOf(first!), signal), 'hex')]
   }
-  const hash = async (source: Executor) => {
-    using _slot = await executor.slots.take(signal)
-    const sources = new Sources(source, signal)
-    const planned = tensors.map(recipe => sources.pieces([...planOf(recipe)]))
-    const task = { kind: 'digests', tensors: planned } as const
-    return await executor.pool.run(task, await sources.buffers(), signal)
-  }
-  return withRetries(executor, hash, signal)
+  const pieces = (parts: TaskParts) => tensors.map(recipe => parts.pieces([...planOf(recipe)]))
+  return engine.run(parts => ({ kind: 'digests', tensors: pieces(parts) }), signal)
 }

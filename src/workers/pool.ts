@@ -53,11 +53,11 @@ export interface Pool extends AsyncDisposable {
    * worker is replaced. Whatever it does, it settles when no thread uses the memory of the task any more: what aborts while a worker is at it
    * rejects when the worker is done with the frame that it is at.
    */
-  run<K extends Task['kind']>(
-    task: Extract<Task, { kind: K }>,
+  run<const T extends Task>(
+    task: T,
     buffers: readonly TaskBuffer[],
     signal?: AbortSignal,
-  ): Promise<Results[K]>
+  ): Promise<Results[T['kind']]>
   /** `signal` ends what is under way; the session must then be abandoned. */
   openHash(signal?: AbortSignal): HashSession
   /** As {@link openHash}; `widens`: the hash in float32 is taken as well, every dtype must be one that `canWiden`. */
@@ -138,11 +138,11 @@ class ThreadPool implements Pool {
     }
   }
 
-  run<K extends Task['kind']>(
-    task: Extract<Task, { kind: K }>,
+  run<const T extends Task>(
+    task: T,
     buffers: readonly TaskBuffer[],
     signal?: AbortSignal,
-  ): Promise<Results[K]> {
+  ): Promise<Results[T['kind']]> {
     return this.#submit(task, buffers, signal, null)
   }
 
@@ -260,7 +260,7 @@ class ThreadPool implements Pool {
       slot.running = pending
       Atomics.store(slot.cancelled, 0, 0)
       try {
-        const message: TaskMessage = { id: 0, task: pending.task, buffers: pending.buffers }
+        const message: TaskMessage = { task: pending.task, buffers: pending.buffers }
         slot.worker.postMessage(message, transferable(pending.buffers))
       } catch (error) {
         // An unserialisable task is that task's failure, not the pool's.

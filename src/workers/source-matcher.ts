@@ -3,46 +3,18 @@ import { planTensor, storedBytes } from '../codec/plan/plan.ts'
 import type { Recipe, Recipes } from '../codec/plan/recipes.ts'
 import type { sized } from '../codec/wdelta/v2/format.ts'
 import { canPredict } from '../codec/wdelta/v2/index-bytes.ts'
-import { type Executor, execute } from './execute.ts'
+import type { Engine } from './engine.ts'
 import { threadKernels } from './kernels.ts'
 import { inTurns } from './turns.ts'
 
-export function kindOf({ dtype, shape }: Pick<Recipe, 'dtype' | 'shape'>): string {
-  return `${dtype} ${shape.join()}`
-}
-
-/** The name without its first parts, up to MAX_PREFIX_PARTS of them. */
-export function* suffixesOf(name: string): Generator<string> {
-  let dot = name.indexOf('.')
-  for (let parts = 0; dot >= 0 && parts < MAX_PREFIX_PARTS; parts++) {
-    yield name.slice(dot + 1)
-    dot = name.indexOf('.', dot + 1)
-  }
-}
-
-/** Tensors of one dtype and shape. */
-export interface Alike {
-  /** MAX_PROBED of them. */
-  readonly first: Recipe[]
-  /** All of them by the ends of their names that follow a dot: the first of those that have one in common. */
-  readonly bySuffix: Map<string, Recipe>
-}
-
-export function* kindsOf(recipes: Recipes): Steps<Map<string, Alike>> {
-  const kinds = new Map<string, Alike>()
-  let seen = 0
-  for (const recipe of recipes.values()) {
-    if (seen++ % STEP_ITEMS === 0) yield
-    const kind = kindOf(recipe)
-    const alike: Alike = kinds.get(kind) ?? { first: [], bySuffix: new Map() }
-    kinds.set(kind, alike)
-    if (alike.first.length < MAX_PROBED) alike.first.push(recipe)
-    for (const suffix of suffixesOf(recipe.name)) {
-      if (!alike.bySuffix.has(suffix)) alike.bySuffix.set(suffix, recipe)
-    }
-  }
-  return kinds
-}
+/** Bytes at the beginning of a tensor by which one with another name is recognised. */
+const PROBE_BYTES = 65536
+/** Tensors of the parent of one dtype and shape that are looked at for one with another name. */
+const MAX_PROBED = 1024
+/** Parts of a name, each with a dot after it, by which it may be longer than that of the tensor that predicts it: `base_model.model.` has two. */
+const MAX_PREFIX_PARTS = 4
+/** A tensor of a shard, sized. */
+export type Described = ReturnType<typeof sized>
 
 /**
  * Finds the tensor of the parent that predicts one of the fine-tune. It goes by checksums: tensors that are wrongly taken for alike make
@@ -50,7 +22,7 @@ export function* kindsOf(recipes: Recipes): Steps<Map<string, Alike>> {
  */
 export class SourceMatcher {
   readonly #parent: Recipes
-  readonly #executor: Executor
+  readonly #engine: Engine
   readonly #signal: AbortSignal | undefined
   /** Tensors of the parent by dtype and shape: made when they are asked for. */
   #kinds: Promise<Map<string, Alike>> | null = null
@@ -59,9 +31,9 @@ export class SourceMatcher {
   /** What predicts the fine-tune's tensors so far, by dtype, shape and the checksum of their first bytes. */
   readonly #before = new Map<string, Recipe>()
 
-  constructor(parent: Recipes, executor: Executor, signal: AbortSignal | undefined) {
+  constructor(parent: Recipes, engine: Engine, signal: AbortSignal | undefined) {
     this.#parent = parent
-    this.#executor = executor
+    this.#engine = engine
     this.#signal = signal
   }
 
@@ -95,7 +67,7 @@ export class SourceMatcher {
       const run = { start: 0, end: Math.min(storedBytes(recipe), PROBE_BYTES) }
       const chunks: Uint8Array[] = []
       const segments = planTensor(recipe, recipe.dtype, run)
-      for await (const chunk of execute(segments, this.#executor, this.#signal)) {
+      for await (const chunk of this.#engine.stream(segments, this.#signal)) {
         chunks.push(chunk.slice())
       }
       probes.set(threadKernels().machine.checksum(Buffer.concat(chunks)), recipe)
@@ -120,11 +92,39 @@ export class SourceMatcher {
   }
 }
 
-/** Bytes at the beginning of a tensor by which one with another name is recognised. */
-export const PROBE_BYTES = 65536
-/** Tensors of the parent of one dtype and shape that are looked at for one with another name. */
-export const MAX_PROBED = 1024
-/** Parts of a name, each with a dot after it, by which it may be longer than that of the tensor that predicts it: `base_model.model.` has two. */
-export const MAX_PREFIX_PARTS = 4
-/** A tensor of a shard, sized. */
-export type Described = ReturnType<typeof sized>
+function kindOf({ dtype, shape }: Pick<Recipe, 'dtype' | 'shape'>): string {
+  return `${dtype} ${shape.join()}`
+}
+
+/** The name without its first parts, up to MAX_PREFIX_PARTS of them. */
+function* suffixesOf(name: string): Generator<string> {
+  let dot = name.indexOf('.')
+  for (let parts = 0; dot >= 0 && parts < MAX_PREFIX_PARTS; parts++) {
+    yield name.slice(dot + 1)
+    dot = name.indexOf('.', dot + 1)
+  }
+}
+
+/** Tensors of one dtype and shape. */
+interface Alike {
+  /** MAX_PROBED of them. */
+  readonly first: Recipe[]
+  /** All of them by the ends of their names that follow a dot: the first of those that have one in common. */
+  readonly bySuffix: Map<string, Recipe>
+}
+
+function* kindsOf(recipes: Recipes): Steps<Map<string, Alike>> {
+  const kinds = new Map<string, Alike>()
+  let seen = 0
+  for (const recipe of recipes.values()) {
+    if (seen++ % STEP_ITEMS === 0) yield
+    const kind = kindOf(recipe)
+    const alike: Alike = kinds.get(kind) ?? { first: [], bySuffix: new Map() }
+    kinds.set(kind, alike)
+    if (alike.first.length < MAX_PROBED) alike.first.push(recipe)
+    for (const suffix of suffixesOf(recipe.name)) {
+      if (!alike.bySuffix.has(suffix)) alike.bySuffix.set(suffix, recipe)
+    }
+  }
+  return kinds
+}

@@ -7,6 +7,7 @@ import type { Encoding } from '../codec/frames/frame-encodings.ts'
 import type { EncodePass, PassResult } from '../codec/lossy/passes.ts'
 import type { Prediction } from '../codec/plan/segments.ts'
 import type { PlannedTensor } from '../codec/wdelta/v1/writer.ts'
+import type { BadBlock } from './errors.ts'
 
 /** What bytes are checked against before one of them is used: whole blocks of a blob. */
 export interface Check extends CheckedRun {
@@ -160,13 +161,7 @@ export interface VerifyTask {
   readonly parts: readonly Part[]
 }
 
-/** A block that is not what was stored: see `BlockError`. */
-export interface BadBlock {
-  readonly blob: string
-  readonly offset: number
-  readonly why: BlockFault
-}
-
+/** How far a reconstruction is from what was uploaded, over some elements. */
 export interface Comparison {
   /** Sum of squared differences between the reconstruction and the upload, over finite values. */
   readonly squaredError: number
@@ -247,13 +242,9 @@ export interface Results {
 }
 
 export interface TaskMessage {
-  readonly id: number
   readonly task: Task
   readonly buffers: readonly TaskBuffer[]
 }
-
-/** Why a block cannot be used: other bytes, too few of them, no blob at all, or a disk that cannot read it. */
-export type BlockFault = 'checksum' | 'short' | 'missing' | 'unreadable'
 
 /** A failure as it crosses the thread: a CodecError keeps its fields. */
 export interface TaskFailure {
@@ -267,5 +258,5 @@ export interface TaskFailure {
 }
 
 export type ReplyMessage =
-  | { readonly id: number; readonly value: Results[Task['kind']] }
-  | { readonly id: number; readonly failure: TaskFailure }
+  | { readonly value: Results[Task['kind']] }
+  | { readonly failure: TaskFailure }

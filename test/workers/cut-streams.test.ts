@@ -7,11 +7,10 @@ import { FRAME_BYTES } from '../../src/codec/base/limits.ts'
 import type { Span } from '../../src/codec/base/ranges.ts'
 import type { Segment } from '../../src/codec/plan/segments.ts'
 import { BufferPool, type ChunkBuffer } from '../../src/workers/buffer-pool.ts'
-import { type ByteSource, type Executor, execute } from '../../src/workers/execute.ts'
+import type { ByteSource } from '../../src/workers/byte-source.ts'
 import { collectGarbage } from '../../src/workers/garbage.ts'
 import { openPool, type Pool } from '../../src/workers/pool.ts'
-import { PrefetchBudget } from '../../src/workers/prefetch.ts'
-import { Semaphore } from '../../src/workers/semaphore.ts'
+import { engineOver, sourceOf } from '../support/engine.ts'
 
 /** Bytes of the streams' segments: so that a few of them fill a chunk. */
 const PIECE = 700_000
@@ -21,19 +20,12 @@ const valueAt = (at: number) => (at * 31) & 255
 
 const read = async ({ start, end }: Span) => new Uint8Array(end - start).fill(7)
 
-/** An executor over blobs that are fetched, unless `members` says otherwise. */
-function executorOf(pool: Pool, members: Partial<Executor> = {}): Executor {
-  const upstream: ByteSource = { read, locate: () => null, fetch: read }
+/** An engine over blobs that are fetched, unless `members` says otherwise, and the buffers of its streams. */
+function engineOf(pool: Pool, members: Partial<ByteSource> = {}, bufferPool = new BufferPool()) {
+  const source = sourceOf(read, members)
   return {
-    pool,
-    ...upstream,
-    upstream,
-    sumsOf: () => null,
-    failed: async () => false,
-    slots: new Semaphore(pool.size * 2),
-    prefetch: new PrefetchBudget(MAX_AHEAD),
-    bufferPool: new BufferPool(),
-    ...members,
+    bufferPool,
+    engine: engineOver(pool, source, { buffers: bufferPool, prefetched: MAX_AHEAD }),
   }
 }
 
@@ -65,11 +57,10 @@ t.test(
   'streams that are cut anywhere give back every buffer, and need no more of them',
   async t => {
     await using pool = await openPool({ workers: 2 })
-    const executor = executorOf(pool)
-    const { bufferPool } = executor
+    const { engine, bufferPool } = engineOf(pool)
     const cut = async (i: number) => {
       const abort = new AbortController()
-      const stream = execute(copies(12), executor, abort.signal)
+      const stream = engine.stream(copies(12), abort.signal)
       // At the first chunk, between two, while the next is made, and while several are made ahead.
       for (let chunk = 0; chunk < i % 4; chunk++) await stream.next()
       const next = i % 3 === 0 ? stream.next().catch(() => {}) : null
@@ -93,18 +84,18 @@ t.test(
 t.test('a buffer is not given back before the worker has let go of it', async t => {
   await using pool = await openPool({ workers: 1 })
   const { path, release } = await blockingFile(t.testdir())
-  const executor = executorOf(pool, { locate: () => path })
+  const { engine, bufferPool } = engineOf(pool, { locate: () => path })
   const abort = new AbortController()
-  const stream = execute(copies(1), executor, abort.signal)
+  const stream = engine.stream(copies(1), abort.signal)
   const rejected = t.rejects(stream.next(), { message: 'gone' })
   while (pool.busy === 0) await turn()
   abort.abort(new Error('gone'))
   await turn()
-  t.equal(executor.bufferPool.out, 1, 'the worker still writes to it')
+  t.equal(bufferPool.out, 1, 'the worker still writes to it')
   await using _released = await release()
   await rejected
   t.equal(pool.busy, 0)
-  t.equal(executor.bufferPool.out, 0)
+  t.equal(bufferPool.out, 0)
 })
 
 t.test('a worker that dies gives its buffer back when its thread has ended', async t => {
@@ -114,17 +105,17 @@ t.test('a worker that dies gives its buffer back when its thread has ended', asy
   t.teardown(() => process.off('worker', keep))
   await using pool = await openPool({ workers: 1 })
   const { path, release } = await blockingFile(t.testdir())
-  const executor = executorOf(pool, { locate: () => path })
-  const rejected = t.rejects(execute(copies(1), executor).next(), { message: 'a worker died' })
+  const { engine, bufferPool } = engineOf(pool, { locate: () => path })
+  const rejected = t.rejects(engine.stream(copies(1)).next(), { message: 'a worker died' })
   while (pool.busy === 0) await turn()
   const ended = workers[0]!.terminate()
-  t.equal(executor.bufferPool.out, 1)
+  t.equal(bufferPool.out, 1)
   await using _released = await release()
   await rejected
   t.equal(workers[0]!.threadId, -1, 'its thread has ended')
-  t.equal(executor.bufferPool.out, 0)
+  t.equal(bufferPool.out, 0)
   await ended
-  const again = await execute(copies(1), executorOf(pool)).next()
+  const again = await engineOf(pool).engine.stream(copies(1)).next()
   t.equal(again.value?.[0], 7, 'another worker took its place')
 })
 
@@ -132,18 +123,20 @@ t.test(
   'what fails and is tried again keeps its buffer, what fails for good gives it back',
   async t => {
     await using pool = await openPool({ workers: 1 })
-    const short = { ...executorOf(pool), locate: () => '/dev/null' }
+    const { engine, bufferPool } = engineOf(pool)
+    const sound = engine.source
+    const short = { ...sound, locate: () => '/dev/null' }
     let left = 2
-    const twice = { ...short, failed: async () => left-- > 0 }
-    const [chunk] = await Array.fromAsync(execute(copies(1), twice))
+    const twice = { ...short, retry: async () => (left-- > 0 ? { ...sound, retry } : null) }
+    const { retry } = twice
+    const [chunk] = await Array.fromAsync(engine.over(twice).stream(copies(1)))
     t.equal(chunk?.length, PIECE)
-    const { bufferPool } = short
     t.equal(bufferPool.allocated, 1)
     left = 1
-    const never: Executor = { ...twice, upstream: { ...short.upstream, locate: () => '/dev/null' } }
-    await t.rejects(Array.fromAsync(execute(copies(4), never)), { code: 'short' })
-    const unread = { ...short, locate: () => null, fetch: () => Promise.reject(new Error('no')) }
-    await t.rejects(Array.fromAsync(execute(copies(8), unread)), { message: 'no' })
+    const never = { ...short, retry: async () => (left-- > 0 ? short : null) }
+    await t.rejects(Array.fromAsync(engine.over(never).stream(copies(4))), { code: 'short' })
+    const unread = { ...sound, fetch: () => Promise.reject(new Error('no')) }
+    await t.rejects(Array.fromAsync(engine.over(unread).stream(copies(8))), { message: 'no' })
     await untilIdle(pool)
     await turn()
     t.equal(bufferPool.out, 0)
@@ -152,35 +145,35 @@ t.test(
 
 t.test('a header longer than a chunk comes in chunks like everything else', async t => {
   await using pool = await openPool({ workers: 1 })
-  const executor = executorOf(pool)
+  const { engine, bufferPool } = engineOf(pool)
   const header = Uint8Array.from({ length: 2 * FRAME_BYTES + 5 }, (_, i) => valueAt(i))
   const segments: Segment[] = [{ kind: 'bytes', bytes: header }, ...copies(1)]
   const chunks: Buffer[] = []
-  for await (const chunk of execute(segments, executor)) chunks.push(Buffer.from(chunk))
+  for await (const chunk of engine.stream(segments)) chunks.push(Buffer.from(chunk))
   t.ok(chunks.every(({ length }) => length <= FRAME_BYTES))
   const whole = Buffer.concat(chunks)
   t.ok(whole.subarray(0, header.length).equals(header))
   t.equal(whole.length, header.length + PIECE)
-  t.equal(executor.bufferPool.out, 0)
+  t.equal(bufferPool.out, 0)
 })
 
 t.test('streams that have all buffers wait for each other, and all of them end', async t => {
   await using pool = await openPool({ workers: 2 })
-  const executor = executorOf(pool, { bufferPool: new BufferPool(MAX_AHEAD + 1) })
+  const { engine, bufferPool } = engineOf(pool, {}, new BufferPool(MAX_AHEAD + 1))
   const sizes = await Promise.all(
     Array.from({ length: 8 }, async () => {
       let size = 0
-      for await (const chunk of execute(copies(9), executor)) size += chunk.length
+      for await (const chunk of engine.stream(copies(9))) size += chunk.length
       return size
     }),
   )
   t.strictSame(new Set(sizes), new Set([9 * PIECE]))
-  t.equal(executor.bufferPool.allocated, MAX_AHEAD + 1)
+  t.equal(bufferPool.allocated, MAX_AHEAD + 1)
 })
 
 t.test('buffers that are dropped leave the memory of all threads, those in use do not', async t => {
   await using pool = await openPool({ workers: 2 })
-  const { bufferPool, ...executor } = executorOf(pool)
+  const bufferPool = new BufferPool()
   const buffers: WeakRef<SharedArrayBuffer>[] = []
   const take = async (size: number) => {
     const chunk = await bufferPool.take(size)
@@ -191,9 +184,10 @@ t.test('buffers that are dropped leave the memory of all threads, those in use d
     take,
     give: (chunk: ChunkBuffer) => bufferPool.give(chunk),
   })
-  const held = execute(copies(1), { ...executor, bufferPool: watched })
+  const { engine } = engineOf(pool, {}, watched)
+  const held = engine.stream(copies(1))
   const first = await held.next()
-  await Array.fromAsync(execute(copies(12), { ...executor, bufferPool: watched }))
+  await Array.fromAsync(engine.stream(copies(12)))
   bufferPool.trim()
   await pool.trim()
   await turn()

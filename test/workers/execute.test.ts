@@ -1,8 +1,10 @@
 import t from 'tap'
 import type { Segment } from '../../src/codec/plan/segments.ts'
-import { digest, type Executor, mapOrdered } from '../../src/workers/execute.ts'
+import { mapOrdered } from '../../src/workers/map-ordered.ts'
+import type { Pool } from '../../src/workers/pool.ts'
 import { Semaphore } from '../../src/workers/semaphore.ts'
 import type { Piece } from '../../src/workers/tasks.ts'
+import { engineOver, sourceOf } from '../support/engine.ts'
 
 t.test('mapOrdered keeps order and never has more than its width under way', async t => {
   let under = 0
@@ -98,16 +100,13 @@ t.test('segments of a few bytes, or of none, make tasks of bounded length', asyn
       digest: async () => 'digest',
       abandon: () => {},
     }
-    const executor = {
-      pool: { openHash: () => session },
-      sumsOf: () => null,
-      locate: () => 'path',
-      slots: new Semaphore(1),
-    } as unknown as Executor
+    const pool = { size: 1, openHash: () => session } as unknown as Pool
+    const read = () => Promise.reject(new Error('a worker reads'))
+    const engine = engineOver(pool, sourceOf(read, { locate: () => 'path' }))
     const segments = (function* () {
       for (let i = 0; i < 20_000; i++, drawn++) yield segment(i)
     })()
-    t.equal(await digest(segments, executor), 'digest')
+    t.equal(await engine.digest(segments), 'digest')
     t.ok(most <= 1024, `${kind}: ${most} segments between two tasks`)
     const buffers = tasks.map(
       pieces => new Set(pieces.map(piece => 'bytes' in piece && piece.bytes.buffer)).size,

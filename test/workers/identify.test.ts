@@ -9,14 +9,13 @@ import { planHash } from '../../src/codec/plan/plan.ts'
 import { type BaseShard, baseRecipes, type Recipes } from '../../src/codec/plan/recipes.ts'
 import { nameOrder } from '../../src/codec/safetensors/model-folder.ts'
 import { buildLayout, type DescribedTensor } from '../../src/codec/safetensors/write-header.ts'
-import { BufferPool } from '../../src/workers/buffer-pool.ts'
-import { digest, type Executor } from '../../src/workers/execute.ts'
+import type { ByteSource } from '../../src/workers/byte-source.ts'
+import type { Engine } from '../../src/workers/engine.ts'
 import { hashTensors, identify } from '../../src/workers/identify.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
 import { openPool, type Pool } from '../../src/workers/pool.ts'
-import { PrefetchBudget } from '../../src/workers/prefetch.ts'
-import { Semaphore } from '../../src/workers/semaphore.ts'
 import type { TaskMessage } from '../../src/workers/tasks.ts'
+import { engineOver, sourceOf } from '../support/engine.ts'
 import { Random } from '../support/generated-values.ts'
 
 const DTYPES = Object.keys(DTYPE_BITS) as Dtype[]
@@ -42,36 +41,25 @@ function modelOf(files: readonly (readonly DescribedTensor[])[]) {
   return { recipes, blobs, names: nameOrder(recipes.keys()) }
 }
 
-/** An executor over blobs in memory, which are fetched, unless `members` says otherwise. */
-function executorOf(
+/** An engine over blobs in memory, which are fetched, unless `members` says otherwise. */
+function engineOf(
   pool: Pool,
   blobs: ReadonlyMap<string, Uint8Array>,
-  members: Partial<Executor> = {},
-): Executor {
+  members: Partial<ByteSource> = {},
+): Engine {
   const read = async ({ blob, start, end }: Span) => blobs.get(blob)!.slice(start, end)
-  const upstream = { read, locate: () => null, fetch: read }
-  return {
-    pool,
-    ...upstream,
-    upstream,
-    sumsOf: () => null,
-    failed: async () => false,
-    slots: new Semaphore(4),
-    prefetch: new PrefetchBudget(4),
-    bufferPool: new BufferPool(),
-    ...members,
-  }
+  return engineOver(pool, sourceOf(read, members))
 }
 
 /** What {@link hashTensors} gives, each taken in a pass of its own. */
 async function oneByOne(
-  executor: Executor,
+  engine: Engine,
   recipes: Recipes,
   { names, widens }: { names: readonly string[]; widens: boolean },
 ) {
-  const stored = await digest(planHash(recipes, names, 'stored'), executor)
-  const float32 = widens ? await digest(planHash(recipes, names, 'float32'), executor) : null
-  return { stored, float32, identity: await identify(executor, recipes) }
+  const stored = await engine.digest(planHash(recipes, names, 'stored'))
+  const float32 = widens ? await engine.digest(planHash(recipes, names, 'float32')) : null
+  return { stored, float32, identity: await identify(engine, recipes) }
 }
 
 /** Tensors of a dtype: one of a frame and a little more, one of a few values, one of none, and a scalar. */
@@ -87,9 +75,9 @@ t.test('in one pass a model has the hashes and the identity that each pass gives
   for (const dtype of DTYPES) {
     const { recipes, blobs, names } = modelOf([tensorsOf(dtype)])
     const asked = { names, widens: canWiden(dtype) }
-    const executor = executorOf(pool, blobs)
-    const found = await hashTensors(executor, recipes, asked)
-    t.strictSame(found, await oneByOne(executor, recipes, asked), dtype)
+    const engine = engineOf(pool, blobs)
+    const found = await hashTensors(engine, recipes, asked)
+    t.strictSame(found, await oneByOne(engine, recipes, asked), dtype)
   }
   const whole = DTYPES.filter(canWiden).flatMap(dtype =>
     [[5, 4], [0]].map((shape, i) => ({ name: `${i} ${dtype} ü\u{1f600}`, dtype, shape })),
@@ -102,10 +90,10 @@ t.test('in one pass a model has the hashes and the identity that each pass gives
     'no value at all': [[{ name: 'a', dtype: 'BF16' as const, shape: [0] }]],
   })) {
     const { recipes, blobs, names } = modelOf(files)
-    const executor = executorOf(pool, blobs)
+    const engine = engineOf(pool, blobs)
     for (const widens of [false, true]) {
-      const found = await hashTensors(executor, recipes, { names, widens })
-      t.strictSame(found, await oneByOne(executor, recipes, { names, widens }), what)
+      const found = await hashTensors(engine, recipes, { names, widens })
+      t.strictSame(found, await oneByOne(engine, recipes, { names, widens }), what)
     }
   }
 })
@@ -118,13 +106,13 @@ t.test('tensors of a few bytes make tasks of bounded length', async t => {
     return { name: `t${i}`, dtype: i % 2 === 0 ? ('BF16' as const) : ('I64' as const), shape }
   })
   const { recipes, blobs, names } = modelOf([tensors])
-  const executor = executorOf(pool, blobs)
-  const found = await hashTensors(executor, recipes, { names, widens: true })
+  const engine = engineOf(pool, blobs)
+  const found = await hashTensors(engine, recipes, { names, widens: true })
   const tasks = sent().map(({ args: [message] }) => (message as TaskMessage).task)
   const lengths = tasks.map(task => (task.kind === 'hash-model' ? task.pieces.length : 0))
   t.ok(Math.max(...lengths) <= MAX_SEGMENTS, `${Math.max(...lengths)} pieces in a task`)
   t.ok(lengths.length <= 40, `${lengths.length} tasks`)
-  t.strictSame(found, await oneByOne(executor, recipes, { names, widens: true }))
+  t.strictSame(found, await oneByOne(engine, recipes, { names, widens: true }))
 })
 
 t.test('a batch that fails halfway is hashed once, when it is read again', async t => {
@@ -136,7 +124,7 @@ t.test('a batch that fails halfway is hashed once, when it is read again', async
   const summer = new BlockSummer(bytes => threadKernels().machine.checksum(bytes))
   summer.push(blobs.get('0')!)
   const sums = summer.end()
-  const expected = await oneByOne(executorOf(pool, blobs), recipes, { names, widens: true })
+  const expected = await oneByOne(engineOf(pool, blobs), recipes, { names, widens: true })
   /** Reads of which every fifth is bad in its last byte: the tensors of its task before it are hashed by then. */
   let reads = 0
   const fetch = async ({ blob, start, end }: Span) => {
@@ -145,17 +133,23 @@ t.test('a batch that fails halfway is hashed once, when it is read again', async
     return bytes
   }
   let failures = 0
-  const failed = async () => ++failures > 0
-  const members = { fetch, sumsOf: () => sums, failed }
-  const found = await hashTensors(executorOf(pool, blobs, members), recipes, {
+  const members: Partial<ByteSource> = {
+    fetch,
+    checksumsOf: () => sums,
+    retry: async () => {
+      failures++
+      return engineOf(pool, blobs, members).source
+    },
+  }
+  const found = await hashTensors(engineOf(pool, blobs, members), recipes, {
     names,
     widens: true,
   })
   t.ok(failures > 1, `${failures} failures`)
   t.strictSame(found, expected)
-  const whole = { ...members, failed: async () => false }
-  const executor = executorOf(pool, blobs, whole)
-  await t.rejects(hashTensors(executor, recipes, { names, widens: true }), { name: 'BlockError' })
+  const whole = { ...members, retry: async () => null }
+  const engine = engineOf(pool, blobs, whole)
+  await t.rejects(hashTensors(engine, recipes, { names, widens: true }), { name: 'BlockError' })
 })
 
 t.test('a hash of a model ends with its signal, or with its worker', async t => {
@@ -163,8 +157,8 @@ t.test('a hash of a model ends with its signal, or with its worker', async t => 
   await using pool = await openPool({ workers: 1 })
   const worker = sent()[0]!.receiver as Worker
   const { recipes, blobs, names } = modelOf([tensorsOf('BF16'), tensorsOf('F64')])
-  const hash = (members: Partial<Executor>, signal?: AbortSignal) =>
-    hashTensors(executorOf(pool, blobs, members), recipes, { names, widens: true }, signal)
+  const hash = (members: Partial<ByteSource>, signal?: AbortSignal) =>
+    hashTensors(engineOf(pool, blobs, members), recipes, { names, widens: true }, signal)
   const abort = new AbortController()
   let reads = 0
   /** Does `work` at the third read: in the middle of a tensor. */
@@ -179,6 +173,6 @@ t.test('a hash of a model ends with its signal, or with its worker', async t => 
   await t.rejects(gone, { message: 'gone' })
   const died = hash({ fetch: atThird(() => worker.terminate()) })
   await t.rejects(died, { message: /died/ })
-  const executor = executorOf(pool, blobs)
-  t.strictSame(await hash({}), await oneByOne(executor, recipes, { names, widens: true }))
+  const engine = engineOf(pool, blobs)
+  t.strictSame(await hash({}), await oneByOne(engine, recipes, { names, widens: true }))
 })

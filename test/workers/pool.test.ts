@@ -3,11 +3,8 @@ import { statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { Frame } from '../../src/codec/frames/float-frame.ts'
-import { BufferPool } from '../../src/workers/buffer-pool.ts'
-import { digest } from '../../src/workers/execute.ts'
 import { openPool } from '../../src/workers/pool.ts'
-import { PrefetchBudget } from '../../src/workers/prefetch.ts'
-import { Semaphore } from '../../src/workers/semaphore.ts'
+import { engineOver, sourceOf } from '../support/engine.ts'
 import { openFiles } from '../support/server-process.ts'
 
 const frame = (count: number): Frame => ({
@@ -93,27 +90,17 @@ t.test('a hash lives in one worker, and many may be open at once', async t => {
   const blob = Buffer.from(Array.from({ length: 5000 }, (_, i) => i % 251))
   const read = async ({ start, end }: { start: number; end: number }) =>
     new Uint8Array(blob.subarray(start, end))
-  const upstream = { read, locate: () => null, fetch: read }
-  const executor = {
-    pool,
-    ...upstream,
-    upstream,
-    slots: new Semaphore(4),
-    sumsOf: () => null,
-    failed: async () => false,
-    prefetch: new PrefetchBudget(4),
-    bufferPool: new BufferPool(4),
-  }
+  const engine = engineOver(pool, sourceOf(read))
   const segments = Array.from({ length: 5 }, (_, i) => ({
     kind: 'copy' as const,
     span: { blob: 'b', start: i * 1000, end: (i + 1) * 1000 },
   }))
   const hex = createHash('sha256').update(blob).digest('hex')
-  const digests = await Promise.all([1, 2, 3].map(() => digest(segments, executor)))
+  const digests = await Promise.all([1, 2, 3].map(() => engine.digest(segments)))
   t.strictSame(digests, [hex, hex, hex])
-  t.equal(await digest([], executor), createHash('sha256').digest('hex'))
-  const cut = { ...executor, fetch: () => Promise.reject(new Error('cut')) }
-  await t.rejects(digest(segments, cut), { message: 'cut' })
+  t.equal(await engine.digest([]), createHash('sha256').digest('hex'))
+  const cut = engine.over({ ...engine.source, fetch: () => Promise.reject(new Error('cut')) })
+  await t.rejects(cut.digest(segments), { message: 'cut' })
 })
 
 t.test('a worker reads a local file itself, and says which one failed it', async t => {

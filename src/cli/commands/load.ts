@@ -4,7 +4,6 @@ import { planRange } from '../../codec/plan/plan.ts'
 import type { Recipes } from '../../codec/plan/recipes.ts'
 import type { Layout, Shard } from '../../codec/safetensors/layout.ts'
 import { buildLayout } from '../../codec/safetensors/write-header.ts'
-import { writeFile } from '../../workers/execute.ts'
 import { choice, command, required } from '../command.ts'
 import { inFile } from '../failure.ts'
 import { type Chain, proveChain, trustChain } from '../local/chain.ts'
@@ -46,11 +45,11 @@ Only weights are written: config.json, tokenizer and other files of the base are
     const out = required('out', values.out)
     const dtype = choice('dtype', values.dtype, ['stored', 'float32', 'float16', 'bfloat16'])
     const verify = !values['no-verify']
-    await using engine = openLocalEngine()
-    const shards = await openModelFolder(engine.files, folder)
-    const { opened, checked } = await openDeltas(engine, { paths, verify }, signal)
+    await using local = openLocalEngine()
+    const shards = await openModelFolder(local.files, folder)
+    const { opened, checked } = await openDeltas(local, { paths, verify }, signal)
     const chain = { shards, deltas: opened }
-    const executor = await engine.executor
+    const engine = await local.engine
     await using outputs = new AsyncDisposableStack()
     const written = new Map<string, OutputFile>()
     const write = async (recipes: Recipes, until: AbortSignal) => {
@@ -64,7 +63,7 @@ Only weights are written: config.json, tokenizer and other files of the base are
         const output = written.get(target) ?? outputs.use(await OutputFile.create(target))
         written.set(target, output)
         const segments = planRange(recipes, layout, { start: 0, end: layout.size })
-        for await (const bytes of writeFile(segments, output.temporary, executor, until)) {
+        for await (const bytes of engine.writeFile(segments, output.temporary, until)) {
           progress.add(bytes)
         }
       }
@@ -74,7 +73,7 @@ Only weights are written: config.json, tokenizer and other files of the base are
       write(recipes, until).catch(error => {
         throw inFile(paths.at(-1)!, error)
       })
-    if (verify) await proveChain(executor, chain, writeProven, signal)
+    if (verify) await proveChain(engine, chain, writeProven, signal)
     else await write(trustChain(chain), signal)
     await checked
     for (const [target, output] of written) {

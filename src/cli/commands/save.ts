@@ -12,7 +12,7 @@ import type { DeltaIndex, StrategyV1 } from '../../codec/wdelta/delta-index.ts'
 import { WdeltaReader } from '../../codec/wdelta/reader.ts'
 import { LosslessEncoder } from '../../workers/encode-frames.ts'
 import { encodeDelta, pairTensors } from '../../workers/encode-lossy.ts'
-import { digest, type Executor } from '../../workers/execute.ts'
+import type { Engine } from '../../workers/engine.ts'
 import { identify } from '../../workers/identify.ts'
 import { threadKernels } from '../../workers/kernels.ts'
 import { choice, command, numeric, required, UsageError } from '../command.ts'
@@ -55,22 +55,22 @@ export const save = command({
     const options = encoding(values)
     await using tunedSource = await openModelSource(tuned, values, out!, signal)
     await using baseSource = await openModelSource(base, values, out!, signal)
-    await using engine = openLocalEngine()
-    const { files } = engine
+    await using local = openLocalEngine()
+    const { files } = local
     const tunedShards = await openModelFolder(files, tunedSource.folder)
     const shards = await openModelFolder(files, baseSource.folder)
     const deltas = []
     for (const path of values['parent-delta']) {
       deltas.push(await openDelta(files, path, { checksum: true, signal }))
     }
-    const executor = await engine.executor
+    const engine = await local.engine
     const chain = { shards, deltas }
     const { strategy } = options
     const encoded =
       strategy === 'lossless'
-        ? await encodeLossless({ executor, files, chain, tuned: tunedShards }, signal)
+        ? await encodeLossless({ engine, files, chain, tuned: tunedShards }, signal)
         : await encodeLossy(
-            { executor, chain, tuned: baseRecipes(tunedShards) },
+            { engine, chain, tuned: baseRecipes(tunedShards) },
             { ...options, strategy },
             signal,
           )
@@ -105,16 +105,16 @@ function encoding(values: {
 /** A lossless delta of the files of a folder, against the stored values of the parent. Proves the chain that leads there. */
 async function encodeLossless(
   {
-    executor,
+    engine,
     files,
     chain,
     tuned,
-  }: { executor: Executor; files: LocalFiles; chain: Chain; tuned: readonly BaseShard[] },
+  }: { engine: Engine; files: LocalFiles; chain: Chain; tuned: readonly BaseShard[] },
   signal: AbortSignal,
 ): Promise<AsyncIterable<Uint8Array>> {
-  const parent = await proveChain(executor, chain, async recipes => recipes, signal)
-  const names = nameParent(executor, parent, signal)
-  const encoder = new LosslessEncoder({ parent, names }, executor, signal)
+  const parent = await proveChain(engine, chain, async recipes => recipes, signal)
+  const names = nameParent(engine, parent, signal)
+  const encoder = new LosslessEncoder({ parent, names }, engine, signal)
   return (async function* () {
     for (const { path, blob, layout } of tuned) {
       yield* encoder.shard(path, fileChunks(files, blob, layout.size, signal))
@@ -123,25 +123,25 @@ async function encodeLossless(
   })()
 }
 
-async function nameParent(executor: Executor, recipes: Recipes, signal: AbortSignal) {
+async function nameParent(engine: Engine, recipes: Recipes, signal: AbortSignal) {
   const names = nameOrder(recipes.keys())
   const [parentHash, parentIdentity] = await Promise.all([
-    digest(planHash(recipes, names, 'stored'), executor, signal),
-    identify(executor, recipes, signal),
+    engine.digest(planHash(recipes, names, 'stored'), signal),
+    identify(engine, recipes, signal),
   ])
   return { parentHash, parentIdentity }
 }
 
 /** A version 1 delta. */
 async function encodeLossy(
-  { executor, chain, tuned }: { executor: Executor; chain: Chain; tuned: StoredRecipes },
+  { engine, chain, tuned }: { engine: Engine; chain: Chain; tuned: StoredRecipes },
   options: Encoding & { readonly strategy: StrategyV1 },
   signal: AbortSignal,
 ): Promise<AsyncIterable<Uint8Array>> {
-  const { recipes, parentHash, order } = await openParent(executor, chain, tuned, signal)
+  const { recipes, parentHash, order } = await openParent(engine, chain, tuned, signal)
   const tensors = pairTensors(recipes, tuned, order)
   const hasher = createHash('sha256')
-  return encodeDelta({ ...options, parentHash, tensors, hasher }, executor, signal)
+  return encodeDelta({ ...options, parentHash, tensors, hasher }, engine, signal)
 }
 
 interface Parent {
@@ -154,7 +154,7 @@ interface Parent {
 
 /** The parent's values and the hash that names them: see `DESIGN.md`, "Lineage domains". Proves the chain that leads there. */
 async function openParent(
-  executor: Executor,
+  engine: Engine,
   chain: Chain,
   tuned: Recipes,
   signal: AbortSignal,
@@ -166,7 +166,7 @@ async function openParent(
     const hashed = shards ? order : nameOrder(recipes.keys())
     const widens = [...recipes.values()].every(({ dtype }) => canWiden(dtype))
     const domain = shards || !widens ? 'stored' : 'float32'
-    const parentHash = digest(planHash(recipes, hashed, domain), executor, until)
+    const parentHash = engine.digest(planHash(recipes, hashed, domain), until)
     // It is awaited once the first tensors are encoded.
     parentHash.catch(() => {})
     return { recipes, parentHash, order }
@@ -176,7 +176,7 @@ async function openParent(
     const parent = await open(recipes, until)
     return { ...parent, parentHash: await parent.parentHash }
   }
-  return proveChain(executor, chain, proven, signal)
+  return proveChain(engine, chain, proven, signal)
 }
 
 async function writeDelta(path: string, encoded: AsyncIterable<Uint8Array>): Promise<DeltaIndex> {

@@ -1,7 +1,7 @@
 import { planRange } from '../../codec/plan/plan.ts'
 import type { Recipes } from '../../codec/plan/recipes.ts'
 import type { LosslessIndex } from '../../codec/wdelta/delta-index.ts'
-import { digest, type Executor } from '../../workers/execute.ts'
+import type { Engine } from '../../workers/engine.ts'
 import { command } from '../command.ts'
 import { CliError, inFile } from '../failure.ts'
 import { proveChain } from '../local/chain.ts'
@@ -39,17 +39,17 @@ async function verifyChain(
   paths: readonly string[],
   signal: AbortSignal,
 ): Promise<void> {
-  await using engine = openLocalEngine()
-  const shards = await openModelFolder(engine.files, base)
-  const { opened, checked } = await openDeltas(engine, { paths, verify: true }, signal)
+  await using local = openLocalEngine()
+  const shards = await openModelFolder(local.files, base)
+  const { opened, checked } = await openDeltas(local, { paths, verify: true }, signal)
   const chain = { shards, deltas: opened }
-  const executor = await engine.executor
+  const engine = await local.engine
   const verifyLossless = async (_: Recipes, until: AbortSignal, links: readonly Recipes[]) => {
     for (const [i, { path, index }] of opened.entries()) {
-      if (index.format === 2) await verifyFiles(executor, path, index, links[i]!, until)
+      if (index.format === 2) await verifyFiles(engine, path, index, links[i]!, until)
     }
   }
-  await proveChain(executor, chain, verifyLossless, signal)
+  await proveChain(engine, chain, verifyLossless, signal)
   await checked
   for (const { path, index } of opened) {
     await say(`${path}: ok (structure, checksum, parent${index.format === 2 ? ', files' : ''})`)
@@ -58,7 +58,7 @@ async function verifyChain(
 
 /** Rejects with CliError `digest-mismatch` where a lossless delta gives another file than it says, or with why it gives none. */
 async function verifyFiles(
-  executor: Executor,
+  engine: Engine,
   delta: string,
   { shards }: LosslessIndex,
   recipes: Recipes,
@@ -66,7 +66,7 @@ async function verifyFiles(
 ): Promise<void> {
   for (const { path, layout, sha256 } of shards) {
     const segments = planRange(recipes, layout, { start: 0, end: layout.size })
-    const found = await digest(segments, executor, signal).catch(error => {
+    const found = await engine.digest(segments, signal).catch(error => {
       throw inFile(delta, error)
     })
     if (found === sha256) continue

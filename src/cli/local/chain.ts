@@ -13,7 +13,7 @@ import {
 import type { Shard } from '../../codec/safetensors/layout.ts'
 import { nameOrder, shardOrder } from '../../codec/safetensors/model-folder.ts'
 import type { DeltaIndexV1 } from '../../codec/wdelta/delta-index.ts'
-import { digest, type Executor } from '../../workers/execute.ts'
+import type { Engine } from '../../workers/engine.ts'
 import { identify } from '../../workers/identify.ts'
 import { CliError, inFile } from '../failure.ts'
 import type { LocalDelta } from './model.ts'
@@ -45,7 +45,7 @@ export function trustChain(chain: Chain): Recipes {
  * Rejects with CliError `parent-mismatch`, or with what `use` throws.
  */
 export async function proveChain<T>(
-  executor: Executor,
+  engine: Engine,
   chain: Chain,
   use: UseChain<T>,
   signal: AbortSignal,
@@ -59,7 +59,7 @@ export async function proveChain<T>(
     // It may fail while the proofs are still awaited.
     result.catch(() => {})
     const proofs = chain.deltas.map((_delta, i) =>
-      proveLink(executor, chain, { i, parent: recipes[i]! }, both).catch(error => {
+      proveLink(engine, chain, { i, parent: recipes[i]! }, both).catch(error => {
         // All before it are proven when it is awaited: what does not decode is of the delta that made the parent.
         throw i === 0 ? error : inFile(chain.deltas[i - 1]!.path, error)
       }),
@@ -125,7 +125,7 @@ function chainRecipes({ shards, deltas }: Chain, domains: readonly Domain[]): Re
 
 /** Which values of `parent` delta `i` was made against: `stored` where it has no others. */
 async function proveLink(
-  executor: Executor,
+  engine: Engine,
   chain: Chain,
   { i, parent }: { i: number; parent: Recipes },
   signal: AbortSignal,
@@ -134,7 +134,7 @@ async function proveLink(
   const shards = parentShards(chain, i)
   const which = i === 0 ? 'the base' : 'the model before it'
   if (index.format === 2) {
-    const identity = await identify(executor, parent, signal)
+    const identity = await identify(engine, parent, signal)
     if (identity === index.parentIdentity) return 'stored'
     const message = `expected a parent with identity ${index.parentIdentity}, but ${which} has ${identity}`
     throw new CliError('parent-mismatch', `${path}: ${message}`)
@@ -145,7 +145,7 @@ async function proveLink(
   for (const names of hashOrders(parent, index, shards)) {
     for (const domain of likely) {
       if (domain === 'float32' && !widens) continue
-      const hex = await digest(planHash(parent, names, domain), executor, signal)
+      const hex = await engine.digest(planHash(parent, names, domain), signal)
       if (hex === index.parentHash) return shards ? 'stored' : domain
       found.push(`${hex} (${domain})`)
     }

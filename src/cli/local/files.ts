@@ -1,5 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises'
-import type { ByteSource } from '../../workers/execute.ts'
+import type { ByteSource } from '../../workers/byte-source.ts'
 import { CliError } from '../failure.ts'
 
 /** Files on disk as blobs: a blob's name is its path. They stay open until this is disposed of. */

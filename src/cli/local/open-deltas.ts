@@ -1,5 +1,4 @@
 import { planCopy } from '../../codec/plan/plan.ts'
-import { digest } from '../../workers/execute.ts'
 import { CliError } from '../failure.ts'
 import type { LocalEngine } from './engine.ts'
 import { type LocalDelta, openDelta, TRAILER_BYTES } from './model.ts'
@@ -15,19 +14,19 @@ export interface OpenedDeltas {
  * Rejects as `openDelta`.
  */
 export async function openDeltas(
-  engine: LocalEngine,
+  local: LocalEngine,
   { paths, verify }: { paths: readonly string[]; verify: boolean },
   signal: AbortSignal,
 ): Promise<OpenedDeltas> {
   const opened: LocalDelta[] = []
   const checks: Promise<void>[] = []
   for (const path of paths) {
-    const check = verify ? checkTrailer(engine, path, signal) : Promise.resolve()
+    const check = verify ? checkTrailer(local, path, signal) : Promise.resolve()
     // It is awaited last, or never where another failure comes first.
     check.catch(() => {})
     checks.push(check)
     try {
-      opened.push(await openDelta(engine.files, path, { checksum: false, signal }))
+      opened.push(await openDelta(local.files, path, { checksum: false, signal }))
     } catch (error) {
       // That a file is damaged says more than what the damage looks like.
       await check
@@ -40,7 +39,7 @@ export async function openDeltas(
 }
 
 async function checkTrailer(
-  { files, executor }: LocalEngine,
+  { files, engine }: LocalEngine,
   path: string,
   signal: AbortSignal,
 ): Promise<void> {
@@ -52,7 +51,7 @@ async function checkTrailer(
   const expected = Buffer.from(trailer).toString('hex')
   const whole = { start: 0, end: payload }
   const segments = planCopy({ blob: path, ...whole }, whole)
-  const found = await digest(segments, await executor, signal)
+  const found = await (await engine).digest(segments, signal)
   if (found === expected) return
   throw new CliError(
     'checksum',

@@ -2,9 +2,9 @@ import type { Catalog, Damage, ModelRecord } from '../../catalog/catalog.ts'
 import { deltaFilename, MANIFEST_FILE } from '../../catalog/file-names.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import { type Room, UNLIMITED } from '../../storage/disk-room.ts'
+import type { ByteSource } from '../../workers/byte-source.ts'
 import { BlockError } from '../../workers/errors.ts'
-import type { Executor } from '../../workers/execute.ts'
-import { readChecked, withSums } from '../models/checked-reads.ts'
+import { checkedSource, readChecked } from '../models/checked-reads.ts'
 import type { OpenedModels } from '../models/opened-models.ts'
 
 /**
@@ -44,7 +44,7 @@ export class Damages {
   }
 
   /**
-   * Takes note of a failed read: see `Executor.failed`. A block that is bad is read once more, from the store itself, before that is said of it.
+   * Takes note of a failed read: see `ByteSource.retry`. A block that is bad is read once more, from the store itself, before that is said of it.
    * Rejects with what the catalog does.
    */
   async failed(error: unknown, tries: number): Promise<boolean> {
@@ -91,7 +91,7 @@ export function fileOf({ name, delta, files }: Names, key: string): Damage['file
  * Nothing is said of what is bad: the error that came first says it.
  */
 export async function confirmDamage(
-  deps: { catalog: Catalog; models: OpenedModels; executor: Executor },
+  deps: { catalog: Catalog; models: OpenedModels; source: ByteSource },
   error: unknown,
 ): Promise<void> {
   // Some are translated where they pass.
@@ -102,7 +102,7 @@ export async function confirmDamage(
   if (!owner) return
   try {
     const { sums } = await deps.models.open(owner)
-    const checked = withSums(deps.executor, sums)
+    const checked = checkedSource(deps.source, sums)
     await readChecked(checked, { blob, start: offset, end: offset + 1 })
   } catch {
     // Whoever reads it next is told.

@@ -1,6 +1,6 @@
 import type { RegistryError } from '../../errors.ts'
 import { isBlobKey } from '../../storage/blob-key.ts'
-import { mapOrdered } from '../../workers/execute.ts'
+import { mapOrdered } from '../../workers/map-ordered.ts'
 import type { Log } from '../log.ts'
 import { adoptModels, claimStore } from './adopt.ts'
 import type { Damages } from './damage.ts'

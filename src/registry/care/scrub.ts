@@ -3,17 +3,18 @@ import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
 import { CATALOG_FILE } from '../../catalog/file-names.ts'
 import { BLOCK_BYTES } from '../../codec/base/block-sums.ts'
 import type { RegistryError } from '../../errors.ts'
+import type { Engine } from '../../workers/engine.ts'
+import type { BadBlock, BlockFault } from '../../workers/errors.ts'
 import { BlockError } from '../../workers/errors.ts'
-import { type Executor, mapOrdered } from '../../workers/execute.ts'
-import type { BadBlock, BlockFault } from '../../workers/tasks.ts'
-import { withSums } from '../models/checked-reads.ts'
+import { mapOrdered } from '../../workers/map-ordered.ts'
+import { runStarts, VERIFY_BYTES, verifyRun } from '../../workers/verify.ts'
+import { checkedEngine } from '../models/checked-reads.ts'
 import { type ManifestBlob, type ManifestHead, readManifestHead } from '../models/manifest.ts'
 import type { OpenedModels } from '../models/opened-models.ts'
 import { tensorsAt } from '../models/tensors-at.ts'
 import { isRotten, isTrue, manifestKey, recordOf } from '../models/true-records.ts'
 import type { ScrubFinding, ScrubReport } from '../registry.ts'
 import { type Damages, fileOf, type Names } from './damage.ts'
-import { runStarts, VERIFY_BYTES, verifyRun } from './verify.ts'
 
 /** Findings, and models that are sound again, that a report names; it counts all. */
 const MAX_REPORTED = 1000
@@ -22,7 +23,7 @@ const MAX_NAMED_TENSORS = 100
 
 export interface ScrubDeps {
   readonly catalog: Catalog
-  readonly executor: Executor
+  readonly engine: Engine
   readonly models: OpenedModels
   readonly damages: Damages
 }
@@ -164,9 +165,12 @@ class Pass {
       return null
     }
     this.#bytes += size
-    const { executor } = this.#deps
+    const { engine } = this.#deps
     try {
-      const bytes = await executor.read({ blob: key, start: 0, end: size }, this.#options.signal)
+      const bytes = await engine.source.read(
+        { blob: key, start: 0, end: size },
+        this.#options.signal,
+      )
       const head = await readManifestHead(key, bytes)
       await this.#done(key, [])
       return head
@@ -180,10 +184,10 @@ class Pass {
   async #blob({ key, size, sums }: ManifestBlob): Promise<void> {
     if (this.#blobs.has(key)) return
     const found: BadBlock[] = []
-    const checked = withSums(this.#deps.executor, new Map([[key, { size, sums }]]))
+    const checked = checkedEngine(this.#deps.engine, new Map([[key, { size, sums }]]))
     const { bytesPerSecond, signal } = this.#options
-    const width = bytesPerSecond === undefined ? checked.pool.size * 2 : 1
-    const verify = (start: number) => verifyRun(checked, key, size, start, signal)
+    const width = bytesPerSecond === undefined ? checked.width : 1
+    const verify = (start: number) => verifyRun(checked, { blob: key, size, start }, signal)
     const began = performance.now()
     let done = 0
     for await (const bad of mapOrdered(runStarts(size), width, verify)) {

@@ -3,7 +3,7 @@ import type { BlobRecord } from '../../catalog/catalog.ts'
 import type { RegistryError } from '../../errors.ts'
 import type { BlobInfo, BlobStore } from '../../storage/blob-store.ts'
 import { BlockError } from '../../workers/errors.ts'
-import { mapOrdered } from '../../workers/execute.ts'
+import { mapOrdered } from '../../workers/map-ordered.ts'
 import type { Log } from '../log.ts'
 import { type ManifestHead, readManifestHead } from '../models/manifest.ts'
 

@@ -5,10 +5,10 @@ import { planCopy, planRange, planTensor, storedBytes } from '../../codec/plan/p
 import type { Segment } from '../../codec/plan/segments.ts'
 import type { Layout } from '../../codec/safetensors/layout.ts'
 import { RegistryError } from '../../errors.ts'
-import { type Executor, execute } from '../../workers/execute.ts'
+import type { Engine } from '../../workers/engine.ts'
 import type { Content, TensorContent } from '../registry.ts'
 import { translateErrors } from '../translate.ts'
-import { withSums } from './checked-reads.ts'
+import { checkedEngine } from './checked-reads.ts'
 import type { OpenedModel } from './opened-models.ts'
 
 const BINARY = 'application/octet-stream'
@@ -30,13 +30,13 @@ interface Planned {
 
 /** The model as one safetensors file, cast to the dtype of `cast` where it is given. */
 export function reconstructContent(
-  executor: Executor,
+  engine: Engine,
   model: OpenedModel,
   cast: { dtype: FloatDtype; layout: Layout } | null,
 ): Content {
   const { record, recipes, sums } = model
   const filename = `${record.name.replace('/', '--')}.safetensors`
-  const checked = withSums(executor, sums)
+  const checked = checkedEngine(engine, sums)
   if (!cast) {
     const { layout } = model
     return content(checked, {
@@ -58,7 +58,7 @@ export function reconstructContent(
 }
 
 /** One file of the model. @throws RegistryError `file-not-found`. */
-export function fileContent(executor: Executor, model: OpenedModel, path: string): Content {
+export function fileContent(engine: Engine, model: OpenedModel, path: string): Content {
   const { record, manifest, recipes, sums } = model
   const file = record.files.find(candidate => candidate.path === path)
   if (!file) {
@@ -66,7 +66,7 @@ export function fileContent(executor: Executor, model: OpenedModel, path: string
   }
   const { blob, size, sha256 } = file
   const filename = path.split('/').at(-1)!
-  const checked = withSums(executor, sums)
+  const checked = checkedEngine(engine, sums)
   if (blob !== null) return blobContent(checked, { blob, size, sha256, filename })
   const { layout } = manifest.shards.find(shard => shard.path === path)!
   return content(checked, {
@@ -79,18 +79,18 @@ export function fileContent(executor: Executor, model: OpenedModel, path: string
 }
 
 /** The `.wdelta` of a delta as it is stored. @throws RegistryError `not-a-delta` for a base */
-export function deltaContent(executor: Executor, model: OpenedModel): Content {
+export function deltaContent(engine: Engine, model: OpenedModel): Content {
   const { record, manifest, sums } = model
   const { delta, name, id } = record
   if (delta === null) throw new RegistryError('not-a-delta', `model ${id} is a base`)
   const { size, sha256 } = manifest.blobs.find(({ key }) => key === delta)!
   const filename = deltaFilename(name)
-  return blobContent(withSums(executor, sums), { blob: delta, size, sha256, filename })
+  return blobContent(checkedEngine(engine, sums), { blob: delta, size, sha256, filename })
 }
 
 /** Stored bytes as they are. */
 function blobContent(
-  executor: Executor,
+  engine: Engine,
   {
     blob,
     size,
@@ -98,7 +98,7 @@ function blobContent(
     filename,
   }: { blob: string; size: number; sha256: string; filename: string },
 ): Content {
-  return content(executor, {
+  return content(engine, {
     size,
     etag: sha256,
     sha256,
@@ -109,7 +109,7 @@ function blobContent(
 
 /** One tensor in its stored dtype. @throws RegistryError `tensor-not-found`. */
 export function tensorContent(
-  executor: Executor,
+  engine: Engine,
   { record, recipes, sums }: OpenedModel,
   name: string,
 ): TensorContent {
@@ -121,7 +121,7 @@ export function tensorContent(
     )
   }
   const { dtype, shape } = recipe
-  const planned = content(withSums(executor, sums), {
+  const planned = content(checkedEngine(engine, sums), {
     size: storedBytes(recipe),
     // The model is fixed by its digest, the tensor by its place in the URL.
     etag: `${record.sha256}-${Buffer.from(name).toString('base64url').slice(0, 64)}`,
@@ -132,7 +132,7 @@ export function tensorContent(
   return { ...planned, dtype, shape }
 }
 
-function content(executor: Executor, planned: Planned): Content {
+function content(engine: Engine, planned: Planned): Content {
   const { size, etag, sha256, filename, segments } = planned
   const extension = filename.includes('.') ? filename.split('.').at(-1)!.toLowerCase() : ''
   return {
@@ -141,7 +141,7 @@ function content(executor: Executor, planned: Planned): Content {
     sha256,
     filename,
     mediaType: MEDIA_TYPES[extension] ?? BINARY,
-    open: (range, signal) => translateStream(execute(segments(range), executor, signal)),
+    open: (range, signal) => translateStream(engine.stream(segments(range), signal)),
   }
 }
 

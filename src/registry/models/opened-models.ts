@@ -4,11 +4,11 @@ import { type FloatDtype, isFloat } from '../../codec/base/dtypes.ts'
 import { applyLinkSteps, baseRecipesSteps, type Recipes } from '../../codec/plan/recipes.ts'
 import type { Layout } from '../../codec/safetensors/layout.ts'
 import { RegistryError } from '../../errors.ts'
-import { type Executor, withRetries } from '../../workers/execute.ts'
+import { type ByteSource, retriedWhile, withRetries } from '../../workers/byte-source.ts'
 import { Semaphore } from '../../workers/semaphore.ts'
 import { inTurns } from '../../workers/turns.ts'
 import { translateErrors } from '../translate.ts'
-import { readChecked, withSums } from './checked-reads.ts'
+import { checkedSource, readChecked } from './checked-reads.ts'
 import { canonicalLayout, reconstructLayout } from './layouts.ts'
 import {
   type Manifest,
@@ -62,7 +62,7 @@ interface Entry {
 /** Opens models; the most recently used stay open, as far as the budget goes. A model never changes, so nothing is ever stale. */
 export class OpenedModels {
   readonly #catalog: Catalog
-  readonly #executor: Executor
+  readonly #source: ByteSource
   readonly #budget: OpenBudget
   /** By id; the most recently used come last. */
   readonly #entries = new Map<string, Entry>()
@@ -75,13 +75,13 @@ export class OpenedModels {
    */
   constructor(
     catalog: Catalog,
-    executor: Executor,
+    source: ByteSource,
     mostBytes: number,
     rotten: (id: string) => void,
   ) {
     this.#catalog = catalog
     this.#rotten = rotten
-    this.#executor = executor
+    this.#source = source
     this.#budget = new OpenBudget(mostBytes, () => this.#giveUp())
   }
 
@@ -145,7 +145,7 @@ export class OpenedModels {
   async truth(row: ModelRecord): Promise<ModelRecord> {
     const key = manifestKey(row)
     const { size } = await this.#catalog.blob(key)
-    const head = await withRetries(this.#executorOf(row.id), async source => {
+    const head = await withRetries(this.#sourceOf(row.id), async source => {
       const bytes = await source.read({ blob: key, start: 0, end: size }, undefined)
       return readManifestHead(key, bytes)
     }).catch(error => {
@@ -283,22 +283,18 @@ export class OpenedModels {
   }
 
   async #manifest(id: string, key: string, size: number): Promise<Manifest> {
-    return withRetries(this.#executorOf(id), async source => {
+    return withRetries(this.#sourceOf(id), async source => {
       const bytes = await source.read({ blob: key, start: 0, end: size }, undefined)
       return openManifest(key, bytes, blobs => {
-        const checked = withSums(source, sumsByKey(blobs))
+        const checked = checkedSource(source, sumsByKey(blobs))
         return (blob, start, end) => readChecked(checked, { blob, start, end })
       })
     })
   }
 
-  /** That of a model which was deleted meanwhile is gone, not damaged. */
-  #executorOf(id: string): Executor {
-    return {
-      ...this.#executor,
-      failed: async (error, tries) =>
-        (await this.#catalog.hasModel(id)) && this.#executor.failed(error, tries),
-    }
+  /** What is missing of a model that was deleted meanwhile is gone, not damaged. */
+  #sourceOf(id: string): ByteSource {
+    return retriedWhile(this.#source, () => this.#catalog.hasModel(id))
   }
 
   async #parentOf({ id, parent }: ModelRecord): Promise<OpenedModel> {

@@ -10,7 +10,7 @@ import { RegistryError } from '../../errors.ts'
 import { threadKernels } from '../../workers/kernels.ts'
 import { openStoredIndex } from '../../workers/open-index.ts'
 import { inTurns, takeInTurns } from '../../workers/turns.ts'
-import { withSums } from '../models/checked-reads.ts'
+import { checkedEngine } from '../models/checked-reads.ts'
 import { canonicalLayout } from '../models/layouts.ts'
 import { losslessShards, type ManifestShard } from '../models/manifest.ts'
 import type { OpenedModel } from '../models/opened-models.ts'
@@ -73,7 +73,7 @@ export async function publishDelta(
     [delta.blob, ...sides.map(({ blob }) => blob)],
     signal,
   )
-  const executor = withSums(deps.executor, publication.sums, parent.sums)
+  const engine = checkedEngine(deps.engine, publication.sums, parent.sums)
   const link = { blob: deltaBlob!.key, index, domain }
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   checkExpansion(parent.recipes, recipes, delta.blob.size)
@@ -82,7 +82,7 @@ export async function publishDelta(
   const check = (files: readonly FileRecord[]) => {
     if (index.format === 2) checkShards(index, files)
   }
-  const { files, ...hashed } = await proveModel(executor, { recipes, shards }, check, signal)
+  const { files, ...hashed } = await proveModel(engine, { recipes, shards }, check, signal)
   const naming: Naming = {
     name: options.name,
     revision: options.revision,
@@ -100,7 +100,7 @@ export async function publishDelta(
     files: inPathOrder([...files, ...sideFiles(sides, sideBlobs)]),
     error: null,
   } as const
-  return await insertProven({ ...deps, executor }, publication, naming, proven, signal)
+  return await insertProven({ ...deps, engine }, publication, naming, proven, signal)
 }
 
 /** The one file that a version 1 delta gives. */

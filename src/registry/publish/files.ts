@@ -12,7 +12,7 @@ import { DeltaReader } from '../../codec/wdelta/v1/reader.ts'
 import { RegistryError } from '../../errors.ts'
 import { encodeDelta, pairTensors } from '../../workers/encode-lossy.ts'
 import { inTurns, takeInTurns } from '../../workers/turns.ts'
-import { withSums } from '../models/checked-reads.ts'
+import { checkedEngine } from '../models/checked-reads.ts'
 import type { OpenedModel } from '../models/opened-models.ts'
 import type { PublishFilesOptions, UploadPart } from '../registry.ts'
 import { publishLossless } from './lossless.ts'
@@ -53,8 +53,8 @@ export async function publishFiles(
   await using publication = new Publication({ ...deps, authorized })
   const opened = parent && strategy !== 'whole' ? await openParent(deps, publication, parent) : null
   if (opened) await checkDepth(deps, opened)
-  const executor = withSums(deps.executor, publication.sums, opened?.sums ?? new Map())
-  const checked = { ...deps, executor }
+  const engine = checkedEngine(deps.engine, publication.sums, opened?.sums ?? new Map())
+  const checked = { ...deps, engine }
   if (strategy === 'lossless' && opened) {
     const fineTune = { parent: opened, parts }
     return await publishLossless(checked, publication, naming, fineTune, signal)
@@ -103,9 +103,9 @@ async function publishEncoded(
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   const shards = asShards(fineTune.shards).map(shard => ({ ...shard, blob: null }))
   const model = { recipes, shards }
-  const { files: proven, ...hashed } = await proveModel(deps.executor, model, () => {}, signal)
+  const { files: proven, ...hashed } = await proveModel(deps.engine, model, () => {}, signal)
   const compared = { recipes, parent: parent.recipes, tuned }
-  const { whole, byTensor } = await measureError(deps.executor, compared, signal)
+  const { whole, byTensor } = await measureError(deps.engine, compared, signal)
   return insertProven(
     deps,
     publication,
@@ -160,7 +160,7 @@ async function encode(
       tensors,
       hasher: createHash('sha256'),
     },
-    deps.executor,
+    deps.engine,
     signal,
   )
   // Our own file passes the same reader as everybody's.
@@ -190,7 +190,7 @@ async function recordOrder(
 
 /** What the reference's loader will compute for the parent: over the delta's tensors of a base, over all tensors in a chain. */
 async function hashParent(
-  { executor }: PublishDeps,
+  { engine }: PublishDeps,
   { record, recipes }: OpenedModel,
   domain: Domain,
   order: readonly string[],
@@ -199,5 +199,5 @@ async function hashParent(
   const { float32, shardOrder: stored } = record.hashes
   if (domain === 'float32' && float32 !== null) return float32
   if (order.length === recipes.size) return stored
-  return hashValues(executor, recipes, order, 'stored', signal)
+  return hashValues(engine, recipes, order, 'stored', signal)
 }

@@ -27,14 +27,14 @@ export async function publishLossless(
   { parent, parts }: { parent: OpenedModel; parts: AsyncIterable<UploadPart> },
   signal: AbortSignal,
 ): Promise<ModelRecord> {
-  const { executor } = deps
+  const { engine } = deps
   const encoder = new LosslessEncoder(
     {
       parent: parent.recipes,
       names: parentNames(deps, parent, signal),
       headerCame: bytes => publication.reserve(bytes * LOSSLESS_BYTES, signal),
     },
-    executor,
+    engine,
     signal,
   )
   const received = new ModelFiles(publication, signal)
@@ -52,7 +52,7 @@ export async function publishLossless(
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   const shards = losslessShards(index)
   const check = (files: readonly FileRecord[]) => checkProof(files, encoder.shards)
-  const { files, ...hashed } = await proveModel(executor, { recipes, shards }, check, signal)
+  const { files, ...hashed } = await proveModel(engine, { recipes, shards }, check, signal)
   const proven = {
     ...hashed,
     shards,
@@ -69,7 +69,7 @@ export async function publishLossless(
 }
 
 async function parentNames(deps: PublishDeps, parent: OpenedModel, signal: AbortSignal) {
-  const parentIdentity = await identityOf(deps.executor, parent, signal)
+  const parentIdentity = await identityOf(deps.engine, parent, signal)
   return { parentHash: parent.record.hashes.stored, parentIdentity }
 }
 

@@ -6,9 +6,9 @@ import { applyLinkSteps, type Domain, type Recipes, sameShape } from '../../code
 import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-folder.ts'
 import type { DeltaIndex, DeltaIndexV1, LosslessIndex } from '../../codec/wdelta/delta-index.ts'
 import { RegistryError } from '../../errors.ts'
-import type { Executor } from '../../workers/execute.ts'
+import type { Engine } from '../../workers/engine.ts'
 import { inTurns } from '../../workers/turns.ts'
-import { withSums } from '../models/checked-reads.ts'
+import { checkedEngine } from '../models/checked-reads.ts'
 import type { OpenedModel, OpenedModels } from '../models/opened-models.ts'
 import { signatureOf } from '../models/signature.ts'
 import { translateErrors } from '../translate.ts'
@@ -35,7 +35,7 @@ export interface ParentClaim {
 export interface MatchDeps {
   readonly catalog: Catalog
   readonly models: Pick<OpenedModels, 'open'>
-  readonly executor: Executor
+  readonly engine: Engine
 }
 
 /**
@@ -140,10 +140,10 @@ class ParentSearch {
   /** The values of a model that have the hash when it is taken in the order of the records; null where none have. */
   async #hash({ record, recipes, sums }: OpenedModel): Promise<Domain | null> {
     const order = this.#index.tensors.map(({ name }) => name)
-    const executor = withSums(this.#deps.executor, sums)
+    const engine = checkedEngine(this.#deps.engine, sums)
     for (const domain of ['stored', 'float32'] as const) {
       if (domain === 'float32' && record.hashes.float32 === null) continue
-      const hash = await hashValues(executor, recipes, order, domain, this.#signal)
+      const hash = await hashValues(engine, recipes, order, domain, this.#signal)
       if (hash === this.#index.parentHash) return domain
       this.#tried.push(hash)
     }
@@ -219,9 +219,10 @@ async function matchLossless(
   named: ModelRecord | null,
   signal: AbortSignal,
 ): Promise<ParentMatch> {
-  const { models, executor } = deps
+  const { models, engine } = deps
   const { parentHash, parentIdentity } = index
-  const identify = (model: OpenedModel) => identityOf(withSums(executor, model.sums), model, signal)
+  const identify = (model: OpenedModel) =>
+    identityOf(checkedEngine(engine, model.sums), model, signal)
   if (named) {
     const parent = await models.open(named)
     const found = await identify(parent)
@@ -301,14 +302,14 @@ function newestFirst(a: ParentMatch, b: ParentMatch): number {
 }
 
 async function matchNamed(
-  { models, executor }: MatchDeps,
+  { models, engine }: MatchDeps,
   index: DeltaIndexV1,
   record: ModelRecord,
   signal: AbortSignal,
 ): Promise<ParentMatch> {
   const { parentHash } = index
   const parent = await models.open(record)
-  const checked = withSums(executor, parent.sums)
+  const checked = checkedEngine(engine, parent.sums)
   checkTensors(index, parent.recipes, record.id)
   const kept = keptDomain(record, parentHash)
   if (kept) return { parent, domain: kept }

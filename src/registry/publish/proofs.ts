@@ -1,49 +1,39 @@
 import type { ErrorFigures, FileRecord, ModelRecord } from '../../catalog/catalog.ts'
-import { isFloat } from '../../codec/base/dtypes.ts'
+
 import { FRAME_BYTES } from '../../codec/base/limits.ts'
 import { canWiden } from '../../codec/base/widen.ts'
-import { planFrame, planHash, planRange } from '../../codec/plan/plan.ts'
-import type {
-  Domain,
-  Recipe,
-  Recipes,
-  StoredRecipe,
-  StoredRecipes,
-} from '../../codec/plan/recipes.ts'
+import { planHash, planRange } from '../../codec/plan/plan.ts'
+import type { Domain, Recipe, Recipes, StoredRecipes } from '../../codec/plan/recipes.ts'
 import type { Layout, Shard } from '../../codec/safetensors/layout.ts'
 import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-folder.ts'
-import {
-  digest,
-  type Executor,
-  gatherTuned,
-  mapOrdered,
-  withRetries,
-} from '../../workers/execute.ts'
+import type { Comparison } from '../../workers/compare.ts'
+import { compareElements, NOTHING } from '../../workers/compare.ts'
+import type { Engine } from '../../workers/engine.ts'
 import { hashTensors, identify } from '../../workers/identify.ts'
-import type { Comparison } from '../../workers/tasks.ts'
+import { mapOrdered } from '../../workers/map-ordered.ts'
 import { inTurns } from '../../workers/turns.ts'
 import type { OpenedModel } from '../models/opened-models.ts'
 
 /** SHA-256 of a file with this layout, by reconstructing it once. */
 export function hashFile(
-  executor: Executor,
+  engine: Engine,
   recipes: Recipes,
   layout: Layout,
   signal: AbortSignal,
 ): Promise<string> {
   const segments = planRange(recipes, layout, { start: 0, end: layout.size })
-  return digest(segments, executor, signal)
+  return engine.digest(segments, signal)
 }
 
 /** A lineage hash of `names` in this order: see `planHash`. */
 export function hashValues(
-  executor: Executor,
+  engine: Engine,
   recipes: Recipes,
   names: Iterable<string>,
   domain: Domain,
   signal: AbortSignal,
 ): Promise<string> {
-  return digest(planHash(recipes, names, domain), executor, signal)
+  return engine.digest(planHash(recipes, names, domain), signal)
 }
 
 /** What a model is known by: the hashes that a delta may name it by, see `DESIGN.md`, "Lineage domains", and its identity. */
@@ -57,7 +47,7 @@ export interface ModelHashes {
  * for all that goes by name order, where that is more than a read.
  */
 export async function hashModel(
-  executor: Executor,
+  engine: Engine,
   recipes: Recipes,
   shards: readonly Shard[],
   signal: AbortSignal,
@@ -68,9 +58,9 @@ export async function hashModel(
   const float32 = float32Pass([...recipes.values()])
   const widens = float32 === 'shared'
   const [model, shardOrder, apart] = await allOrNone(signal, ending => [
-    hashTensors(executor, recipes, { names, widens }, ending),
-    sameOrder ? null : hashValues(executor, recipes, grouped, 'stored', ending),
-    float32 === 'apart' ? hashValues(executor, recipes, names, 'float32', ending) : null,
+    hashTensors(engine, recipes, { names, widens }, ending),
+    sameOrder ? null : hashValues(engine, recipes, grouped, 'stored', ending),
+    float32 === 'apart' ? hashValues(engine, recipes, names, 'float32', ending) : null,
   ])
   const { stored, identity } = model
   const hashes = {
@@ -97,19 +87,19 @@ function float32Pass(recipes: readonly Recipe[]): 'stored' | 'none' | 'shared' |
  * The rest is left off with what fails first, and has ended when that is thrown.
  */
 export async function proveModel(
-  executor: Executor,
+  engine: Engine,
   { recipes, shards }: { readonly recipes: Recipes; readonly shards: readonly Shard[] },
   check: (files: readonly FileRecord[]) => void,
   signal: AbortSignal,
 ): Promise<ModelHashes & { readonly files: readonly FileRecord[] }> {
   const prove = async (ending: AbortSignal) => {
-    const files = await proveFiles(executor, recipes, shards, ending)
+    const files = await proveFiles(engine, recipes, shards, ending)
     check(files)
     return files
   }
   const [files, hashed] = await allOrNone(signal, ending => [
     prove(ending),
-    hashModel(executor, recipes, shards, ending),
+    hashModel(engine, recipes, shards, ending),
   ])
   return { ...hashed, files }
 }
@@ -132,23 +122,23 @@ async function allOrNone<const T extends readonly unknown[]>(
 
 /** The identity of a model, hex, taken now if it was not when it was published. */
 export async function identityOf(
-  executor: Executor,
+  engine: Engine,
   { manifest, recipes }: OpenedModel,
   signal: AbortSignal,
 ): Promise<string> {
-  return manifest.identity ?? identify(executor, recipes, signal)
+  return manifest.identity ?? identify(engine, recipes, signal)
 }
 
 /** The safetensors files of a model whose bytes are reconstructed, each hashed by doing so. */
 async function proveFiles(
-  executor: Executor,
+  engine: Engine,
   recipes: Recipes,
   shards: readonly Shard[],
   signal: AbortSignal,
 ): Promise<FileRecord[]> {
   const files: FileRecord[] = []
   for (const { path, layout } of shards) {
-    const sha256 = await hashFile(executor, recipes, layout, signal)
+    const sha256 = await hashFile(engine, recipes, layout, signal)
     files.push({ path, size: layout.size, sha256, blob: null })
   }
   return files
@@ -163,7 +153,7 @@ const WINDOW = 4
  * over finite values, of what `dtype=stored` gives.
  */
 export async function measureError(
-  executor: Executor,
+  engine: Engine,
   { recipes, parent, tuned }: { recipes: Recipes; parent: Recipes; tuned: StoredRecipes },
   signal: AbortSignal,
 ): Promise<{ whole: ErrorFigures; byTensor: Map<string, ErrorFigures> }> {
@@ -174,7 +164,8 @@ export async function measureError(
     let sum = NOTHING
     if (recipe.steps.length > 0) {
       const parentSteps = parent.get(recipe.name)!.steps.length
-      const compare = (run: Run) => compareRun(executor, recipe, parentSteps, upload, run, signal)
+      const pair = { recipe, parentSteps, upload }
+      const compare = (run: Run) => compareElements(engine, pair, run, signal)
       for await (const part of mapOrdered(runs(recipe), WINDOW, compare)) sum = add(sum, part)
     }
     byTensor.set(recipe.name, figures(sum))
@@ -188,35 +179,12 @@ interface Run {
   readonly count: number
 }
 
-const NOTHING: Comparison = { squaredError: 0, maxAbs: 0, squaredDelta: 0 }
-
 /** Elements of float32 frames: what the accumulator of a comparison holds. */
 function* runs({ count }: Recipe): Generator<Run> {
   const grid = FRAME_BYTES / 4
   for (let first = 0; first < count; first += grid) {
     yield { first, count: Math.min(grid, count - first) }
   }
-}
-
-async function compareRun(
-  executor: Executor,
-  recipe: Recipe,
-  parentSteps: number,
-  upload: StoredRecipe,
-  { first, count }: Run,
-  signal: AbortSignal,
-): Promise<Comparison> {
-  if (!isFloat(recipe.dtype)) return NOTHING
-  const stored = recipe.dtype
-  const compare = async (source: Executor) => {
-    using _slot = await executor.slots.take(signal)
-    const planned = planFrame(recipe, stored, { first, count })
-    const { tuned, buffers } = await gatherTuned(source, { planned, tuned: upload.source, signal })
-    const task = { kind: 'compare', ...tuned, parentSteps, stored } as const
-    // Awaited here: the slot is given back at the end of this block.
-    return await executor.pool.run(task, buffers, signal)
-  }
-  return withRetries(executor, compare, signal)
 }
 
 function add(a: Comparison, b: Comparison): Comparison {

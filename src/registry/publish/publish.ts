@@ -6,7 +6,7 @@ import type { Recipes } from '../../codec/plan/recipes.ts'
 import { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
-import type { Executor } from '../../workers/execute.ts'
+import type { Engine } from '../../workers/engine.ts'
 import type { Clock } from '../holds/clock.ts'
 import { reconstructLayout } from '../models/layouts.ts'
 import { type Manifest, toRecord, writeManifest } from '../models/manifest.ts'
@@ -20,7 +20,7 @@ import type { Publication, PublicationDeps } from './publication.ts'
 export interface PublishDeps extends PublicationDeps {
   readonly catalog: Catalog
   readonly blobs: BlobStore
-  readonly executor: Executor
+  readonly engine: Engine
   readonly models: OpenedModels
   /** Times that grow with every publication. */
   readonly clock: Clock
@@ -50,7 +50,7 @@ export interface ProvenModel extends ModelHashes, Pick<Manifest, 'shards' | 'del
 
 /** Writes the manifest, inserts the row, and returns it: the last step of every publication. */
 export async function insertProven(
-  { executor, models, clock, locks }: PublishDeps,
+  { engine, models, clock, locks }: PublishDeps,
   publication: Publication,
   naming: Naming,
   proven: ProvenModel,
@@ -59,7 +59,7 @@ export async function insertProven(
   const { recipes, shards, delta, files, identity } = proven
   const layout = await reconstructLayout(proven, recipes)
   const only = shards.length === 1 ? files.find(({ path }) => path === shards[0]!.path) : undefined
-  const sha256 = only?.sha256 ?? (await hashFile(executor, recipes, layout, signal))
+  const sha256 = only?.sha256 ?? (await hashFile(engine, recipes, layout, signal))
   const blobs = publication.kept.map(blob => ({ ...blob, ...publication.sums.get(blob.key)! }))
   // From its time to its row, no other model may come to the revision: the order of times is that of the rows.
   using _turn = await locks.acquire(`${naming.name}@${naming.revision}`)

@@ -29,7 +29,7 @@ export async function publishWhole(
   const manifest = { shards, delta: null }
   const recipes = await inTurns(baseRecipesSteps(storedShards(manifest)), signal)
   // Read back from where they are stored: what is hashed here is what will be served.
-  const hashed = await hashModel(deps.executor, recipes, shards, signal)
+  const hashed = await hashModel(deps.engine, recipes, shards, signal)
   return insertProven(
     deps,
     publication,

@@ -1,7 +1,8 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { badBlocks } from '../../codec/base/block-sums.ts'
+import type { BadBlock, BlockFault } from '../errors.ts'
 import { BlockError, FileError } from '../errors.ts'
-import type { BadBlock, BlockFault, Check, LocalFile } from '../tasks.ts'
+import type { Check, LocalFile } from '../tasks.ts'
 
 /** What a worker reads with: room for the bytes, and what their checksums are taken with. */
 export interface ReadingMachine {

@@ -7,8 +7,8 @@ import { encodeFrame, isPredicted, restoreFrame } from '../../codec/frames/frame
 import type { FrameKernels } from '../../codec/frames/frame-kernels.ts'
 import type { FrameMachine } from '../../codec/kernels/machine.ts'
 import type { Prediction } from '../../codec/plan/segments.ts'
+import type { BadBlock } from '../errors.ts'
 import type {
-  BadBlock,
   FrameParts,
   LosslessJob,
   LosslessParts,

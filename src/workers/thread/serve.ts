@@ -5,13 +5,13 @@ import { TaskRunner, toFailure } from './task-runner.ts'
 
 /** Performs the tasks that come through `port`, one after the other. One is left off between two frames once `cancelled` is not 0. */
 export function servePort(port: MessagePort, cancelled: Int32Array<SharedArrayBuffer>): void {
-  const bench = new TaskRunner(threadKernels(), () => Atomics.load(cancelled, 0) !== 0)
-  port.on('message', ({ id, task, buffers }: TaskMessage) => {
+  const runner = new TaskRunner(threadKernels(), () => Atomics.load(cancelled, 0) !== 0)
+  port.on('message', ({ task, buffers }: TaskMessage) => {
     try {
-      const { value, transfer } = bench.perform(task, buffers)
-      port.postMessage({ id, value } satisfies ReplyMessage, transfer)
+      const { value, transfer } = runner.perform(task, buffers)
+      port.postMessage({ value } satisfies ReplyMessage, transfer)
     } catch (error) {
-      port.postMessage({ id, failure: toFailure(error) } satisfies ReplyMessage)
+      port.postMessage({ failure: toFailure(error) } satisfies ReplyMessage)
     } finally {
       free(buffers)
     }

@@ -10,7 +10,7 @@ import {
   type Recipes,
 } from '../../../src/codec/plan/recipes.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
-import { segmentsOf } from '../../../src/workers/execute.ts'
+import { segmentsOf } from '../../../src/workers/batches.ts'
 import { addition, counted, losslessLink } from '../../support/lossless-indexes.ts'
 
 const COLUMNS = 1024

@@ -2,7 +2,7 @@ import t from 'tap'
 import type { Span } from '../../../src/codec/base/ranges.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { OpenedModels } from '../../../src/registry/models/opened-models.ts'
-import type { Executor } from '../../../src/workers/execute.ts'
+import { sourceOf } from '../../support/engine.ts'
 import { weights } from '../../support/weights.ts'
 import { openTestRegistry, part, publish } from '../helper.ts'
 
@@ -18,9 +18,8 @@ async function scene(t: Parameters<typeof openTestRegistry>[0]) {
   const base = await put(1)
   const [left, right] = [await put(2, base.id), await put(3, base.id)]
   const deep = await put(4, left.id)
-  const upstream = { read: ({ blob, start, end }: Span) => blobs.read(blob, { start, end }) }
-  const executor = { ...upstream, upstream, failed: async () => false } as unknown as Executor
-  return { base, left, right, deep, models: new OpenedModels(catalog, executor, 1e9, () => {}) }
+  const source = sourceOf(({ blob, start, end }: Span) => blobs.read(blob, { start, end }))
+  return { base, left, right, deep, models: new OpenedModels(catalog, source, 1e9, () => {}) }
 }
 
 t.test('what is shared counts once, and nothing is left when all are closed', async t => {

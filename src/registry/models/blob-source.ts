@@ -1,0 +1,54 @@
+import type { Span } from '../../codec/base/ranges.ts'
+import type { RegistryError } from '../../errors.ts'
+import type { BlobStore } from '../../storage/blob-store.ts'
+import type { ByteSource } from '../../workers/byte-source.ts'
+import { BlockError } from '../../workers/errors.ts'
+
+/** What becomes of blobs with bad blocks. */
+export interface BadBlobs {
+  /** The blob to read for `key`. */
+  standIn(key: string): string
+  /** Takes note of a failed read, after `tries` others. True if another try may read other bytes. */
+  failed(error: unknown, tries: number): Promise<boolean>
+}
+
+/** The blobs as they are stored, without copies that are nearer. No read is tried again. */
+export function storedBlobs(blobs: BlobStore): ByteSource {
+  return sourceOf(
+    blobs.upstream,
+    key => key,
+    async () => null,
+  )
+}
+
+/** The blobs of models. A read that failed is tried again from the store itself, or from another copy of what was bad. */
+export function modelBlobs(blobs: BlobStore, bad: BadBlobs): ByteSource {
+  const standIn = (key: string) => bad.standIn(key)
+  const retry: ByteSource['retry'] = async (error, tries) =>
+    (await bad.failed(error, tries)) ? upstream : null
+  const upstream = sourceOf(blobs.upstream, standIn, retry)
+  return sourceOf(blobs, standIn, retry)
+}
+
+/** The bytes of the blobs that `resolve` names. A blob that lacks some is a bad one, like one that has others. */
+function sourceOf(
+  blobs: BlobStore,
+  resolve: (key: string) => string,
+  retry: ByteSource['retry'],
+): ByteSource {
+  const bad =
+    ({ blob, start }: Span) =>
+    (error: unknown) => {
+      const { code } = error as RegistryError
+      if (code === 'blob-missing') throw new BlockError(blob, start, 'missing', { cause: error })
+      if (code === 'blob-short') throw new BlockError(blob, start, 'short', { cause: error })
+      throw error
+    }
+  return {
+    read: (span, signal) => blobs.read(resolve(span.blob), span, signal).catch(bad(span)),
+    locate: blob => blobs.locate(resolve(blob)),
+    fetch: (span, signal) => blobs.fetch(resolve(span.blob), span, signal).catch(bad(span)),
+    checksumsOf: () => null,
+    retry,
+  }
+}

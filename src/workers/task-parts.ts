@@ -1,0 +1,117 @@
+import { coveringBlocks } from '../codec/base/block-sums.ts'
+import { itemBytes } from '../codec/base/dtypes.ts'
+import type { Span } from '../codec/base/ranges.ts'
+import type { StoredBytes } from '../codec/plan/recipes.ts'
+import type { FrameSegment, LosslessFrame, Prediction, Segment } from '../codec/plan/segments.ts'
+import { bytesIn } from './batches.ts'
+import type { ByteSource } from './byte-source.ts'
+import type { FrameParts, LosslessParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
+
+/** Collects what one task reads: what its worker can read itself is named, everything else is read here and goes with it. */
+export class TaskParts {
+  readonly #source: ByteSource
+  readonly #signal: AbortSignal | undefined
+  readonly #reads: Promise<TaskBuffer>[] = []
+  #last: { readonly blob: string; readonly path: string | null } | null = null
+  readonly #frames = new Map<LosslessFrame, LosslessParts>()
+
+  constructor(source: ByteSource, signal: AbortSignal | undefined) {
+    this.#source = source
+    this.#signal = signal
+  }
+
+  /** Segments as pieces. */
+  pieces(segments: readonly Segment[]): Piece[] {
+    // A view would take all of its buffer with it to the worker, and a buffer for each costs more than its bytes.
+    const room = new Uint8Array(bytesIn(segments))
+    let at = 0
+    return segments.map((segment): Piece => {
+      switch (segment.kind) {
+        case 'bytes': {
+          const start = at
+          at += segment.bytes.length
+          room.set(segment.bytes, start)
+          return { kind: 'bytes', bytes: room.subarray(start, at) }
+        }
+        case 'copy': {
+          const { span } = segment
+          return { kind: 'copy', part: this.part(span), size: span.end - span.start }
+        }
+        case 'frame':
+          return { kind: 'frame', ...this.frame(segment), slice: segment.slice }
+        case 'lossless':
+          return { ...segment, frame: this.#lossless(segment.frame) }
+      }
+      return segment
+    })
+  }
+
+  frame({ frame, source, spans }: Pick<FrameSegment, 'frame' | 'source' | 'spans'>): FrameParts {
+    return { frame, source: this.pieces(source), parts: spans.map(span => this.part(span)) }
+  }
+
+  /** A frame with the values of `tuned` (bytes of a recipe without steps) for the same elements. */
+  tunedFrame(
+    planned: Pick<FrameSegment, 'frame' | 'source' | 'spans'>,
+    tuned: StoredBytes,
+  ): TunedFrame {
+    const { span, dtype: tunedDtype } = tuned
+    const { first, count } = planned.frame
+    const item = itemBytes(tunedDtype)
+    const start = span.start + first * item
+    const values = this.part({ blob: span.blob, start, end: start + count * item })
+    return { ...this.frame(planned), tuned: values, tunedDtype }
+  }
+
+  /** One frame is one object however many want it: what a message has twice arrives once. */
+  #lossless(frame: LosslessFrame): LosslessParts {
+    const known = this.#frames.get(frame)
+    if (known) return known
+    const { span, prediction, ...rest } = frame
+    const record = span && this.part(span)
+    const parts = { ...rest, record, prediction: prediction && this.prediction(prediction) }
+    this.#frames.set(frame, parts)
+    return parts
+  }
+
+  prediction({ source, size, dtype }: Prediction<Segment>): Prediction<Piece> {
+    return { source: this.pieces(source), size, dtype }
+  }
+
+  /** Bytes that are here already; the task takes them over. */
+  buffer(bytes: Uint8Array): Part {
+    const buffer = this.#reads.push(Promise.resolve(bytes)) - 1
+    return { buffer, from: 0, start: 0, end: bytes.length, check: null }
+  }
+
+  /** How the task names the bytes of a span; reading them begins here where the worker cannot do it. */
+  part({ blob, start, end }: Span): Part {
+    const sums = this.#source.checksumsOf(blob)
+    const check = sums && { blob, ...coveringBlocks(sums, start, end) }
+    const path = this.#locate(blob)
+    if (path !== null) return { path, start, end, check }
+    const run = check ?? { start, end }
+    const read =
+      run.start === run.end
+        ? Promise.resolve(new Uint8Array(0))
+        : this.#source.fetch({ blob, start: run.start, end: run.end }, this.#signal)
+    read.catch(() => {})
+    return { buffer: this.#reads.push(read) - 1, from: run.start, start, end, check }
+  }
+
+  /** Neighbours are of one blob most often, and a path takes longer to make than all else of a part. */
+  #locate(blob: string): string | null {
+    if (this.#last?.blob !== blob) this.#last = { blob, path: this.#source.locate(blob) }
+    return this.#last.path
+  }
+
+  /** Whether any part is read here: what a worker reads itself is a file of the store, and no copy of it that may be bad or gone. */
+  get isFetching(): boolean {
+    return this.#reads.length > 0
+  }
+
+  /** The buffers that go with the task. */
+  buffers(): Promise<TaskBuffer[]> {
+    return Promise.all(this.#reads)
+  }
+}
