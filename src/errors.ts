@@ -43,7 +43,6 @@ export const PROBLEMS = {
   'blob-short': { status: 500, title: 'Stored bytes end too early' },
   'storage-failed': { status: 500, title: 'The storage failed' },
   'catalog-failed': { status: 500, title: 'The catalog failed' },
-  'not-implemented': { status: 501, title: 'Not implemented yet' },
   'storage-unavailable': { status: 503, title: 'The storage does not answer as it should' },
   'store-in-use': { status: 503, title: 'Another registry uses the blob store' },
   overloaded: { status: 503, title: 'The registry is busy' },

@@ -53,8 +53,7 @@ const STATUS_CODES: Readonly<Record<number, ErrorCode>> = {
 export function toProblem({ code, message, details }: RegistryError): Problem {
   const { status, title } = PROBLEMS[code]
   const head = { type: `urn:wdelta:problem:${code}`, title, status }
-  // What is not implemented is no secret of the inside.
-  if (status >= 500 && code !== 'not-implemented') return { ...head, code }
+  if (status >= 500) return { ...head, code }
   return { ...details, ...head, detail: message, code }
 }
 
