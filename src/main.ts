@@ -41,6 +41,7 @@ const { rebuildCatalog } = await import('./registry/care/adopt.ts')
 const { openBytesWithin } = await import('./registry/models/open-budget.ts')
 const { openRegistry } = await import('./registry/open-registry.ts')
 const { startUpkeep } = await import('./upkeep.ts')
+const { VERSION } = await import('./version.ts')
 const { openCachedBlobStore } = await import('./storage/cache/blob-store.ts')
 const { DiskRoom } = await import('./storage/disk-room.ts')
 const { openFolderBlobStore } = await import('./storage/folder/blob-store.ts')
@@ -81,7 +82,7 @@ export async function serve(): Promise<void> {
     // Whatever the log level: who starts the process waits for this line.
     logger
       .child({}, { level: 'info' })
-      .info({ url, dataDir: config.dataDir, auth: config.auth }, 'listening')
+      .info({ url, version: VERSION, dataDir: config.dataDir, auth: config.auth }, 'listening')
     const signal = await stopSignal()
     draining = true
     logger.info({ signal }, 'draining')

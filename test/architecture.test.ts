@@ -17,6 +17,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'errors.ts': [],
   'config.ts': [],
   'log.ts': ['config.ts'],
+  'version.ts': [],
 
   'codec/base': [],
   'codec/safetensors': ['codec/base'],
@@ -113,7 +114,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'http/problems': ['errors.ts'],
   'http/limits': ['http/problems', 'errors.ts'],
   http: ['http/problems', 'http/limits', 'registry/registry.ts', 'errors.ts'],
-  rest: ['http', 'http/problems', 'http/limits', 'registry/registry.ts', 'errors.ts'],
+  rest: ['http', 'http/problems', 'http/limits', 'registry/registry.ts', 'errors.ts', 'version.ts'],
 
   'app.ts': ['rest', 'http', 'http/problems', 'http/limits', 'registry/registry.ts'],
   'upkeep.ts': ['registry/registry.ts', 'registry/log.ts'],
@@ -131,6 +132,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'workers',
     'config.ts',
     'log.ts',
+    'version.ts',
   ],
 
   cli: ['codec/base'],
@@ -148,7 +150,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'codec/plan',
     'main.ts',
   ],
-  'cli/wdelta.ts': ['cli', 'cli/commands'],
+  'cli/wdelta.ts': ['cli', 'cli/commands', 'version.ts'],
 }
 
 /** What only one part may do, and the words that show it. */

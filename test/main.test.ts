@@ -6,6 +6,7 @@ import { get, request } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
+import { VERSION } from '../src/version.ts'
 import { goldenCases } from './registry/helper.ts'
 import { type ServerProcess, startServer } from './support/server-process.ts'
 
@@ -127,7 +128,7 @@ t.test('what is malformed is refused and leaves nothing', async t => {
 t.test('the line that says where it listens is there at any log level', async t => {
   const server = await serve(t, t.testdir(), { LOG_LEVEL: 'silent' })
   t.equal(server.log.length, 1)
-  t.match(JSON.parse(server.log[0]!), { msg: 'listening', url: server.url })
+  t.match(JSON.parse(server.log[0]!), { msg: 'listening', url: server.url, version: VERSION })
   t.equal((await fetch(`${server.url}/readyz`)).status, 200)
   t.equal(await server.stop(), 0)
 })

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { enableCompileCache, getCompileCacheDir } from 'node:module'
+import { VERSION } from '../version.ts'
 import { type Command, UsageError } from './command.ts'
 import { describeFailure } from './failure.ts'
 import { say } from './terminal.ts'
@@ -36,6 +37,7 @@ const INTERRUPTED = 130
 async function main([name, ...args]: string[], signal: AbortSignal): Promise<void> {
   if (name === undefined) throw new UsageError('expected a command; wdelta --help lists them')
   if (name === 'help' || name === '--help' || name === '-h') return say(await overview())
+  if (name === '--version') return say(VERSION)
   const open = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
   if (!open) throw new UsageError(`unknown command ${name}; wdelta --help lists them`)
   const command = await open()
@@ -48,7 +50,8 @@ async function main([name, ...args]: string[], signal: AbortSignal): Promise<voi
 async function overview(): Promise<string> {
   const commands = await Promise.all(Object.values(COMMANDS).map(load => load()))
   const lines = commands.map(({ usage }) => `  wdelta ${usage}`)
-  return ['usage:', ...lines, '', 'wdelta COMMAND --help tells more.'].join('\n')
+  const version = '  wdelta --version'
+  return ['usage:', ...lines, version, '', 'wdelta COMMAND --help tells more.'].join('\n')
 }
 
 /** Performs a command; its exit code. */

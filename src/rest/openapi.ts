@@ -4,6 +4,7 @@ import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-pro
 import { stringify } from 'yaml'
 import { z } from 'zod'
 import { PROBLEMS } from '../errors.ts'
+import { VERSION } from '../version.ts'
 
 /** The form of an upload route, which Fastify neither parses nor checks: `receiveUpload` does. */
 export interface Form {
@@ -25,7 +26,7 @@ export function apiDescription(): FastifyDynamicSwaggerOptions {
       openapi: '3.1.0',
       info: {
         title: 'Delta registry',
-        version: '1.0.0',
+        version: VERSION,
         license: { name: 'MIT', identifier: 'MIT' },
         description: description(),
       },

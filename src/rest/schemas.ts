@@ -236,6 +236,8 @@ export const nothing = z.undefined().describe('Done')
 
 export const status = z.object({ status: z.literal('ok') })
 
+export const health = status.extend({ version: z.string().describe('Of the registry') })
+
 const problem = z
   .looseObject({
     type: z.string().describe('`urn:wdelta:problem:` and the code'),

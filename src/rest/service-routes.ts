@@ -1,5 +1,6 @@
 import { RegistryError } from '../errors.ts'
 import { PROBLEM_TYPE, RETRY_AFTER_SECONDS, toProblem } from '../http/problems/problem.ts'
+import { VERSION } from '../version.ts'
 import { apiText } from './openapi.ts'
 import type { HttpApp, RouteDeps } from './route-deps.ts'
 import * as schemas from './schemas.ts'
@@ -15,9 +16,9 @@ export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: Rou
       tags,
       security: [],
       summary: 'Whether the process is alive',
-      response: { 200: schemas.status },
+      response: { 200: schemas.health },
     },
-    handler: () => ({ status: 'ok' as const }),
+    handler: () => ({ status: 'ok' as const, version: VERSION }),
   })
 
   app.get('/readyz', {

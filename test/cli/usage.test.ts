@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { goldenCase, wdelta } from './helper.ts'
 
@@ -100,4 +102,11 @@ t.test('every command has its help, and the overview lists it', async t => {
     t.match(help, { code: 0, stderr: '' })
     t.match(help.stdout, new RegExp(`^usage: wdelta ${name}\\b[^\n]*\n\n\\S`), name)
   }
+})
+
+t.test('the version is the one of package.json', async t => {
+  const packageJson = readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')
+  const { version } = JSON.parse(packageJson)
+  t.match(await wdelta(['--version']), { code: 0, stdout: `${version}\n`, stderr: '' })
+  t.match((await wdelta(['--help'])).stdout, '\n  wdelta --version\n')
 })

@@ -5,6 +5,7 @@ import { parse } from 'yaml'
 import { PROBLEMS, RegistryError } from '../../src/errors.ts'
 import { aContent, aModel, BYTES, dial, ID, listen, recorder } from './helper.ts'
 
+const PACKAGE = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
 const json = { 'content-type': 'application/json' }
 
 t.test('what is known about models', async t => {
@@ -262,7 +263,9 @@ t.test('readiness', async t => {
   t.strictSame((await ready()).status, 500)
   draining = true
   t.match(await ready(), { status: 503, body: { code: 'shutting-down' }, again: /\d/ })
-  t.equal((await fetch(`${url}/healthz`)).status, 200)
+  const alive = await fetch(`${url}/healthz`)
+  t.equal(alive.status, 200)
+  t.strictSame(await alive.json(), { status: 'ok', version: PACKAGE.version })
 })
 
 t.test('a disk that is full is a reason not to be ready, and is named', async t => {
@@ -397,8 +400,9 @@ t.test('the description is of these routes, and the one in the repository', asyn
   const answer = await fetch(`${url}/openapi.yaml`)
   t.equal(answer.headers.get('content-type'), 'application/yaml')
   const text = await answer.text()
-  const { openapi, paths, components } = parse(text)
+  const { openapi, info, paths, components } = parse(text)
   t.equal(openapi, '3.1.0')
+  t.equal(info.version, PACKAGE.version)
   const shown = Object.entries(paths as Record<string, object>).flatMap(([path, operations]) =>
     Object.keys(operations).map(method => `${method.toUpperCase()} ${path}`),
   )
