@@ -29,6 +29,15 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   codec: CODEC,
 
   workers: CODEC,
+  'workers/encode': [
+    'workers',
+    'codec/base',
+    'codec/safetensors',
+    'codec/frames',
+    'codec/wdelta',
+    'codec/plan',
+    'codec/lossy',
+  ],
   'workers/thread': [
     'workers',
     'codec/base',
@@ -74,6 +83,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'catalog',
     'storage',
     'workers',
+    'workers/encode',
     'codec/base',
     'codec/safetensors',
     'codec/wdelta',
@@ -107,8 +117,6 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'catalog',
     'storage',
     'workers',
-    'codec/base',
-    'errors.ts',
   ],
 
   'http/problems': ['errors.ts'],
@@ -144,6 +152,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'cli/local',
     'cli/remote',
     'workers',
+    'workers/encode',
     'codec/base',
     'codec/safetensors',
     'codec/wdelta',

@@ -10,7 +10,7 @@ import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-f
 import type { DeltaIndexV1, StrategyV1 } from '../../codec/wdelta/delta-index.ts'
 import { DeltaReader } from '../../codec/wdelta/v1/reader.ts'
 import { RegistryError } from '../../errors.ts'
-import { encodeDelta, pairTensors } from '../../workers/encode-lossy.ts'
+import { encodeDelta, pairTensors } from '../../workers/encode/lossy.ts'
 import { inTurns, takeInTurns } from '../../workers/turns.ts'
 import { checkedEngine } from '../models/checked-reads.ts'
 import type { OpenedModel } from '../models/opened-models.ts'

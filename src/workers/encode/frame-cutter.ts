@@ -1,4 +1,4 @@
-import type { LayoutTensor } from '../codec/safetensors/layout.ts'
+import type { LayoutTensor } from '../../codec/safetensors/layout.ts'
 
 /** A frame of a tensor as it was cut; without bytes for a tensor that has none. */
 export interface Cut {

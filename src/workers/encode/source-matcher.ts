@@ -1,11 +1,11 @@
-import { STEP_ITEMS, type Steps } from '../codec/base/steps.ts'
-import { planTensor, storedBytes } from '../codec/plan/plan.ts'
-import type { Recipe, Recipes } from '../codec/plan/recipes.ts'
-import type { sized } from '../codec/wdelta/v2/format.ts'
-import { canPredict } from '../codec/wdelta/v2/index-bytes.ts'
-import type { Engine } from './engine.ts'
-import { threadKernels } from './kernels.ts'
-import { inTurns } from './turns.ts'
+import { STEP_ITEMS, type Steps } from '../../codec/base/steps.ts'
+import { planTensor, storedBytes } from '../../codec/plan/plan.ts'
+import type { Recipe, Recipes } from '../../codec/plan/recipes.ts'
+import type { sized } from '../../codec/wdelta/v2/format.ts'
+import { canPredict } from '../../codec/wdelta/v2/index-bytes.ts'
+import type { Engine } from '../engine.ts'
+import { threadKernels } from '../kernels.ts'
+import { inTurns } from '../turns.ts'
 
 /** Bytes at the beginning of a tensor by which one with another name is recognised. */
 const PROBE_BYTES = 65536

@@ -1,11 +1,11 @@
-import { isFloat } from '../codec/base/dtypes.ts'
-import { CodecError } from '../codec/base/errors.ts'
-import type { Hasher } from '../codec/base/hasher.ts'
-import { encodeProgram } from '../codec/lossy/encode.ts'
-import { runsOf } from '../codec/lossy/grid.ts'
-import type { PassResult } from '../codec/lossy/passes.ts'
-import { FLOAT_GRID, type Run, type Stage } from '../codec/lossy/program.ts'
-import { planFrame, planTensor, storedBytes } from '../codec/plan/plan.ts'
+import { isFloat } from '../../codec/base/dtypes.ts'
+import { CodecError } from '../../codec/base/errors.ts'
+import type { Hasher } from '../../codec/base/hasher.ts'
+import { encodeProgram } from '../../codec/lossy/encode.ts'
+import { runsOf } from '../../codec/lossy/grid.ts'
+import type { PassResult } from '../../codec/lossy/passes.ts'
+import { FLOAT_GRID, type Run, type Stage } from '../../codec/lossy/program.ts'
+import { planFrame, planTensor, storedBytes } from '../../codec/plan/plan.ts'
 import {
   blobsOf,
   type Recipe,
@@ -13,19 +13,19 @@ import {
   type StoredRecipe,
   type StoredRecipes,
   sameShape,
-} from '../codec/plan/recipes.ts'
-import type { StrategyV1 } from '../codec/wdelta/delta-index.ts'
+} from '../../codec/plan/recipes.ts'
+import type { StrategyV1 } from '../../codec/wdelta/delta-index.ts'
 import {
   deltaPrefix,
   type PlannedTensor,
   type PlanOptions,
   planDelta,
   recordHeader,
-} from '../codec/wdelta/v1/writer.ts'
-import type { Engine } from './engine.ts'
-import { mapOrdered } from './map-ordered.ts'
-import type { TaskParts } from './task-parts.ts'
-import type { TunedFrame } from './tasks.ts'
+} from '../../codec/wdelta/v1/writer.ts'
+import type { Engine } from '../engine.ts'
+import { mapOrdered } from '../map-ordered.ts'
+import type { TaskParts } from '../task-parts.ts'
+import type { TunedFrame } from '../tasks.ts'
 
 /** One tensor of a fine-tune and of its parent; they have the same shape. */
 export interface TunedPair {
