@@ -5,6 +5,7 @@ import { decodeFrame, type Frame, type FrameStep } from '../src/codec/frames/flo
 import type { FrameMachine } from '../src/codec/kernels/machine.ts'
 import { PlainMachine } from '../src/codec/kernels/plain.ts'
 import { openKernels } from '../src/codec/kernels/simd.ts'
+import { Random } from '../test/support/random.ts'
 
 const COUNT = 1024 * 1024
 const milliseconds = Number(process.argv[2] ?? 300)
@@ -40,20 +41,16 @@ function bytes(array: ArrayBufferView): Uint8Array {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
 }
 
-let seed = 1
-function random(): number {
-  seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
-  return seed / 2 ** 32
-}
+const random = new Random(1)
 
 /** Roughly normal, with a standard deviation of 1. */
 function normal(): number {
-  return (random() + random() + random() + random() - 2) * Math.sqrt(3)
+  return (random.float() + random.float() + random.float() + random.float() - 2) * Math.sqrt(3)
 }
 
 function listed(share: number): BigInt64Array {
   const indices: bigint[] = []
-  for (let e = 0; e < COUNT; e++) if (random() < share) indices.push(BigInt(e))
+  for (let e = 0; e < COUNT; e++) if (random.float() < share) indices.push(BigInt(e))
   return BigInt64Array.from(indices)
 }
 
@@ -65,9 +62,9 @@ const tuned = Uint16Array.from(
   word => word >>> 16,
 )
 const half = Float16Array.from(weights)
-const packed = Uint8Array.from({ length: COUNT / 2 }, () => random() * 256)
-const signs = Uint8Array.from({ length: COUNT / 8 }, () => random() * 256)
-const scales = Float16Array.from({ length: COUNT }, () => random() * 0.001)
+const packed = Uint8Array.from({ length: COUNT / 2 }, () => random.below(256))
+const signs = Uint8Array.from({ length: COUNT / 8 }, () => random.below(256))
+const scales = Float16Array.from({ length: COUNT }, () => random.float() * 0.001)
 
 const parts = [bytes(base)]
 function part(array: ArrayBufferView): number {

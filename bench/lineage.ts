@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { buildLayout } from '../src/codec/safetensors/write-header.ts'
+import { Random } from '../test/support/random.ts'
 import { startServer } from '../test/support/server-process.ts'
 import { parseSize } from './make-model.ts'
 import { download, inTurn, line, median, megabytes, peakOf } from './measure.ts'
@@ -36,19 +37,8 @@ const { values } = parseArgs({
 const depth = Number(values.depth)
 const runs = Number(values.runs)
 
-/** Integers below a limit, the same in each run. */
-function randomIntegers(seed: number): (limit: number) => number {
-  let state = seed
-  return limit => {
-    state = (state + 0x9e3779b9) >>> 0
-    let z = Math.imul(state ^ (state >>> 16), 0x21f0aaad)
-    z = Math.imul(z ^ (z >>> 15), 0x735a2d97)
-    return Math.floor((((z ^ (z >>> 15)) >>> 0) / 2 ** 32) * limit)
-  }
-}
-
 /** A safetensors file in BF16, and where its large tensors are in it. */
-function makeBase(random: (limit: number) => number) {
+function makeBase(random: Random) {
   const rows = Math.round(parseSize(values.size) / LARGE / COLUMNS / 2)
   const named = (name: string, shape: readonly number[]) =>
     ({ name, dtype: 'BF16', shape }) as const
@@ -61,7 +51,7 @@ function makeBase(random: (limit: number) => number) {
   file.set(header)
   const words = new Uint16Array(file.buffer, header.length)
   // Signs and significands of any kind, exponents of numbers below 1.
-  for (let i = 0; i < words.length; i++) words[i] = random(2 ** 14) + (random(2) << 15)
+  for (let i = 0; i < words.length; i++) words[i] = random.below(2 ** 14) + (random.below(2) << 15)
   return { file, words, large: tensors.filter(({ name }) => name.startsWith('large.')), header }
 }
 
@@ -89,7 +79,7 @@ const goal = (name: string, isMet: boolean) => {
   if (!isMet) missed.push(name)
 }
 
-const random = randomIntegers(1)
+const random = new Random(1)
 const { file, words, large, header } = makeBase(random)
 const server = await startServer(join(folder, 'data'))
 try {
@@ -102,7 +92,7 @@ try {
       const count = (end - begin) / 2
       const changes = Math.round(count * Number(values.changed))
       // Numbers move by a few of their last places.
-      for (let i = 0; i < changes; i++) words[first + random(count)]! += 1 + random(6)
+      for (let i = 0; i < changes; i++) words[first + random.below(count)]! += 1 + random.below(6)
     }
     published.push(await publish(server.url, file, published.at(-1)!.id))
     delay = Math.max(delay, await longestDelay(server.url))

@@ -15,6 +15,7 @@ import { narrow, widen } from '../src/codec/base/widen.ts'
 import { headerBytes, parseLayout } from '../src/codec/safetensors/header.ts'
 import type { Layout, Shard } from '../src/codec/safetensors/layout.ts'
 import { buildLayout } from '../src/codec/safetensors/write-header.ts'
+import { splitMix } from '../test/support/random.ts'
 
 export type WeightDtype = 'BF16' | 'F16' | 'F32'
 
@@ -36,25 +37,17 @@ const WEIGHT_SIGMA = 0.02
 /** Normal numbers to take runs from: drawing one for each of three billion weights would take minutes. */
 class NormalTable {
   readonly values = new Float32Array(4 * CHUNK)
-  #state: number
+  /** Uniform from 0 to below 1. */
+  readonly random: () => number
 
   constructor(seed: number) {
-    this.#state = Math.imul(seed, 0x9e3779b1) >>> 0
+    this.random = splitMix(seed)
     for (let i = 0; i < this.values.length; i += 2) {
       const radius = Math.sqrt(-2 * Math.log(1 - this.random()))
       const angle = 2 * Math.PI * this.random()
       this.values[i] = radius * Math.cos(angle)
       this.values[i + 1] = radius * Math.sin(angle)
     }
-  }
-
-  /** Uniform in [0, 1), from a 32-bit SplitMix. */
-  random(): number {
-    this.#state = (this.#state + 0x9e3779b9) >>> 0
-    let z = this.#state
-    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad)
-    z = Math.imul(z ^ (z >>> 15), 0x735a2d97)
-    return ((z ^ (z >>> 15)) >>> 0) / 2 ** 32
   }
 
   /** Where a run of `CHUNK` numbers begins. */

@@ -6,6 +6,7 @@ import t, { type Test } from 'tap'
 import { headerBytes, parseLayout } from '../../src/codec/safetensors/header.ts'
 import type { Model } from '../../src/registry/registry.ts'
 import { wdelta } from '../cli/helper.ts'
+import { Random } from '../support/random.ts'
 import { startServer } from '../support/server-process.ts'
 import { curl } from './curl.ts'
 
@@ -43,7 +44,7 @@ async function range(url: string, value: string): Promise<{ status: number; byte
   return { status: response.status, bytes: Buffer.from(await response.arrayBuffer()) }
 }
 
-/** Every border of the layout, a few bytes around it, and `RANGES` seeded random ones. */
+/** Every border of the layout, a few bytes around it, and `RANGES` more from a seed. */
 function interestingRanges(file: Buffer): [number, number][] {
   const header = file.subarray(0, headerBytes(file.subarray(0, 8), file.length))
   const { tensors } = parseLayout(header, file.length)
@@ -52,16 +53,12 @@ function interestingRanges(file: Buffer): [number, number][] {
     [Math.max(0, at - 3), Math.min(file.length, at + 5)],
     [Math.min(at, file.length - 1), file.length],
   ])
-  let state = 7
-  const random = (limit: number) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    return Math.floor((state / 2 ** 32) * limit)
-  }
+  const random = new Random(7)
   for (let i = 0; i < RANGES; i++) {
-    const start = random(file.length)
+    const start = random.below(file.length)
     // Most are small, as a reader of single tensors asks; some go far.
     const most = i % 10 === 0 ? file.length - start : Math.min(file.length - start, 5000)
-    ranges.push([start, start + 1 + random(most)])
+    ranges.push([start, start + 1 + random.below(most)])
   }
   return ranges.filter(([start, end]) => end > start)
 }

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import type { Model } from '../../src/registry/registry.ts'
-import { Random } from '../support/generated-values.ts'
+import { Random } from '../support/random.ts'
 import {
   openFiles,
   peakMemory,

@@ -10,7 +10,7 @@ import t, { type Test } from 'tap'
 import type { Model } from '../../src/registry/registry.ts'
 import { FORM_TYPE, formOf } from '../http/helper.ts'
 import { FakeS3 } from '../support/fake-s3.ts'
-import type { Random } from '../support/generated-values.ts'
+import type { Random } from '../support/random.ts'
 import { peakMemory, type ServerProcess, startServer } from '../support/server-process.ts'
 import { type Fresh, FreshModels, sendFresh } from './fresh-models.ts'
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
-import { Random } from '../support/generated-values.ts'
+import { Random } from '../support/random.ts'
 import type { ServerProcess } from '../support/server-process.ts'
 
 const FILE = 'model.safetensors'

@@ -5,7 +5,7 @@ import { EXPANSION, FRAME_BYTES, LIMITS } from '../../src/codec/base/limits.ts'
 import { ENCODINGS, encodeFrame } from '../../src/codec/frames/frame-encodings.ts'
 import { identityBytes } from '../../src/codec/safetensors/identity.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
-import { Random } from '../support/generated-values.ts'
+import { Random } from '../support/random.ts'
 import {
   type Record as ArrayRecord,
   deltaFile,

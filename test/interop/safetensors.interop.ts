@@ -15,8 +15,8 @@ import { canWiden } from '../../src/codec/base/widen.ts'
 import { headerBytes } from '../../src/codec/safetensors/header.ts'
 import type { Layout } from '../../src/codec/safetensors/layout.ts'
 import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
+import { Random } from '../support/random.ts'
 import { changedSafetensors, readLayout, safetensorsFile } from '../support/safetensors-samples.ts'
-import { seeded } from '../support/wdelta-samples.ts'
 import { interopPython } from './reference.ts'
 
 const { MUTATIONS = '10000' } = process.env
@@ -159,7 +159,7 @@ const BORDERS: readonly string[] = [
 ]
 
 t.test('what the reference reads, we read alike, or refuse for a reason', async t => {
-  const random = seeded(20_240_503)
+  const random = Random.fromState(20_240_503)
   const changed = Array.from({ length: Number(MUTATIONS) }, () => changedSafetensors(random))
   const borders = BORDERS.map(header => safetensorsFile(header, 0))
   const files = [...borders, ...changed, new Uint8Array(0), new Uint8Array(7)]
@@ -188,8 +188,8 @@ t.test('what the reference reads, we read alike, or refuse for a reason', async 
 })
 
 t.test('what we write is what the reference writes, byte for byte', async t => {
-  const random = seeded(20_240_504)
-  const pick = (length: number) => Math.floor(random() * length)
+  const random = Random.fromState(20_240_504)
+  const pick = (length: number) => Math.floor(random.float() * length)
   // F4 and F6 have no name in the reference's writer.
   const dtypes = Object.keys(DTYPE_BITS).filter(isDtype).filter(canWiden)
   const units = [...'ab."\\/\b\f\n\r\t\u0000\u0001\u001f\u007f\u0080\u2028\uff5eé😀\u{10ffff}']

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { type Dtype, elementCount, type FloatDtype } from '../../src/codec/base/dtypes.ts'
 import { narrow } from '../../src/codec/base/widen.ts'
 import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
+import { splitMix } from '../support/random.ts'
 
 /** One tensor as float32 values (or, for I64, as they are): what a test thinks in. */
 export interface Sample {
@@ -27,15 +28,9 @@ const SHAPES: readonly (readonly [string, readonly number[]])[] = [
   ['\u{1f600}.name', [19, 17]],
 ]
 
-/** Normal numbers with seeded SplitMix bits behind them. */
+/** Normal numbers from a seed. */
 export function normals(seed: number): () => number {
-  let state = Math.imul(seed, 0x9e3779b1) >>> 0
-  const uniform = () => {
-    state = (state + 0x9e3779b9) >>> 0
-    const z = Math.imul(state ^ (state >>> 16), 0x21f0aaad)
-    const y = Math.imul(z ^ (z >>> 15), 0x735a2d97)
-    return ((y ^ (y >>> 15)) >>> 0) / 2 ** 32
-  }
+  const uniform = splitMix(seed)
   return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform())
 }
 

@@ -5,6 +5,7 @@ import t from 'tap'
 import { CodecError } from '../../src/codec/base/errors.ts'
 import type { DeltaIndexV1, DeltaTensor } from '../../src/codec/wdelta/delta-index.ts'
 import { planDelta } from '../../src/codec/wdelta/v1/writer.ts'
+import { Random } from '../support/random.ts'
 import {
   f16s,
   goldenDeltas,
@@ -13,7 +14,7 @@ import {
   sealed,
   zeroDelta,
 } from '../support/wdelta-files.ts'
-import { mutate, seeded, seedFiles } from '../support/wdelta-samples.ts'
+import { mutate, seedFiles } from '../support/wdelta-samples.ts'
 
 /** A Python that has deltatensors 0.2.0 (without one there is nothing to compare with), and how many files to change. */
 const { INTEROP_PYTHON: PYTHON, MUTATIONS = '10000' } = process.env
@@ -112,7 +113,7 @@ t.test(
     const folder = t.testdir({})
     const files = [...goldenDeltas().values(), ...planned()]
     const seeds = seedFiles()
-    const random = seeded(99)
+    const random = Random.fromState(99)
     for (let i = 0; i < Number(MUTATIONS); i++) {
       files.push(sealed(mutate(seeds[i % seeds.length]!.subarray(0, -32), random)))
     }

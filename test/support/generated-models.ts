@@ -16,10 +16,10 @@ import {
   type Fill,
   filled,
   isNumber,
-  Random,
   SPECIALS,
   sprinkle,
 } from './generated-values.ts'
+import { Random } from './random.ts'
 
 /** A model folder: the bytes of every file by its path. */
 export type Folder = ReadonlyMap<string, Uint8Array>

@@ -1,55 +1,5 @@
 import { DTYPE_BITS, type Dtype, type FloatDtype, isFloat } from '../../src/codec/base/dtypes.ts'
-
-/** Numbers from a seed, by 32-bit integer arithmetic alone: the same everywhere. Source: Tommy Ettinger's mulberry32. */
-export class Random {
-  #state: number
-
-  constructor(seed: number) {
-    this.#state = Math.imul(seed + 1, 0x9e3779b1)
-  }
-
-  /** 32 random bits as an unsigned integer. */
-  next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0
-    let t = this.#state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return (t ^ (t >>> 14)) >>> 0
-  }
-
-  /** An integer from 0 to below `limit` (1 to 2^32). */
-  below(limit: number): number {
-    return this.next() % limit
-  }
-
-  /** True `percent` times in a hundred. */
-  chance(percent: number): boolean {
-    return this.below(100) < percent
-  }
-
-  /** One of a list that is not empty. */
-  pick<T>(list: readonly T[]): T {
-    return list[this.below(list.length)]!
-  }
-
-  shuffled<T>(list: readonly T[]): T[] {
-    const result = [...list]
-    for (let i = result.length - 1; i > 0; i--) {
-      const j = this.below(i + 1)
-      const other = result[j]!
-      result[j] = result[i]!
-      result[i] = other
-    }
-    return result
-  }
-
-  bytes(length: number): Uint8Array {
-    const words = new Uint8Array(Math.ceil(length / 4) * 4)
-    const view = new DataView(words.buffer)
-    for (let at = 0; at < words.length; at += 4) view.setUint32(at, this.next(), true)
-    return words.subarray(0, length)
-  }
-}
+import type { Random } from './random.ts'
 
 /** Sign, exponent and mantissa of a float's upper 16 bits: bits of the mantissa that are there, and the exponent of 1. */
 const UPPER: Readonly<Record<FloatDtype, { shift: number; one: number; top: number }>> = {
@@ -260,3 +210,5 @@ function bfloat16(value: number): number {
   const bits = word.getUint32(0)
   return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16
 }
+
+export { Random } from './random.ts'

@@ -2,6 +2,7 @@ import { CodecError } from '../../src/codec/base/errors.ts'
 import { headerBytes, parseLayout } from '../../src/codec/safetensors/header.ts'
 import type { Layout } from '../../src/codec/safetensors/layout.ts'
 import { LayoutReader } from '../../src/codec/safetensors/layout-reader.ts'
+import type { Random } from './random.ts'
 
 const encoder = new TextEncoder()
 
@@ -100,17 +101,17 @@ const TOKEN = /"(?:[^"\\]|\\.)*"|-?[0-9]+|[{}[\],:]|\s+|./gsu
  * A valid file with some changes: tokens of the header replaced, dropped, doubled or swapped; bytes flipped; the length word or the
  * length of the data changed. Every tenth or so stays as it was.
  */
-export function changedSafetensors(random: () => number): Uint8Array {
-  const pick = (length: number) => Math.floor(random() * length)
+export function changedSafetensors(random: Random): Uint8Array {
+  const pick = (length: number) => Math.floor(random.float() * length)
   const [seed, dataBytes] = SEEDS[pick(SEEDS.length)]!
   const tokens = seed.match(TOKEN)!
   const changes = pick(4)
   for (let i = 0; i < changes; i++) changeToken(tokens, pick)
-  const length = random() < 0.1 ? Math.max(0, dataBytes + pick(5) - 2) : dataBytes
+  const length = random.float() < 0.1 ? Math.max(0, dataBytes + pick(5) - 2) : dataBytes
   const file = safetensorsFile(tokens.join(''), length)
-  if (random() < 0.15) file[pick(file.length)]! ^= 1 << pick(8)
-  if (random() < 0.05) new DataView(file.buffer).setUint32(pick(5), pick(2 ** 32), true)
-  return random() < 0.05 ? file.subarray(0, pick(file.length)) : file
+  if (random.float() < 0.15) file[pick(file.length)]! ^= 1 << pick(8)
+  if (random.float() < 0.05) new DataView(file.buffer).setUint32(pick(5), pick(2 ** 32), true)
+  return random.float() < 0.05 ? file.subarray(0, pick(file.length)) : file
 }
 
 function changeToken(tokens: string[], pick: (length: number) => number): void {

@@ -1,3 +1,4 @@
+import type { Random } from './random.ts'
 import { deltaFile, f16s, f32s, goldenDeltas, i64s, PARENT, record } from './wdelta-files.ts'
 
 /** A valid file of one tensor per strategy, in `order` of its records; small enough that a change hits structure. */
@@ -58,37 +59,27 @@ export function seedFiles(): Uint8Array[] {
   return [smallDelta(), smallDelta(), smallDelta(i => (i * 4) % 9), ...smallest]
 }
 
-/** Numbers in [0, 1) that a seed repeats. */
-export function seeded(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}
-
 const EDGES = [0, 1, 0x7f, 0x80, 0xff]
 const WORDS = [0, 1, 2, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1]
 
 /** `payload` with one to three changes of a byte, a word or a run; most of them after its header. */
-export function mutate(payload: Uint8Array, random: () => number): Uint8Array {
-  const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)]!
+export function mutate(payload: Uint8Array, random: Random): Uint8Array {
+  const below = (limit: number) => Math.floor(random.float() * limit)
+  const pick = <T>(items: readonly T[]): T => items[below(items.length)]!
   const bytes = [...payload]
   const records = 15 + new DataView(payload.buffer, payload.byteOffset).getUint32(11, true)
-  for (let changes = 1 + Math.floor(random() * 3); changes > 0; changes--) {
-    const from = random() < 0.7 ? Math.min(records, bytes.length) : 0
-    const at = from + Math.floor(random() * (bytes.length - from))
-    const run = bytes.slice(at, at + 1 + Math.floor(random() * 40))
+  for (let changes = 1 + below(3); changes > 0; changes--) {
+    const from = random.float() < 0.7 ? Math.min(records, bytes.length) : 0
+    const at = from + below(bytes.length - from)
+    const run = bytes.slice(at, at + 1 + below(40))
     const changed: (() => number[])[] = [
-      () => bytes.splice(at, 1, bytes[at]! ^ (1 << Math.floor(random() * 8))),
+      () => bytes.splice(at, 1, bytes[at]! ^ (1 << below(8))),
       () => bytes.splice(at, 1, pick(EDGES)),
-      () => bytes.splice(at, 1, 0x30 + Math.floor(random() * 10)),
+      () => bytes.splice(at, 1, 0x30 + below(10)),
       () => bytes.splice(at, 4, ...new Uint8Array(Uint32Array.of(pick(WORDS)).buffer)),
       () => bytes.splice(at, run.length),
       () => bytes.splice(at, 0, ...run),
-      () => bytes.splice(Math.floor(random() * bytes.length), 0, ...run),
+      () => bytes.splice(below(bytes.length), 0, ...run),
     ]
     pick(changed)()
   }

@@ -16,7 +16,7 @@ import { threadKernels } from '../../src/workers/kernels.ts'
 import { openPool, type Pool } from '../../src/workers/pool.ts'
 import type { TaskMessage } from '../../src/workers/tasks.ts'
 import { engineOver, sourceOf } from '../support/engine.ts'
-import { Random } from '../support/generated-values.ts'
+import { Random } from '../support/random.ts'
 
 const DTYPES = Object.keys(DTYPE_BITS) as Dtype[]
 /** Tensors that a task has at most: each has a name and values. */

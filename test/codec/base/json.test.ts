@@ -3,7 +3,7 @@ import { CodecError } from '../../../src/codec/base/errors.ts'
 import { parseJson } from '../../../src/codec/base/json.ts'
 import { isCount, type JsonMember, type JsonValue } from '../../../src/codec/base/json-values.ts'
 import { LIMITS } from '../../../src/codec/base/limits.ts'
-import { seeded } from '../../support/wdelta-samples.ts'
+import { Random } from '../../support/random.ts'
 
 const OFFSET = 100
 /** A path that leads nowhere, so that nothing is taken and the whole tree comes back. */
@@ -257,14 +257,13 @@ t.test('changed documents: what JSON.parse says, or stricter', async t => {
     '\n',
   ]
   const stricter = /^(duplicate-key|json-trailing|json-depth|json-string|json-number)@/
-  const random = seeded(77)
-  const pick = (length: number) => Math.floor(random() * length)
+  const random = new Random(77)
   let accepted = 0
   for (let i = 0; i < 20_000; i++) {
     let text = seeds[i % seeds.length]!
-    for (let change = 0; change <= pick(3); change++) {
-      const at = pick(text.length)
-      text = text.slice(0, at) + pieces[pick(pieces.length)] + text.slice(at + pick(3))
+    for (let change = 0; change <= random.below(3); change++) {
+      const at = random.below(text.length + 1)
+      text = text.slice(0, at) + random.pick(pieces) + text.slice(at + random.below(3))
     }
     const ours = outcome(text)
     let theirs: unknown

@@ -8,7 +8,7 @@ import {
 } from '../../../src/codec/base/dtypes.ts'
 import { CodecError } from '../../../src/codec/base/errors.ts'
 import { canWiden, narrow, widen } from '../../../src/codec/base/widen.ts'
-import { seeded } from '../../support/wdelta-samples.ts'
+import { Random } from '../../support/random.ts'
 
 /** Float32 bit patterns of the elements in `bytes`, which are tried at every alignment. */
 function bitsOf(dtype: Dtype, bytes: Uint8Array): Uint32Array {
@@ -69,16 +69,12 @@ t.test('64-bit integers are rounded once', async t => {
   const values = [0n, 1n, 2n ** 24n + 1n, 2n ** 53n - 1n, 2n ** 53n + 1n, 2n ** 63n - 1n]
   // To double and then to float32, these would be rounded down to a tie and then to even.
   const twice = [(1n << 60n) + (1n << 36n) + 1n, (1n << 62n) + (3n << 38n) - 1n]
-  const random = seeded(9)
-  const word = () => BigInt(Math.floor(random() * 2 ** 32))
+  const random = new Random(9)
+  const word = () => BigInt(random.next())
   const rest = Array.from({ length: 3000 }, () => {
     const value = (word() << 32n) | word()
     const near = (value >> 40n) << 40n
-    return [
-      value >> BigInt(Math.floor(random() * 64)),
-      near | (1n << 39n),
-      (near | (1n << 39n)) + 1n,
-    ]
+    return [value >> BigInt(random.below(64)), near | (1n << 39n), (near | (1n << 39n)) + 1n]
   })
   const all = [...values, ...twice, ...rest.flat(), 2n ** 64n - 1n]
   t.strictSame(valuesOf('U64', bytesOf(BigUint64Array.from(all))), all.map(nearest))
@@ -200,8 +196,8 @@ t.test('narrowing gives back what was widened', async t => {
 
 /** Float32 bit patterns of all kinds; every third one is within the range of float16, every third one is a tie in `dtype` or exact. */
 function roundingCases(dtype: 'F16' | 'BF16'): Uint32Array {
-  const random = seeded(11)
-  const word = () => Math.floor(random() * 2 ** 32)
+  const random = new Random(11)
+  const word = () => random.next()
   return Uint32Array.from({ length: 9000 }, (_, i) => {
     const bits = i % 3 === 0 ? word() : (word() & 0x80000000) + 0x33000000 + (word() % 0x14800000)
     if (i % 3 < 2) return bits

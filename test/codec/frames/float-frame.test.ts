@@ -8,7 +8,7 @@ import {
 } from '../../../src/codec/frames/float-frame.ts'
 import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
 import { openKernels } from '../../../src/codec/kernels/simd.ts'
-import { Random } from '../../support/generated-values.ts'
+import { Random } from '../../support/random.ts'
 
 const WASM = new URL('../../../src/codec/kernels/kernels.wasm', import.meta.url)
 const simd = openKernels(readFileSync(WASM))

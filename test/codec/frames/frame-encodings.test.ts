@@ -11,32 +11,23 @@ import {
 import type { FrameKernels } from '../../../src/codec/frames/frame-kernels.ts'
 import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
-import { Random } from '../../support/generated-values.ts'
+import { Random } from '../../support/random.ts'
 
 const simd = threadKernels()
 const plain: FrameKernels = { ...simd, machine: new PlainMachine() }
 const DTYPES = Object.keys(DTYPE_BITS) as Dtype[]
-
-/** Numbers below `limit`, the same for the same seed. */
-function random(seed: number): (limit: number) => number {
-  let state = seed * 2654435761 + 1
-  return limit => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    return Math.floor((state / 2 ** 32) * limit)
-  }
-}
 
 /** How a fine-tune came from its parent. */
 type Change = 'nothing' | 'few' | 'steps' | 'blocks' | 'bits' | 'everything' | 'zeros'
 const CHANGES: Change[] = ['nothing', 'few', 'steps', 'blocks', 'bits', 'everything', 'zeros']
 
 /** Values of about the size of weights, with a NaN, an infinity and a -0 where a frame has room for them. */
-function weights(dtype: Dtype, count: number, next: (limit: number) => number): Uint8Array {
+function weights(dtype: Dtype, count: number, random: Random): Uint8Array {
   const bytes = new Uint8Array(count * elementWidth(dtype))
   const view = new DataView(bytes.buffer)
   const scratch = new DataView(new ArrayBuffer(4))
   for (let i = 0; i < count; i++) {
-    const value = ((next(2000) - 1000) / 1000) * 2 ** -next(12)
+    const value = ((random.below(2000) - 1000) / 1000) * 2 ** -random.below(12)
     if (dtype === 'F32') view.setFloat32(i * 4, value, true)
     else if (dtype === 'F64') view.setFloat64(i * 8, value, true)
     else if (dtype === 'F16') view.setFloat16(i * 2, value, true)
@@ -44,28 +35,30 @@ function weights(dtype: Dtype, count: number, next: (limit: number) => number): 
       scratch.setFloat32(0, value, true)
       view.setUint16(i * 2, scratch.getUint16(2, true), true)
     } else
-      for (let b = 0; b < elementWidth(dtype); b++) bytes[i * elementWidth(dtype) + b] = next(24)
+      for (let b = 0; b < elementWidth(dtype); b++)
+        bytes[i * elementWidth(dtype) + b] = random.below(24)
   }
   for (const special of [0x7fc1, 0xff80, 0x8000, 0x7f80, 0xffff, 0x0001]) {
-    if (bytes.length > 64) view.setUint16(next(bytes.length / 2 - 1) * 2, special, true)
+    if (bytes.length > 64) view.setUint16(random.below((bytes.length >> 1) - 1) * 2, special, true)
   }
   return bytes
 }
 
-function changed(parent: Uint8Array, change: Change, next: (limit: number) => number): Uint8Array {
+function changed(parent: Uint8Array, change: Change, random: Random): Uint8Array {
   const bytes = parent.slice()
   const view = new DataView(bytes.buffer)
   const lanes = Math.floor(bytes.length / 2)
   if (change === 'zeros') bytes.fill(0)
-  if (change === 'everything') for (let i = 0; i < bytes.length; i++) bytes[i] = next(256)
-  if (change === 'few') for (let i = 0; i < 3; i++) bytes[next(bytes.length)] = next(256)
+  if (change === 'everything') for (let i = 0; i < bytes.length; i++) bytes[i] = random.below(256)
+  if (change === 'few')
+    for (let i = 0; i < 3; i++) bytes[random.below(bytes.length)] = random.below(256)
   for (let i = 0; i < lanes; i++) {
-    const step = next(9) - 4
+    const step = random.below(9) - 4
     const at = i * 2
     if (change === 'steps') view.setUint16(at, view.getUint16(at, true) + step, true)
     if (change === 'blocks' && i % 512 < 40)
       view.setUint16(at, view.getUint16(at, true) ^ step, true)
-    if (change === 'bits' && next(10) === 0) bytes[at + 1]! ^= 1 << next(8)
+    if (change === 'bits' && random.below(10) === 0) bytes[at + 1]! ^= 1 << random.below(8)
   }
   return bytes
 }
@@ -75,9 +68,9 @@ t.test('every dtype, every kind of change, sizes around vectors and blocks', asy
   for (const dtype of DTYPES) {
     for (const count of [1, 2, 7, 15, 16, 17, 31, 33, 255, 4097, 20_000]) {
       for (const change of CHANGES) {
-        const next = random(count + DTYPES.indexOf(dtype) * 1000)
-        const parent = weights(dtype, count, next)
-        const tuned = changed(parent, change, next)
+        const random = new Random(count + DTYPES.indexOf(dtype) * 1000)
+        const parent = weights(dtype, count, random)
+        const tuned = changed(parent, change, random)
         for (const prediction of [parent, null]) {
           const { encoding, stored } = encodeFrame(simd, dtype, tuned, prediction)
           const frame = prediction?.slice() ?? new Uint8Array(tuned.length)
@@ -97,9 +90,9 @@ t.test('the plain twin makes the same records and reads them', async t => {
   for (const dtype of ['BF16', 'F16', 'F32'] as const) {
     for (const count of [16, 500, 3000, 30_001]) {
       for (const change of ['few', 'steps', 'blocks', 'bits', 'everything'] as const) {
-        const next = random(count)
-        const parent = weights(dtype, count, next)
-        const tuned = changed(parent, change, next)
+        const random = new Random(count)
+        const parent = weights(dtype, count, random)
+        const tuned = changed(parent, change, random)
         const fast = encodeFrame(simd, dtype, tuned, parent)
         const slow = encodeFrame(plain, dtype, tuned, parent)
         const what = `${dtype} ${count} ${change}`
@@ -114,10 +107,10 @@ t.test('the plain twin makes the same records and reads them', async t => {
 })
 
 t.test('float32 whose lower halves alone changed has no lanes to code', async t => {
-  const next = random(2)
-  const parent = weights('F32', 5000, next)
+  const random = new Random(2)
+  const parent = weights('F32', 5000, random)
   const tuned = parent.slice()
-  for (let at = 0; at < tuned.length; at += 8) tuned[at]! ^= 1 + next(3)
+  for (let at = 0; at < tuned.length; at += 8) tuned[at]! ^= 1 + random.below(3)
   for (const tools of [simd, plain]) {
     const { encoding, stored } = encodeFrame(tools, 'F32', tuned, parent)
     t.equal(encoding, 'coded')
@@ -138,9 +131,9 @@ t.test('frames of full size', async t => {
     ['F64', 'steps'],
     ['BF16', 'everything'],
   ] as const) {
-    const next = random(5)
-    const parent = weights(dtype, FRAME_BYTES / elementWidth(dtype), next)
-    const tuned = changed(parent, change, next)
+    const random = new Random(5)
+    const parent = weights(dtype, FRAME_BYTES / elementWidth(dtype), random)
+    const tuned = changed(parent, change, random)
     const { encoding, stored } = encodeFrame(simd, dtype, tuned, parent)
     const frame = parent.slice()
     restoreFrame(simd, dtype, encoding, stored, frame)
@@ -170,16 +163,17 @@ t.test('all pairs of 16-bit values', async t => {
 })
 
 t.test('damaged records end, in time, with the frame or a CodecError', async t => {
-  const next = random(9)
+  const random = new Random(9)
   let refused = 0
   for (const dtype of ['BF16', 'F16', 'F32', 'I64'] as const) {
     for (const change of ['few', 'steps', 'blocks', 'bits'] as const) {
-      const parent = weights(dtype, 2000, next)
-      const { encoding, stored } = encodeFrame(simd, dtype, changed(parent, change, next), parent)
+      const parent = weights(dtype, 2000, random)
+      const { encoding, stored } = encodeFrame(simd, dtype, changed(parent, change, random), parent)
       for (let i = 0; i < 300; i++) {
-        const damaged = stored.slice(0, i % 3 === 0 ? next(stored.length) : stored.length)
+        const damaged = stored.slice(0, i % 3 === 0 ? random.below(stored.length) : stored.length)
         for (let n = 0; n <= i % 4 && damaged.length > 0; n++) {
-          damaged[next(Math.min(damaged.length, i % 2 ? 64 : damaged.length))]! ^= 1 << next(8)
+          damaged[random.below(Math.min(damaged.length, i % 2 ? 64 : damaged.length))]! ^=
+            1 << random.below(8)
         }
         for (const tools of i % 10 ? [simd] : [simd, plain]) {
           try {
@@ -217,18 +211,18 @@ t.test('a record of another encoding, or for a dtype that has none', async t => 
 t.test(
   'upon a long lineage a few changes are listed, which decodes faster, and no others are',
   async t => {
-    const anywhere = new Random(21)
-    const next = (limit: number) => anywhere.below(limit)
+    const random = new Random(21)
     const count = 2 ** 16
     for (const dtype of ['BF16', 'F16'] as const) {
       const width = elementWidth(dtype)
-      const parent = weights(dtype, count, next)
+      const parent = weights(dtype, count, random)
       const encode = (frame: Uint8Array, lineage?: number) => {
         const { encoding, stored } = encodeFrame(threadKernels(), dtype, frame, parent, lineage)
         return { encoding, stored: stored.slice() }
       }
       const frame = parent.slice()
-      for (let i = 0; i < count / 100; i++) frame[next(count) * width + width - 2]! += 1 + next(6)
+      for (let i = 0; i < count / 100; i++)
+        frame[random.below(count) * width + width - 2]! += 1 + random.below(6)
       const short = encode(frame)
       t.equal(short.encoding, 'coded', `${dtype}: the shortest`)
       t.same(encode(frame, 7), short)
@@ -239,7 +233,7 @@ t.test(
       restoreFrame(threadKernels(), dtype, long.encoding, long.stored, restored)
       t.equal(Buffer.compare(restored, frame), 0)
       for (const change of ['nothing', 'few', 'steps', 'everything'] as const) {
-        const other = changed(parent, change, next)
+        const other = changed(parent, change, random)
         t.same(encode(other, 64), encode(other), `${dtype}: ${change}`)
       }
     }

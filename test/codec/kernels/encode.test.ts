@@ -15,7 +15,7 @@ function* samples(): Generator<[string, Float32Array<ArrayBuffer>]> {
   const make = maker(11)
   for (const count of COUNTS) {
     yield [`anything ${count}`, make.floats(count, 0.05)]
-    const few = Float32Array.from({ length: count }, () => Math.floor(make.random() * 5 - 2) / 8)
+    const few = Float32Array.from({ length: count }, () => (make.random.below(5) - 2) / 8)
     yield [`ties ${count}`, few]
     yield [`zeros ${count}`, few.map(v => v * 0)]
   }

@@ -1,5 +1,6 @@
 import type { Test } from 'tap'
 import type { FloatDtype } from '../../../src/codec/base/dtypes.ts'
+import { Random } from '../../support/random.ts'
 
 /** The bytes of an array, without a copy. */
 export function bytes(array: ArrayBufferView): Uint8Array {
@@ -47,16 +48,12 @@ export function sameFloats(
 
 /** Samples from a seed: weights of several magnitudes with special values strewn in. */
 export function maker(seed: number) {
-  let state = seed
-  const random = (): number => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    return state / 2 ** 32
-  }
+  const random = new Random(seed)
   const special = specialFloats()
-  const value = (): number => (random() - 0.5) * 2 ** Math.floor(random() * 40 - 30)
+  const value = (): number => (random.float() - 0.5) * 2 ** (random.below(40) - 30)
   const floats = (count: number, rate: number): Float32Array<ArrayBuffer> =>
     Float32Array.from({ length: count }, () =>
-      random() < rate ? special[Math.floor(random() * special.length)]! : value(),
+      random.float() < rate ? special[random.below(special.length)]! : value(),
     )
   const cast = (dtype: FloatDtype, values: Float32Array): Uint8Array => {
     if (dtype === 'F32') return bytes(values)
@@ -68,12 +65,12 @@ export function maker(seed: number) {
     random,
     floats,
     half: () => Math.f16round(value()),
-    bytes: (length: number) => Uint8Array.from({ length }, () => random() * 256),
+    bytes: (length: number) => random.bytes(length),
     cast: (dtype: FloatDtype, count: number) => cast(dtype, floats(count, 0.02)),
     finite: (dtype: FloatDtype, count: number) => cast(dtype, floats(count, 0)),
     indices(first: number, count: number, share: number) {
       const kept: bigint[] = []
-      for (let e = 0; e < count; e++) if (random() < share) kept.push(BigInt(first + e))
+      for (let e = 0; e < count; e++) if (random.float() < share) kept.push(BigInt(first + e))
       return { indices: bytes(BigInt64Array.from(kept)), listed: kept.length }
     },
   }

@@ -5,13 +5,13 @@ import { parseLayout } from '../../../src/codec/safetensors/header.ts'
 import type { Layout } from '../../../src/codec/safetensors/layout.ts'
 import { LayoutReader } from '../../../src/codec/safetensors/layout-reader.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
+import { Random } from '../../support/random.ts'
 import {
   changedSafetensors,
   readLayout as read,
   readPieces,
   safetensorsFile,
 } from '../../support/safetensors-samples.ts'
-import { seeded } from '../../support/wdelta-samples.ts'
 
 const { MUTATIONS = '10000' } = process.env
 const entry = (dtype: string, shape: number[], offsets: number[]) => ({
@@ -95,7 +95,7 @@ function assertSound(layout: Layout, file: Uint8Array): void {
 }
 
 t.test('changed files: a typed error or a sound layout', async t => {
-  const random = seeded(20_240_502)
+  const random = new Random(20_240_502)
   const rules = new Map<string, number>()
   for (let i = 0; i < Number(MUTATIONS); i++) {
     const file = changedSafetensors(random)

@@ -11,7 +11,7 @@ import {
   shardOrder,
 } from '../../../src/codec/safetensors/model-folder.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
-import { seeded } from '../../support/wdelta-samples.ts'
+import { Random } from '../../support/random.ts'
 
 function shard(path: string, ...names: string[]): Shard {
   const tensors = names.map(name => ({ name, dtype: 'U8' as const, shape: [1] }))
@@ -98,9 +98,8 @@ t.test('the order of UTF-8 bytes', async t => {
     '😀',
     '\u{10ffff}',
   ]
-  const random = seeded(5)
-  const pick = (length: number) => Math.floor(random() * length)
-  const text = () => Array.from({ length: pick(4) }, () => units[pick(units.length)]).join('')
+  const random = new Random(5)
+  const text = () => Array.from({ length: random.below(4) }, () => random.pick(units)).join('')
   for (let i = 0; i < 5000; i++) {
     const [a, b] = [text(), text()]
     const expected = Buffer.compare(Buffer.from(a), Buffer.from(b))

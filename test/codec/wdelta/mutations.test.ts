@@ -2,8 +2,9 @@ import t from 'tap'
 import { CodecError } from '../../../src/codec/base/errors.ts'
 import { CELL } from '../../../src/codec/base/limits.ts'
 import type { DeltaIndexV1, DeltaTensor } from '../../../src/codec/wdelta/delta-index.ts'
+import { Random } from '../../support/random.ts'
 import { goldenDeltas, join, readDelta, sealed } from '../../support/wdelta-files.ts'
-import { mutate, seeded, seedFiles, smallDelta } from '../../support/wdelta-samples.ts'
+import { mutate, seedFiles, smallDelta } from '../../support/wdelta-samples.ts'
 
 const { MUTATIONS = '10000' } = process.env
 const COUNT = Number(MUTATIONS)
@@ -70,12 +71,12 @@ t.test('every flipped bit of a file is refused', async t => {
 
 t.test('changed files with a right checksum: a typed error or a sound index', async t => {
   const files = seedFiles()
-  const random = seeded(20_240_501)
+  const random = new Random(20_240_501)
   const rules = new Map<string, number>()
   for (let i = 0; i < COUNT; i++) {
     const file = sealed(mutate(files[i % files.length]!.subarray(0, -32), random))
     const found = outcome(file)
-    const pieces = outcome(file, 1 + Math.floor(random() * 64))
+    const pieces = outcome(file, 1 + random.below(64))
     if (JSON.stringify(found) !== JSON.stringify(pieces)) {
       throw new Error(`change ${i} reads otherwise in pieces`)
     }
@@ -89,9 +90,9 @@ t.test('changed files with a right checksum: a typed error or a sound index', as
 })
 
 t.test('noise is refused', async t => {
-  const random = seeded(7)
+  const random = new Random(7)
   for (let i = 0; i < 2000; i++) {
-    const noise = Uint8Array.from({ length: i % 200 }, () => random() * 256)
+    const noise = random.bytes(i % 200)
     const file = i % 2 === 0 ? noise : sealed(join('wdelta\0', noise))
     if (typeof outcome(file) !== 'string') throw new Error('noise was accepted')
   }

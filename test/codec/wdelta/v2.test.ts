@@ -19,20 +19,12 @@ import { parseIndexSteps, writeIndex } from '../../../src/codec/wdelta/v2/index-
 import { LosslessReader, readIndex } from '../../../src/codec/wdelta/v2/reader.ts'
 import { LosslessWriter } from '../../../src/codec/wdelta/v2/writer.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
+import { Random } from '../../support/random.ts'
 
 const { machine, compression } = threadKernels()
 const hasher = () => {
   const hash = createHash('sha256')
   return { update: (bytes: Uint8Array) => void hash.update(bytes), digest: () => hash.digest() }
-}
-
-/** Numbers below `limit`, the same for the same seed. */
-function random(seed: number): (limit: number) => number {
-  let state = seed
-  return limit => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    return Math.floor((state / 2 ** 32) * limit)
-  }
 }
 
 type Source = NonNullable<LosslessTensor['source']>
@@ -60,7 +52,7 @@ type Content = Parameters<LosslessWriter['end']>[0]
 
 /** A small delta; `spoil` changes what its index says. */
 function build(spoil: (content: Content) => Content = content => content): Uint8Array {
-  const next = random(3)
+  const random = new Random(3)
   const layout = buildLayout([...SAMPLES], new Map([['format', 'pt']]))
   const writer = new LosslessWriter(threadKernels(), hasher())
   const parts = [writer.begin()]
@@ -71,7 +63,7 @@ function build(spoil: (content: Content) => Content = content => content): Uint8
     const tensor = sized(placed)
     const bytes = Uint8Array.from({ length: tensor.bytes }, (_, i) => (i * 7) % 256)
     const prediction =
-      tensor.dtype === 'BF16' ? bytes.map((byte, i) => byte ^ (i % 2 ? 0 : next(3))) : null
+      tensor.dtype === 'BF16' ? bytes.map((byte, i) => byte ^ (i % 2 ? 0 : random.below(3))) : null
     if (tensor.bytes > 0) {
       const { encoding, stored } = encodeFrame(threadKernels(), tensor.dtype, bytes, prediction)
       const content = Buffer.from(stored).toString('hex')
@@ -213,15 +205,20 @@ t.test(
       ruleOf(() => read(sealed(records, sound))),
       'sound',
     )
-    const next = random(11)
+    const random = new Random(11)
     const rules = new Map<string, number>()
     for (let i = 0; i < 20_000; i++) {
       let bytes = Uint8Array.from(sound)
-      for (let n = 0; n <= next(3); n++) {
-        const at = next(bytes.length)
+      for (let n = 0; n <= random.below(3); n++) {
+        const at = random.below(bytes.length)
         if (i % 4 === 0)
-          bytes = Uint8Array.from([...bytes.subarray(0, at), ...bytes.subarray(at + next(4))])
-        else bytes[at] = i % 3 ? bytes[at]! ^ (1 << next(8)) : [0, 1, 127, 128, 255][next(5)]!
+          bytes = Uint8Array.from([
+            ...bytes.subarray(0, at),
+            ...bytes.subarray(at + random.below(4)),
+          ])
+        else
+          bytes[at] =
+            i % 3 ? bytes[at]! ^ (1 << random.below(8)) : random.pick([0, 1, 127, 128, 255])
         if (bytes.length === 0) break
       }
       const rule = ruleOf(() => read(sealed(records, bytes)))
