@@ -77,7 +77,7 @@ async function fill(folder: string, count: number): Promise<string> {
   const registry = await openRegistry({ catalog, blobs, pool, scratch: folder })
   const publish = (name: string, bytes: Buffer, parent?: string) => {
     const options = { name, revision: 'main', message: '', parent }
-    return registry.publishFiles(options, partsOf(bytes), SIGNAL)
+    return registry.publish.files(options, partsOf(bytes), SIGNAL)
   }
   const base = await publish('acme/base', weights(1))
   const tuned = await publish('acme/tuned', weights(2, weights(1)), base.id)

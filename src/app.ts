@@ -82,9 +82,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   const times = { ...TIMEOUTS, ...deps.timeouts }
   const { headersMs, idleMs, lingerMs, leastRate } = times
   const metrics = createMetrics()
-  metrics.watchBadBlocks(() => registry.badBlocks())
-  metrics.watchTasks(() => registry.tasks())
-  metrics.watchCache(() => registry.cache())
+  metrics.watch(() => registry.figures())
   const uploadLimits = { maxUploadBytes, leastRate }
   const limits = { ...LIMITS, ...deps.limits }
   const broken = clientErrors()
@@ -120,7 +118,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   await app.register(underPressure, pressureOptions(limits))
   await app.register(rateLimit, { global: false })
   const rates = rateLimits(app, limits)
-  const access = accessControl({ registry, auth, rates })
+  const access = accessControl({ tokens: registry.tokens, auth, rates })
   const admission = { limits, times, ownerOf: access.ownerOf }
   const routes: RouteDeps = {
     registry,

@@ -189,7 +189,7 @@ async function openAuth(config: Config, registry: Registry, logger: Logger) {
   const { adminToken } = config
   const path = join(config.dataDir, 'admin-token')
   if (adminToken === undefined && !existsSync(path)) {
-    const { token } = await registry.createToken({ name: 'first admin', scope: 'admin' })
+    const { token } = await registry.tokens.create({ name: 'first admin', scope: 'admin' })
     const file = await open(path, 'wx', 0o600)
     try {
       await file.writeFile(`${token}\n`)

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Log } from './registry/log.ts'
-import type { Registry } from './registry/registry.ts'
+import type { Care, Registry } from './registry/registry.ts'
 
 /** What the process does by itself, beside requests. */
 export interface UpkeepOptions {
@@ -28,7 +28,7 @@ const TRIM_PAUSE_MS = 10_000
  * Sweeps now and then, drops memory near its limit and at rest, and scrubs without end where that is asked for. Disposing of it ends all of that.
  */
 export function startUpkeep(
-  registry: Pick<Registry, 'sweep' | 'scrub' | 'tasks' | 'spareBytes' | 'trim'>,
+  registry: Pick<Registry, 'figures'> & { readonly care: Pick<Care, 'sweep' | 'scrub' | 'trim'> },
   { sweepEveryMs, scrubBytesPerSecond: bytesPerSecond, maxRssBytes }: UpkeepOptions,
   log: Log,
 ): AsyncDisposable {
@@ -36,14 +36,14 @@ export function startUpkeep(
   const { signal } = end
   const jobs = [
     repeat(sweepEveryMs, signal, log, async () => {
-      const { deletedTotal, bytes } = await registry.sweep({ dryRun: false })
+      const { deletedTotal, bytes } = await registry.care.sweep({ dryRun: false })
       if (deletedTotal > 0) log.info({ blobs: deletedTotal, bytes }, 'swept')
     }),
   ]
   jobs.push(repeat(MEMORY_PAUSE_MS, signal, log, watchMemory(maxRssBytes, registry, log)))
   if (bytesPerSecond > 0) {
     const scrub = async () => {
-      const report = await registry.scrub({ signal, bytesPerSecond })
+      const report = await registry.care.scrub({ signal, bytesPerSecond })
       const { blobs, bytes, damaged, damagedTotal, clearedTotal } = report
       if (damaged.length > 0) log.warn({ damaged }, 'the scrub found damage')
       log.info({ blobs, bytes, damaged: damagedTotal, cleared: clearedTotal }, 'scrubbed')
@@ -64,19 +64,20 @@ export function startUpkeep(
  */
 export function watchMemory(
   maxRssBytes: number,
-  registry: Pick<Registry, 'tasks' | 'spareBytes' | 'trim'>,
+  registry: Pick<Registry, 'figures'> & { readonly care: Pick<Care, 'trim'> },
   log: Log,
 ): () => Promise<void> {
   let trimmedAt = Number.NEGATIVE_INFINITY
   let looksAtRest = 0
   return async () => {
     const before = process.memoryUsage.rss()
-    looksAtRest = registry.tasks() === 0 ? looksAtRest + 1 : 0
+    const { tasks, spareBytes } = registry.figures()
+    looksAtRest = tasks === 0 ? looksAtRest + 1 : 0
     const isNear = maxRssBytes > 0 && before >= maxRssBytes * TRIM_AT
-    const isAtRest = looksAtRest >= LOOKS_AT_REST && registry.spareBytes() > 0
+    const isAtRest = looksAtRest >= LOOKS_AT_REST && spareBytes > 0
     const isSoon = performance.now() - trimmedAt < TRIM_PAUSE_MS
     if (isSoon || !(isNear || isAtRest)) return
-    await registry.trim()
+    await registry.care.trim()
     trimmedAt = performance.now()
     log.info({ before, after: process.memoryUsage.rss(), maxRssBytes }, 'memory was dropped')
   }

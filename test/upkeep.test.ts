@@ -15,14 +15,15 @@ function registryWith({ spareBytes = 0, tasks = 0 }) {
   const trimmed = Promise.withResolvers<void>()
   const registry = {
     trims: 0,
-    spareBytes: () => spareBytes,
-    tasks: () => tasks,
-    trim: async () => {
-      registry.trims++
-      trimmed.resolve()
+    figures: () => ({ spareBytes, tasks, badBlocks: 0, cache: null }),
+    care: {
+      trim: async () => {
+        registry.trims++
+        trimmed.resolve()
+      },
+      sweep: () => Promise.reject(new Error('not now')),
+      scrub: () => Promise.reject(new Error('not now')),
     },
-    sweep: () => Promise.reject(new Error('not now')),
-    scrub: () => Promise.reject(new Error('not now')),
   }
   return { registry, trimmed: trimmed.promise }
 }

@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import { RegistryError } from '../errors.ts'
-import type { PublishDeltaOptions, Registry, Scope } from '../registry/registry.ts'
+import type { PublishDeltaOptions, Scope, Tokens } from '../registry/registry.ts'
 import type { RateLimits } from './limits/rate-limits.ts'
 
 /** Who may come in: anybody, or bearers of tokens. `adminToken` is one that the configuration brings. */
@@ -13,7 +13,7 @@ export type Auth =
 const SCOPES: readonly Scope[] = ['read', 'write', 'admin']
 
 interface AccessDeps {
-  readonly registry: Pick<Registry, 'authenticate'>
+  readonly tokens: Pick<Tokens, 'authenticate'>
   readonly auth: Auth
   readonly rates: RateLimits
 }
@@ -37,11 +37,11 @@ export interface Access {
 }
 
 /** The one place where tokens are judged. */
-export function accessControl({ registry, auth, rates }: AccessDeps): Access {
+export function accessControl({ tokens, auth, rates }: AccessDeps): Access {
   const holderOf = async ({ headers }: FastifyRequest, adminToken: string | undefined) => {
     const token = bearer(headers.authorization)
     if (isSame(token, adminToken)) return ADMINISTRATOR
-    return registry.authenticate(token)
+    return tokens.authenticate(token)
   }
   const owners = new WeakMap<FastifyRequest, string>()
   return {

@@ -1,5 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import type { CacheFigures } from '../registry/registry.ts'
+import type { Figures } from '../registry/registry.ts'
 
 /** What `/metrics` shows. Each app has its own, so that two in one process do not add up. */
 export interface Metrics {
@@ -13,12 +13,8 @@ export interface Metrics {
   readonly received: Counter
   /** Downloads and uploads under way. */
   readonly streams: Gauge<'direction'>
-  /** Bad blocks of stored bytes that were met, as `count` tells them. */
-  watchBadBlocks(count: () => number): void
-  /** Tasks that worker threads run, or that wait for one, as `count` tells them. */
-  watchTasks(count: () => number): void
-  /** How the copies of blobs that are nearer than the store do, as `figures` tells: null where there are none. */
-  watchCache(figures: () => CacheFigures | null): void
+  /** Shows what the registry counts, as it is whenever the metrics are asked for. */
+  watch(figures: () => Figures): void
   /** The Prometheus text format, and its content type. */
   render(): Promise<{ type: string; text: string }>
 }
@@ -60,34 +56,30 @@ export function createMetrics(): Metrics {
       labelNames: ['direction'],
       registers,
     }),
-    watchBadBlocks: count => {
+    watch: figures => {
       new Gauge({
         name: 'wdelta_bad_blocks',
         help: 'Bad blocks of stored bytes that were met since the start, each as often as it was read',
         registers,
         collect() {
-          this.set(count())
+          this.set(figures().badBlocks)
         },
       })
-    },
-    watchTasks: count => {
       new Gauge({
         name: 'wdelta_worker_tasks',
         help: 'Tasks that worker threads run, or that wait for one',
         registers,
         collect() {
-          this.set(count())
+          this.set(figures().tasks)
         },
       })
-    },
-    watchCache: figures => {
       new Gauge({
         name: 'wdelta_cache_chunks',
         help: 'Chunks of blobs since the start: read from the local cache, waited for from the bucket, dropped because they were wrong',
         labelNames: ['outcome'],
         registers,
         collect() {
-          const cache = figures()
+          const { cache } = figures()
           if (!cache) return
           this.set({ outcome: 'hit' }, cache.hits)
           this.set({ outcome: 'miss' }, cache.misses)
@@ -99,7 +91,7 @@ export function createMetrics(): Metrics {
         help: 'Bytes of the local cache',
         registers,
         collect() {
-          this.set(figures()?.bytes ?? 0)
+          this.set(figures().cache?.bytes ?? 0)
         },
       })
     },

@@ -192,23 +192,8 @@ export interface ScrubReport {
   readonly clearedTotal: number
 }
 
-/**
- * The domain: all that http, hub and tests see. `ref` is a model's id (40 lowercase hex digits), `namespace/name` or
- * `namespace/name@revision`. Every promise rejects with RegistryError and nothing else.
- */
-export interface Registry {
-  /** `POST /models`. Resolves once the model is durable, visible and proven to reconstruct. */
-  publishFiles(
-    options: PublishFilesOptions,
-    parts: AsyncIterable<UploadPart>,
-    signal: AbortSignal,
-  ): Promise<Model>
-  /** `POST /deltas`. Rejects as soon as the delta's header shows a fault, before the rest of the body is read. */
-  publishDelta(
-    options: PublishDeltaOptions,
-    parts: AsyncIterable<UploadPart>,
-    signal: AbortSignal,
-  ): Promise<Model>
+/** What is published, and reading it. `ref` is a model's id (40 lowercase hex digits), `namespace/name` or `namespace/name@revision`. */
+export interface Models {
   /** One model with all of its files. */
   find(ref: string): Promise<Model>
   /** Newest first. A page has at most `limit` models, and may have fewer although more follow: `next` tells. */
@@ -224,6 +209,7 @@ export interface Registry {
   lineage(ref: string, page: PageQuery): Promise<LineagePage>
   /** Models whose parent this is, as `list` has them. */
   children(ref: string, page: PageQuery): Promise<ModelPage>
+  /** Rejects `has-children` while deltas name the model as their parent. */
   remove(ref: string): Promise<void>
   tensors(ref: string): Promise<TensorInfo[]>
   inspect(ref: string): Promise<Inspection>
@@ -232,36 +218,32 @@ export interface Registry {
   openFile(ref: string, path: string): Promise<Content>
   openTensor(ref: string, name: string): Promise<TensorContent>
   openDelta(ref: string): Promise<Content>
-  stats(): Promise<{
-    models: number
-    bases: number
-    deltas: number
-    logicalBytes: number
-    storedBytes: number
-    savedBytes: number
-  }>
+  stats(): Promise<Stats>
+}
+
+/** Making models. Each resolves once the model is durable, visible and proven to reconstruct. */
+export interface Publish {
+  /** `POST /models`. */
+  files(
+    options: PublishFilesOptions,
+    parts: AsyncIterable<UploadPart>,
+    signal: AbortSignal,
+  ): Promise<Model>
+  /** `POST /deltas`. Rejects as soon as the delta's header shows a fault, before the rest of the body is read. */
+  delta(
+    options: PublishDeltaOptions,
+    parts: AsyncIterable<UploadPart>,
+    signal: AbortSignal,
+  ): Promise<Model>
+}
+
+/** Keeping the registry well. */
+export interface Care {
   sweep(options: { dryRun: boolean }): Promise<SweepReport>
   /** Reads and checks everything; see `ScrubReport`. `bytesPerSecond` undefined: as fast as it goes. */
   scrub(options: { signal: AbortSignal; bytesPerSecond?: number | undefined }): Promise<ScrubReport>
   /** A consistent copy of the catalog as it is now. */
   backup(): Promise<Backup>
-  /** Bad blocks that were met since the start, each as often as it was read. */
-  badBlocks(): number
-  /** Tasks that worker threads run, or that wait for one. */
-  tasks(): number
-  /** How the local copies of what is in a bucket do; null for a store that is on this machine. */
-  cache(): CacheFigures | null
-  createToken(options: {
-    name: string
-    scope: Scope
-    expiresAt?: string | undefined
-  }): Promise<Token & { token: string }>
-  listTokens(page: PageQuery): Promise<{ tokens: Token[]; next: string | null }>
-  revokeToken(id: string): Promise<void>
-  /** The token's scope and id, or null if it is unknown, expired or malformed. */
-  authenticate(token: string): Promise<{ id: string; scope: Scope } | null>
-  /** Bytes that are kept to be used again beyond what a few streams need. */
-  spareBytes(): number
   /**
    * Drops all memory that is only kept to be used again, and collects what is garbage: the next requests are slower. What is under way
    * keeps what it has.
@@ -269,6 +251,50 @@ export interface Registry {
   trim(): Promise<void>
   /** Rejects if the catalog or the blob store do not answer, or another registry has taken over the store. */
   ready(): Promise<void>
+}
+
+/** Who may come in. */
+export interface Tokens {
+  create(options: {
+    name: string
+    scope: Scope
+    expiresAt?: string | undefined
+  }): Promise<Token & { token: string }>
+  list(page: PageQuery): Promise<{ tokens: Token[]; next: string | null }>
+  revoke(id: string): Promise<void>
+  /** The token's scope and id, or null if it is unknown, expired or malformed. */
+  authenticate(token: string): Promise<{ id: string; scope: Scope } | null>
+}
+
+export interface Stats {
+  readonly models: number
+  readonly bases: number
+  readonly deltas: number
+  readonly logicalBytes: number
+  readonly storedBytes: number
+  readonly savedBytes: number
+}
+
+/** What the process has done and has under way, for its metrics and its upkeep. */
+export interface Figures {
+  /** Bad blocks that were met since the start, each as often as it was read. */
+  readonly badBlocks: number
+  /** Tasks that worker threads run, or that wait for one. */
+  readonly tasks: number
+  /** How the local copies of what is in a bucket do; null for a store that is on this machine. */
+  readonly cache: CacheFigures | null
+  /** Bytes that are kept to be used again beyond what a few streams need. */
+  readonly spareBytes: number
+}
+
+/** The domain: all that http, hub and tests see. Every promise rejects with RegistryError and nothing else. */
+export interface Registry {
+  readonly models: Models
+  readonly publish: Publish
+  readonly care: Care
+  readonly tokens: Tokens
+  /** As they are now. */
+  figures(): Figures
   /** Lets another registry use the store; catalog, store and pool stay open. Nothing is published, deleted or swept any more. */
   close(): Promise<void>
 }

@@ -50,3 +50,15 @@ export async function translated<T>(work: () => Promise<T>): Promise<T> {
     throw translateErrors(error)
   }
 }
+
+/** The same methods; what they reject with is translated. */
+export function translateAll<T extends { [K in keyof T]: (...args: never[]) => Promise<unknown> }>(
+  methods: T,
+): T {
+  const wrapped = { ...methods }
+  for (const name of Object.keys(methods) as (keyof T)[]) {
+    const method = methods[name]
+    wrapped[name] = ((...args: never[]) => translated(() => method(...args))) as T[keyof T]
+  }
+  return wrapped
+}

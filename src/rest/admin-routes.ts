@@ -18,7 +18,7 @@ export function adminRoutes(
       response: { 201: schemas.createdToken, default: schemas.failure },
     },
     handler: async ({ body }, reply) => {
-      const token = await registry.createToken(body)
+      const token = await registry.tokens.create(body)
       return reply.code(201).header('cache-control', 'no-store').send(token)
     },
   })
@@ -30,7 +30,7 @@ export function adminRoutes(
       querystring: schemas.fullPageQuery,
       response: { 200: schemas.tokens, default: schemas.failure },
     },
-    handler: ({ query }) => registry.listTokens(query),
+    handler: ({ query }) => registry.tokens.list(query),
   })
 
   app.delete('/tokens/:id', {
@@ -41,7 +41,7 @@ export function adminRoutes(
       response: { 204: schemas.nothing, default: schemas.failure },
     },
     handler: async ({ params }, reply) => {
-      await registry.revokeToken(params.id)
+      await registry.tokens.revoke(params.id)
       return reply.code(204).send()
     },
   })
@@ -54,7 +54,7 @@ export function adminRoutes(
       response: { 204: schemas.nothing, default: schemas.failure },
     },
     handler: async ({ params }, reply) => {
-      await registry.remove(params.id)
+      await registry.models.remove(params.id)
       return reply.code(204).send()
     },
   })
@@ -66,7 +66,7 @@ export function adminRoutes(
       body: schemas.sweepOptions,
       response: { 200: schemas.sweepReport, default: schemas.failure },
     },
-    handler: ({ body }) => registry.sweep({ dryRun: body?.dryRun ?? false }),
+    handler: ({ body }) => registry.care.sweep({ dryRun: body?.dryRun ?? false }),
   })
 
   app.post('/admin/scrub', {
@@ -78,7 +78,7 @@ export function adminRoutes(
     handler: (request, reply) => {
       // Nothing is sent before it is done.
       request.raw.socket.setTimeout(0)
-      return registry.scrub({ signal: closeSignal(reply) })
+      return registry.care.scrub({ signal: closeSignal(reply) })
     },
   })
 
@@ -89,7 +89,7 @@ export function adminRoutes(
       response: { 200: schemas.binary('An SQLite file'), default: schemas.failure },
     },
     handler: async (request, reply) => {
-      await using copy = await registry.backup()
+      await using copy = await registry.care.backup()
       const options = { metrics, downloads, cacheControl: 'no-store' }
       return await sendContent(request, reply, copy, options)
     },

@@ -32,7 +32,12 @@ export function contentRoutes(app: HttpApp, deps: RouteDeps): void {
     handler: async (request, reply) => {
       const { params, query } = request
       const dtype = DTYPES[query.dtype]
-      return send(request, reply, params.id, await registry.openReconstruct(params.id, dtype))
+      return send(
+        request,
+        reply,
+        params.id,
+        await registry.models.openReconstruct(params.id, dtype),
+      )
     },
   })
 
@@ -47,7 +52,7 @@ export function contentRoutes(app: HttpApp, deps: RouteDeps): void {
     },
     handler: async (request, reply) => {
       const { id, '*': path } = request.params
-      return send(request, reply, id, await registry.openFile(id, path))
+      return send(request, reply, id, await registry.models.openFile(id, path))
     },
   })
 
@@ -62,7 +67,7 @@ export function contentRoutes(app: HttpApp, deps: RouteDeps): void {
     },
     handler: async (request, reply) => {
       const { id, name } = request.params
-      const content = await registry.openTensor(id, name)
+      const content = await registry.models.openTensor(id, name)
       reply.header('x-tensor-dtype', content.dtype)
       reply.header('x-tensor-shape', JSON.stringify(content.shape))
       return send(request, reply, id, content)
@@ -80,7 +85,7 @@ export function contentRoutes(app: HttpApp, deps: RouteDeps): void {
     },
     handler: async (request, reply) => {
       const { id } = request.params
-      return send(request, reply, id, await registry.openDelta(id))
+      return send(request, reply, id, await registry.models.openDelta(id))
     },
   })
 }

@@ -14,9 +14,9 @@ export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       response: { 200: schemas.modelPage, default: schemas.failure },
     },
     handler: async ({ query }) => {
-      if (query.parent === undefined) return registry.list(query)
-      const { id } = await registry.find(query.parent)
-      return registry.list({ ...query, parent: id })
+      if (query.parent === undefined) return registry.models.list(query)
+      const { id } = await registry.models.find(query.parent)
+      return registry.models.list({ ...query, parent: id })
     },
   })
 
@@ -27,7 +27,7 @@ export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       params: schemas.refParams,
       response: { 200: schemas.model, default: schemas.failure },
     },
-    handler: ({ params }) => registry.find(params.id),
+    handler: ({ params }) => registry.models.find(params.id),
   })
 
   app.get('/models/:id/lineage', {
@@ -38,7 +38,7 @@ export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       querystring: schemas.fullPageQuery,
       response: { 200: schemas.lineagePage, default: schemas.failure },
     },
-    handler: ({ params, query }) => registry.lineage(params.id, query),
+    handler: ({ params, query }) => registry.models.lineage(params.id, query),
   })
 
   app.get('/models/:id/children', {
@@ -49,7 +49,7 @@ export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       querystring: schemas.pageQuery,
       response: { 200: schemas.modelPage, default: schemas.failure },
     },
-    handler: ({ params, query }) => registry.children(params.id, query),
+    handler: ({ params, query }) => registry.models.children(params.id, query),
   })
 
   app.get('/models/:id/tensors', {
@@ -60,7 +60,7 @@ export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       response: { 200: schemas.tensors, default: schemas.failure },
     },
     handler: async ({ params }, reply) => {
-      return sendList(reply, {}, 'tensors', await registry.tensors(params.id))
+      return sendList(reply, {}, 'tensors', await registry.models.tensors(params.id))
     },
   })
 
@@ -72,7 +72,7 @@ export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       response: { 200: schemas.inspection, default: schemas.failure },
     },
     handler: async ({ params }, reply) => {
-      const { tensors, ...inspection } = await registry.inspect(params.id)
+      const { tensors, ...inspection } = await registry.models.inspect(params.id)
       return sendList(reply, inspection, 'tensors', tensors)
     },
   })
@@ -83,6 +83,6 @@ export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registr
       summary: 'What the registry holds, and what it saves',
       response: { 200: schemas.stats, default: schemas.failure },
     },
-    handler: async () => registry.stats(),
+    handler: async () => registry.models.stats(),
   })
 }

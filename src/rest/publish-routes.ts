@@ -29,7 +29,7 @@ export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
         (form, parts, signal) => {
           const { outlier_fraction: outlierFraction, sparsity, ...options } = form
           const all = { ...options, outlierFraction, sparsity, ...access.recheck(request) }
-          return registry.publishFiles(all, parts, signal)
+          return registry.publish.files(all, parts, signal)
         },
       )
       return reply.code(201).header('location', `/models/${model.id}`).send(model)
@@ -48,7 +48,7 @@ export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
     handler: async (request, reply) => {
       const fields = schemas.deltaFields
       const model = await receiveUpload(request, reply, fields, receiving, (form, parts, signal) =>
-        registry.publishDelta({ ...form, ...access.recheck(request) }, parts, signal),
+        registry.publish.delta({ ...form, ...access.recheck(request) }, parts, signal),
       )
       return reply.code(201).header('location', `/models/${model.id}`).send(model)
     },

@@ -36,7 +36,7 @@ export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: Rou
         throw new RegistryError('overloaded', `no work is taken on: ${found}`)
       }
       try {
-        await registry.ready()
+        await registry.care.ready()
       } catch (error) {
         const { code, message: detail } = error as RegistryError
         if (code !== 'storage-full') throw error

@@ -14,7 +14,7 @@ async function openGuarded(t: Test) {
   const opened = await openTestRegistry(t)
   const { registry } = opened
   const served = await listen(t, {}, { registry, auth: { mode: 'tokens', adminToken: ADMIN } })
-  const tokenOf = (scope: Scope) => registry.createToken({ name: scope, scope })
+  const tokenOf = (scope: Scope) => registry.tokens.create({ name: scope, scope })
   return { ...opened, ...served, tokenOf }
 }
 
@@ -93,25 +93,25 @@ t.test('a token that is revoked while its upload comes in publishes nothing', as
   const before = await stored()
   for (const [what, path, form] of UPLOADS) {
     const { id, token } = await tokenOf('write')
-    const revoke = () => registry.revokeToken(id)
+    const revoke = () => registry.tokens.revoke(id)
     const refused = await postInTwo(url + path, token, form, revoke)
     t.match(refused, { status: 401, body: { code: 'unauthorized' } }, what)
-    t.match(await registry.list({ limit: 10 }), { models: [{ name: 'acme/base' }] }, what)
+    t.match(await registry.models.list({ limit: 10 }), { models: [{ name: 'acme/base' }] }, what)
     t.strictSame(await stored(), before, `${what} leaves no bytes`)
     const other = await tokenOf('write')
-    const kept = () => registry.revokeToken(other.id)
+    const kept = () => registry.tokens.revoke(other.id)
     const { token: honest } = await tokenOf('write')
     const published = await postInTwo(url + path, honest, form, kept)
     t.match(published, { status: 201 }, `${what} with a token that lives on`)
-    await registry.remove('acme/late')
-    await registry.sweep({ dryRun: false })
+    await registry.models.remove('acme/late')
+    await registry.care.sweep({ dryRun: false })
   }
 })
 
 t.test('a token that expires while its upload comes in publishes nothing', async t => {
   const { registry, url } = await openGuarded(t)
   const expiresAt = new Date(Date.now() + 3_600_000).toISOString()
-  const { token } = await registry.createToken({ name: 'short', scope: 'write', expiresAt })
+  const { token } = await registry.tokens.create({ name: 'short', scope: 'write', expiresAt })
   const [[, path, form]] = UPLOADS
   const now = Date.now
   t.teardown(() => {
@@ -121,7 +121,7 @@ t.test('a token that expires while its upload comes in publishes nothing', async
     Date.now = () => now() + 3_600_000
   }
   t.match(await postInTwo(url + path, token, form, anHourLater), { status: 401 })
-  t.match(await registry.list({ limit: 10 }), { models: [] })
+  t.match(await registry.models.list({ limit: 10 }), { models: [] })
 })
 
 t.test(
@@ -139,7 +139,7 @@ t.test(
       t.equal(await remove(ref, token), 403, `${ref} with a write token`)
       t.equal(await remove(ref, (await tokenOf('read')).token), 403, `${ref} with a read token`)
     }
-    t.match(await registry.list({ limit: 10 }), { models: [{ id: body.id }] })
+    t.match(await registry.models.list({ limit: 10 }), { models: [{ id: body.id }] })
     t.equal(await remove(body.id, (await tokenOf('admin')).token), 204)
     t.equal(await remove(body.id, ADMIN), 404)
   },

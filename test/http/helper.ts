@@ -1,7 +1,16 @@
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { type AppDeps, buildApp } from '../../src/app.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { Content, Model, Registry, UploadPart } from '../../src/registry/registry.ts'
+import type {
+  Care,
+  Content,
+  Model,
+  Models,
+  Publish,
+  Registry,
+  Tokens,
+  UploadPart,
+} from '../../src/registry/registry.ts'
 
 export const ID = 'a'.repeat(40)
 
@@ -31,17 +40,45 @@ export function aModel(members: Partial<Model> = {}): Model {
   }
 }
 
+/** The methods of a registry in one object, where those of two groups have the same name with the group before it. */
+export type Methods = Models &
+  Care & {
+    readonly publishFiles: Publish['files']
+    readonly publishDelta: Publish['delta']
+    readonly createToken: Tokens['create']
+    readonly listTokens: Tokens['list']
+    readonly revokeToken: Tokens['revoke']
+    readonly authenticate: Tokens['authenticate']
+    readonly figures: Registry['figures']
+  }
+
 /** A registry that knows nothing: each method that a test needs is given. */
-export function fakeRegistry(methods: Partial<Registry>): Registry {
+export function fakeRegistry(methods: Partial<Methods>): Registry {
+  const { publishFiles, publishDelta, createToken, listTokens, revokeToken } = methods
+  const figures = { badBlocks: 0, tasks: 0, cache: null, spareBytes: 0 }
+  return {
+    models: refusing<Models>(methods),
+    care: refusing<Care>(methods),
+    publish: refusing<Publish>({ files: publishFiles, delta: publishDelta }),
+    tokens: refusing<Tokens>({
+      create: createToken,
+      list: listTokens,
+      revoke: revokeToken,
+      authenticate: methods.authenticate,
+    }),
+    figures: methods.figures ?? (() => figures),
+    close: async () => {},
+  }
+}
+
+/** Methods of which those that are missing reject. */
+function refusing<T extends object>(methods: { readonly [K in keyof T]?: T[K] | undefined }): T {
   const refuse = (name: string) => async () => {
     throw new RegistryError('internal', `the test did not expect ${name}`)
   }
-  return new Proxy(
-    { badBlocks: () => 0, tasks: () => 0, cache: () => null, ...methods },
-    {
-      get: (target, name) => Reflect.get(target, name) ?? refuse(String(name)),
-    },
-  ) as Registry
+  return new Proxy(methods, {
+    get: (target, name) => Reflect.get(target, name) ?? refuse(String(name)),
+  }) as T
 }
 
 export const BYTES = Buffer.from(Array.from({ length: 1000 }, (_, i) => i % 251))
@@ -77,7 +114,7 @@ interface Teardown {
 /** An app that listens on loopback until the test ends. */
 export async function listen(
   t: Teardown,
-  methods: Partial<Registry>,
+  methods: Partial<Methods>,
   options: Partial<AppDeps> = {},
 ) {
   const app = await buildApp({

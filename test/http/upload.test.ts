@@ -1,13 +1,11 @@
 import { once } from 'node:events'
 import t from 'tap'
 import { RegistryError } from '../../src/errors.ts'
-import type { Registry } from '../../src/registry/registry.ts'
+import type { Publish } from '../../src/registry/registry.ts'
 import { aModel, BYTES, dial, FORM_TYPE, formOf, listen, readParts, recorder } from './helper.ts'
 
-type Publish = Registry['publishFiles']
-
 /** Reads everything, like a registry that accepts the model. */
-const accept: Publish = async (_options, parts) => {
+const accept: Publish['files'] = async (_options, parts) => {
   await readParts(parts)
   return aModel()
 }

@@ -69,7 +69,7 @@ async function read(
   const chunks: Uint8Array[] = []
   let error: RegistryError | null = null
   try {
-    const content = await registry.openFile(id, path)
+    const content = await registry.models.openFile(id, path)
     const range = { start: 0, end: content.size }
     for await (const chunk of content.open(range, SIGNAL)) chunks.push(chunk.slice())
   } catch (caught) {
@@ -104,9 +104,9 @@ t.test('a bit that flips once on its way is asked for again', async t => {
       [base.id, [MODEL, BASE], ['tokenizer.json', TOKENIZER]],
     ] as const) {
       for (const file of files) t.equal(await read(t, registry, id, file), null)
-      t.equal((await registry.find(id)).damaged, null)
+      t.equal((await registry.models.find(id)).damaged, null)
     }
-    t.equal(registry.badBlocks(), 0)
+    t.equal(registry.figures().badBlocks, 0)
     fake.heal()
     await close()
     // Until there was no such read any more: every one was spoiled.
@@ -123,12 +123,12 @@ t.test('a bit that is always another one is damage, until it is not', async t =>
   fake.script({ on: 'GetObject', fault: FLIPPED })
   t.match(await read(t, registry, tuned.id, [MODEL, TUNED]), { code: 'damaged' })
   t.match(await read(t, registry, base.id, [MODEL, BASE]), { code: 'damaged' })
-  const { damaged } = await registry.scrub({ signal: SIGNAL })
+  const { damaged } = await registry.care.scrub({ signal: SIGNAL })
   t.strictSame([...new Set(damaged.map(({ model }) => model))].sort(), [base.id, tuned.id].sort())
   fake.heal()
   t.equal(await read(t, registry, tuned.id, [MODEL, TUNED]), null)
   t.equal(await read(t, registry, base.id, [MODEL, BASE]), null)
-  const { cleared } = await registry.scrub({ signal: SIGNAL })
+  const { cleared } = await registry.care.scrub({ signal: SIGNAL })
   t.strictSame([...cleared].sort(), [base.id, tuned.id].sort())
 })
 
@@ -153,7 +153,7 @@ t.test('a bit that flips on its way into the bucket is never served', async t =>
     )
     t.equal(fake.struck, 1)
     t.strictSame(outcomes, expected, `${on} after ${after}`)
-    const { damaged } = await registry.scrub({ signal: SIGNAL })
+    const { damaged } = await registry.care.scrub({ signal: SIGNAL })
     t.equal(damaged.length, expected.length > 1 ? 1 : 0)
   }
 })
@@ -177,7 +177,7 @@ t.test('a step that always fails: nothing is published, and nothing left', async
     const before = [...fake.bucket.objects.keys()]
     fake.script({ on, fault: refuse(refusal(500, 'InternalError')) })
     await t.rejects(publishBase(registry), { code: 'storage-unavailable' }, on)
-    t.strictSame((await registry.list({ limit: 10 })).models, [])
+    t.strictSame((await registry.models.list({ limit: 10 })).models, [])
     t.strictSame([...fake.bucket.objects.keys()], before)
     t.equal(fake.bucket.uploads.size, 0)
     fake.heal()
@@ -192,20 +192,20 @@ t.test('a list that is behind brings nothing back, and takes nothing away', asyn
   const next = (seed: number) =>
     publish(first.registry, [part(MODEL, weights(seed, BASE))], { parent: base.id })
   // Its tombstone goes with the next model of its revision.
-  await first.registry.remove((await next(3)).id)
+  await first.registry.models.remove((await next(3)).id)
   const gone = await next(4)
   fake.script({ on: 'ListObjectsV2', fault: { kind: 'stale' } })
-  await first.registry.sweep({ dryRun: false })
-  await first.registry.remove(gone.id)
-  await first.registry.remove(tuned.id)
+  await first.registry.care.sweep({ dryRun: false })
+  await first.registry.models.remove(gone.id)
+  await first.registry.models.remove(tuned.id)
   const kept = await next(5)
   await first.close()
   const { registry } = await open()
   t.strictSame(
-    (await registry.list({ limit: 10 })).models.map(({ id }) => id),
+    (await registry.models.list({ limit: 10 })).models.map(({ id }) => id),
     [kept.id, base.id],
   )
-  await registry.sweep({ dryRun: false })
+  await registry.care.sweep({ dryRun: false })
   t.equal(await read(t, registry, kept.id, [MODEL, weights(5, BASE)]), null)
   t.equal(await read(t, registry, base.id, [MODEL, BASE]), null)
 })
@@ -214,8 +214,8 @@ t.test('a lost catalog is made again from the bucket, whatever the cache has', a
   const { folder, cache, openBlobs, openWarm, base, tuned } = await scene(t)
   const first = await openWarm()
   const newer = await publish(first.registry, [part(MODEL, weights(3, BASE))])
-  await first.registry.remove(newer.id)
-  await first.registry.sweep({ dryRun: false })
+  await first.registry.models.remove(newer.id)
+  await first.registry.care.sweep({ dryRun: false })
   t.equal(await read(t, first.registry, tuned.id, [MODEL, TUNED]), null)
   await first.close()
   const chunks = globSync(join(cache, '**/*')).filter(path => statSync(path).isFile())
@@ -234,7 +234,7 @@ t.test('a lost catalog is made again from the bucket, whatever the cache has', a
   )
   t.strictSame(unadopted, [])
   const { registry } = await openWarm()
-  await t.rejects(registry.find('acme/model@main'), { code: 'model-not-found' })
+  await t.rejects(registry.models.find('acme/model@main'), { code: 'model-not-found' })
   t.equal(await read(t, registry, tuned.id, [MODEL, TUNED]), null)
-  t.strictSame((await registry.scrub({ signal: SIGNAL })).damaged, [])
+  t.strictSame((await registry.care.scrub({ signal: SIGNAL })).damaged, [])
 })

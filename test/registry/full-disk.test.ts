@@ -59,13 +59,13 @@ for (const way of Object.keys(WAYS) as (keyof typeof WAYS)[]) {
     const { registry, disk, folder, reserved } = await openOnDisk(t, way)
     // Two of one revision: the deletion of the newer one leaves a tombstone.
     const models = [await publish(registry, baseParts()), await publish(registry, baseParts())]
-    const { id: token } = await registry.createToken({ name: 'ci', scope: 'read' })
+    const { id: token } = await registry.tokens.create({ name: 'ci', scope: 'read' })
     disk.isFull = true
     await t.rejects(publish(registry, baseParts(), { name: 'acme/new' }))
-    for (const { id } of models.toReversed()) await registry.remove(id)
+    for (const { id } of models.toReversed()) await registry.models.remove(id)
     t.equal(globSync('store/tombstones/*/*', { cwd: folder }).length, 1)
-    await registry.revokeToken(token)
-    t.ok((await registry.sweep({ dryRun: false })).deleted.length > 0)
+    await registry.tokens.revoke(token)
+    t.ok((await registry.care.sweep({ dryRun: false })).deleted.length > 0)
     t.strictSame(
       globSync('store/{blobs,manifests,staged,tombstones}/**', {
         cwd: folder,
@@ -76,18 +76,18 @@ for (const way of Object.keys(WAYS) as (keyof typeof WAYS)[]) {
     t.ok(reserved(), 'the reserve is there for the next time')
     disk.isFull = false
     await publish(registry, baseParts())
-    await registry.ready()
+    await registry.care.ready()
   })
 
   t.test(`${way}: what was deleted before a crash goes at the start`, async t => {
     const { registry, open, disk, folder } = await openOnDisk(t, way)
     const { id } = await publish(registry, baseParts())
-    await registry.remove(id)
+    await registry.models.remove(id)
     disk.isFull = true
     await registry.close()
     const again = await open()
     t.strictSame(globSync('store/blobs/*/*', { cwd: folder }), [])
-    t.equal((await again.stats()).models, 0)
+    t.equal((await again.models.stats()).models, 0)
   })
 }
 
@@ -98,8 +98,8 @@ t.test('a registry starts on a full disk, also if the store has lost something',
   for (const blob of globSync(join(folder, 'store/blobs/*/*'))) rmSync(blob)
   disk.isFull = true
   const again = await open()
-  t.ok((await again.find(id)).damaged)
-  await again.remove(id)
+  t.ok((await again.models.find(id)).damaged)
+  await again.models.remove(id)
 })
 
 t.test('on a full disk, a bad block is told for what it is', async t => {
@@ -107,14 +107,14 @@ t.test('on a full disk, a bad block is told for what it is', async t => {
   const { id } = await publish(registry, baseParts())
   for (const blob of globSync(join(folder, 'store/blobs/*/*'))) truncateSync(blob, 100)
   disk.isFull = true
-  await t.rejects(bytesOf(await registry.openReconstruct(id)), { code: 'damaged' })
-  t.ok((await registry.find(id)).damaged)
+  await t.rejects(bytesOf(await registry.models.openReconstruct(id)), { code: 'damaged' })
+  t.ok((await registry.models.find(id)).damaged)
 })
 
 t.test('a registry on a full disk is not ready', async t => {
   const { registry, disk } = await openOnDisk(t, 'a full disk')
   disk.isFull = true
-  await t.rejects(registry.ready(), { code: 'storage-full' })
+  await t.rejects(registry.care.ready(), { code: 'storage-full' })
 })
 
 t.test('the reserve is of real blocks, private, and grows with the catalog', async t => {

@@ -108,22 +108,22 @@ export function folderParts(folder: string): UploadPart[] {
 export function publish(
   registry: Registry,
   parts: readonly UploadPart[],
-  options: Partial<Parameters<Registry['publishFiles']>[0]> = {},
+  options: Partial<Parameters<Registry['publish']['files']>[0]> = {},
 ) {
   const defaults = { name: 'acme/model', revision: 'main', message: '' }
-  return registry.publishFiles({ ...defaults, ...options }, each(parts), SIGNAL)
+  return registry.publish.files({ ...defaults, ...options }, each(parts), SIGNAL)
 }
 
 /** Publishes a `.wdelta`, with side files. */
 export function publishWdelta(
   registry: Registry,
   bytes: Uint8Array,
-  options: Partial<Parameters<Registry['publishDelta']>[0]> = {},
+  options: Partial<Parameters<Registry['publish']['delta']>[0]> = {},
   sides: readonly UploadPart[] = [],
 ) {
   const defaults = { name: 'acme/delta', revision: 'main', message: '' }
   const parts = [part('delta.wdelta', bytes, 'delta'), ...sides]
-  return registry.publishDelta({ ...defaults, ...options }, each(parts), SIGNAL)
+  return registry.publish.delta({ ...defaults, ...options }, each(parts), SIGNAL)
 }
 
 /** The bytes of a content, or of a range of it. */
@@ -162,7 +162,7 @@ export async function lineageOf(registry: Registry, ref: string): Promise<Listed
   const lineage: ListedModel[] = []
   let cursor: string | null | undefined
   while (cursor !== null) {
-    const page = await registry.lineage(ref, { limit: 1000, cursor })
+    const page = await registry.models.lineage(ref, { limit: 1000, cursor })
     lineage.push(...page.lineage)
     cursor = page.next
   }

@@ -1,9 +1,10 @@
 import type { Catalog, Damage, ModelRecord } from '../../catalog/catalog.ts'
 import { deltaFilename, MANIFEST_FILE } from '../../catalog/file-names.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
-import { type Room, UNLIMITED } from '../../storage/disk-room.ts'
+import type { Room } from '../../storage/disk-room.ts'
 import type { ByteSource } from '../../workers/byte-source.ts'
 import { BlockError } from '../../workers/errors.ts'
+import type { BadBlobs } from '../holds/holds.ts'
 import { checkedSource, readChecked } from '../models/checked-reads.ts'
 import type { OpenedModels } from '../models/opened-models.ts'
 
@@ -15,22 +16,25 @@ export class Damages {
   readonly #catalog: Catalog
   readonly #blobs: BlobStore
   readonly #room: Room
-  readonly #bad: Set<string>
-  /** What is read in place of a bad blob. */
-  readonly #standIns = new Map<string, string>()
+  readonly #bad: BadBlobs
   #badBlocks = 0
 
-  private constructor(catalog: Catalog, blobs: BlobStore, room: Room, bad: Iterable<string>) {
+  /** On a full disk, marks are made in lent `room`. */
+  constructor({
+    catalog,
+    blobs,
+    room,
+    badBlobs,
+  }: {
+    catalog: Catalog
+    blobs: BlobStore
+    room: Room
+    badBlobs: BadBlobs
+  }) {
     this.#catalog = catalog
     this.#blobs = blobs
     this.#room = room
-    this.#bad = new Set(bad)
-  }
-
-  /** What the catalog knows of bad blocks; on a full disk, marks are made in lent `room`. Rejects with what the catalog does. */
-  static async open(catalog: Catalog, blobs: BlobStore, room: Room = UNLIMITED): Promise<Damages> {
-    const bad = (await catalog.damagedBlobs()).map(({ key }) => key)
-    return new Damages(catalog, blobs, room, bad)
+    this.#bad = badBlobs
   }
 
   /** Bad blocks that were met since the start, each as often as it was read. */
@@ -40,7 +44,7 @@ export class Damages {
 
   /** The blob to read for `key`: itself, or a copy of it that is not known to be bad. */
   standIn(key: string): string {
-    return this.#standIns.get(key) ?? key
+    return this.#bad.standIn(key)
   }
 
   /**
@@ -57,23 +61,21 @@ export class Damages {
     this.#badBlocks++
     await this.mark(bad, error.offset)
     const copy = await this.#catalog.copyOf(error.blob)
-    if (copy) this.#standIns.set(error.blob, copy.key)
-    else this.#standIns.delete(error.blob)
+    await this.#bad.replace(error.blob, copy?.key ?? null)
     return copy !== null && copy.key !== bad
   }
 
   /** Marks a blob with a bad block at `offset`: one row, however many models need it. */
   async mark(key: string, offset: number): Promise<void> {
-    this.#bad.add(key)
+    await this.#bad.mark(key)
     const damage = { offset, at: new Date().toISOString() }
     await this.#room.lend(() => this.#catalog.setBlobDamage(key, damage))
   }
 
   /** A blob was read as a whole, and is as it was stored. */
   async clear(key: string): Promise<void> {
-    if (!this.#bad.delete(key)) return
+    if (!(await this.#bad.clear(key))) return
     await this.#room.lend(() => this.#catalog.setBlobDamage(key, null))
-    this.#standIns.delete(key)
   }
 }
 

@@ -2,8 +2,7 @@ import type { Catalog } from '../../catalog/catalog.ts'
 import type { BlobInfo } from '../../storage/blob-store.ts'
 import type { Room } from '../../storage/disk-room.ts'
 import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
-import type { KeyedLocks } from '../holds/keyed-locks.ts'
-import type { Pins } from '../holds/pins.ts'
+import type { Holds, Pins } from '../holds/holds.ts'
 import type { SweepReport } from '../registry.ts'
 import { forgetBlobs, unreferencedBlobs } from './loose-blobs.ts'
 import type { Strays } from './strays.ts'
@@ -15,8 +14,7 @@ const MAX_REPORTED = 1000
 
 export interface SweepDeps extends OwnedStore {
   readonly catalog: Catalog
-  readonly pins: Pins
-  readonly locks: KeyedLocks
+  readonly holds: Pick<Holds, 'pins' | 'locks'>
   readonly room: Room
   readonly strays: Strays
   /** Manifests of failed publications that could not be deleted at once: the only unknown ones that go. */
@@ -36,12 +34,13 @@ export async function sweep(
   dryRun: boolean,
   surveyed?: Survey,
 ): Promise<SweepReport> {
-  const { catalog, blobs, lease, pins, room, abandoned, graceMs } = deps
+  const { catalog, blobs, lease, room, abandoned, graceMs } = deps
+  const { pins } = deps.holds
   lease.check()
   const before = new Date(Date.now() - graceMs)
   const { unknown: found } = surveyed ?? (await survey(catalog, blobs))
   const unknown = await unneeded(deps, found, before)
-  const unreferenced = (await unreferencedBlobs(catalog)).filter(({ key }) => !pins.has(key))
+  const unreferenced = await unpinned(pins, await unreferencedBlobs(catalog))
   const keys = unreferenced.map(({ key }) => key)
   if (!dryRun) await deleteBlobs(deps, keys.filter(isManifest))
   // Some at a time: what is forgotten stays so, also where there is no room to forget the next ones.
@@ -50,7 +49,10 @@ export async function sweep(
   }
   const forgotten = new Set(dryRun ? keys : await forgetBlobs(lent, keys))
   // A publication that saw the blob still known pinned it before: its row will make it known again.
-  const freed = unreferenced.filter(({ key }) => forgotten.has(key) && !pins.has(key))
+  const freed = await unpinned(
+    pins,
+    unreferenced.filter(({ key }) => forgotten.has(key)),
+  )
   const deleted = [...freed, ...unknown].map(({ key, size }) => ({ key, size }))
   if (!dryRun) {
     await deleteBlobs(
@@ -70,18 +72,28 @@ export async function sweep(
   }
 }
 
+/** Those of `blobs` that nothing under way holds. */
+async function unpinned<T extends { readonly key: string }>(
+  pins: Pins,
+  blobs: readonly T[],
+): Promise<T[]> {
+  const free: T[] = []
+  for (const blob of blobs) if (!(await pins.has(blob.key))) free.push(blob)
+  return free
+}
+
 /** Those of the blobs which the catalog does not know that nobody needs, last changed before `before`. */
 async function unneeded(
-  { catalog, blobs, pins, strays, abandoned }: SweepDeps,
+  { catalog, blobs, holds, strays, abandoned }: SweepDeps,
   found: readonly BlobInfo[],
   before: Date,
 ): Promise<BlobInfo[]> {
   const unknown: BlobInfo[] = []
   for (const blob of found) {
     const { key } = blob
-    if (pins.has(key) || (await catalog.hasBlob(key))) continue
+    if ((await holds.pins.has(key)) || (await catalog.hasBlob(key))) continue
     // It may have been pinned, committed and given its row while the catalog was asked.
-    if (pins.has(key) || (await catalog.hasBlob(key))) continue
+    if ((await holds.pins.has(key)) || (await catalog.hasBlob(key))) continue
     unknown.push(blob)
   }
   const isStray = ({ key }: BlobInfo) => isManifest(key) && !abandoned.has(key)

@@ -3,7 +3,7 @@ import type { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
-import type { KeyedLocks } from '../holds/keyed-locks.ts'
+import type { Holds } from '../holds/holds.ts'
 
 /**
  * What a deleted model leaves behind where its revision pointed at it and older models have the same one: that the revision points at
@@ -15,22 +15,23 @@ interface Tombstone {
   readonly createdAt: string
 }
 
-interface Stores extends OwnedStore {
+/** What deleting models takes. */
+export interface DeletionDeps extends OwnedStore {
   readonly catalog: Catalog
-  readonly locks: KeyedLocks
+  readonly holds: Pick<Holds, 'locks'>
 }
 
 /** Claimed from a tombstone to the deletion that it is for: in between it looks like one that says nothing. */
 const SUBJECT = 'tombstones'
 
 /** Deletes a model from the catalog, after it has stored its tombstone if it needs one. Rejects as `Catalog.deleteModel`. */
-export async function deleteModel(stores: Stores, model: ModelRecord): Promise<void> {
-  using _turn = await stores.locks.acquire(SUBJECT)
+export async function deleteModel(stores: DeletionDeps, model: ModelRecord): Promise<void> {
+  await using _turn = await stores.holds.locks.acquire(SUBJECT)
   await leaveTombstone(stores, model)
   await stores.catalog.deleteModel(model.id)
 }
 
-async function leaveTombstone({ catalog, blobs }: Stores, model: ModelRecord): Promise<void> {
+async function leaveTombstone({ catalog, blobs }: DeletionDeps, model: ModelRecord): Promise<void> {
   const { id, name, revision, createdAt } = model
   if ((await catalog.resolve(name, revision))?.id !== id) return
   const { models } = await catalog.list({ name, revision, limit: 2 })
@@ -72,9 +73,9 @@ function parseTombstone(bytes: Uint8Array): Tombstone | null {
 }
 
 /** Deletes the tombstones that say nothing any more: their revision points at something again, or nothing older is left. */
-export async function sweepTombstones(stores: Stores): Promise<void> {
-  const { catalog, blobs, locks } = stores
-  using _turn = await locks.acquire(SUBJECT)
+export async function sweepTombstones(stores: DeletionDeps): Promise<void> {
+  const { catalog, blobs, holds } = stores
+  await using _turn = await holds.locks.acquire(SUBJECT)
   for (const { key, name, revision } of await readTombstones(blobs)) {
     const { models } = await catalog.list({ name, revision, limit: 1 })
     const isSpent = models.length === 0 || (await catalog.resolve(name, revision)) !== null

@@ -1,7 +1,8 @@
 import type { Catalog } from '../../catalog/catalog.ts'
 import { RegistryError } from '../../errors.ts'
-import type { Pins } from '../holds/pins.ts'
-import type { OpenedModel } from './opened-models.ts'
+import type { Pins } from '../holds/holds.ts'
+import type { Content } from '../registry.ts'
+import type { OpenedModel, OpenedModels } from './opened-models.ts'
 
 /**
  * Keeps what a model is read from until that is disposed of, also if the model is deleted meanwhile. Pinned first, then seen to be there, so
@@ -10,9 +11,25 @@ import type { OpenedModel } from './opened-models.ts'
 export async function holdModel(
   { catalog, pins }: { catalog: Catalog; pins: Pins },
   { record: { id }, sums }: OpenedModel,
-): Promise<Disposable> {
-  using held = new DisposableStack()
-  held.use(pins.hold(sums.keys()))
+): Promise<AsyncDisposable> {
+  await using held = new AsyncDisposableStack()
+  held.use(await pins.hold(sums.keys()))
   if (await catalog.hasModel(id)) return held.move()
   throw new RegistryError('model-not-found', `model ${id} was deleted`)
+}
+
+/** A content whose bytes stay until they have been read, also if its model is deleted meanwhile. */
+export function pinnedContent<T extends Content>(
+  stores: { catalog: Catalog; pins: Pins; models: OpenedModels },
+  model: OpenedModel,
+  content: T,
+): T {
+  return {
+    ...content,
+    async *open(range, signal) {
+      using _open = stores.models.hold(model)
+      await using _held = await holdModel(stores, model)
+      yield* content.open(range, signal)
+    },
+  }
 }

@@ -5,9 +5,8 @@ import { newBlobKey } from '../../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../../storage/blob-store.ts'
 import { threadKernels } from '../../workers/kernels.ts'
 import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
-import type { KeyedLocks } from '../holds/keyed-locks.ts'
+import type { Holds, Locks, Pins } from '../holds/holds.ts'
 import type { Lease } from '../holds/lease.ts'
-import type { Pins } from '../holds/pins.ts'
 import { holdModel } from '../models/hold-model.ts'
 import type { Layer } from '../models/open-budget.ts'
 import type { OpenedModel, OpenedModels } from '../models/opened-models.ts'
@@ -15,8 +14,7 @@ import type { FreshBlobs } from './fresh-blobs.ts'
 
 export interface PublicationDeps extends OwnedStore {
   readonly catalog: Catalog
-  readonly pins: Pins
-  readonly locks: KeyedLocks
+  readonly holds: Pick<Holds, 'pins' | 'locks'>
   readonly fresh: FreshBlobs
   readonly models: Pick<OpenedModels, 'hold' | 'reserve'>
   /** Manifests of publications that failed, and that could not be deleted then: the sweep's. */
@@ -50,12 +48,12 @@ export class Publication implements AsyncDisposable {
   readonly #ours = new Set<string>()
   /** Blobs that no row referred to when we came to need them: other publications may need them too. */
   readonly #shared: BlobRecord[] = []
-  readonly #held = new DisposableStack()
+  readonly #held = new AsyncDisposableStack()
   readonly #heldModels = new Set<OpenedModel>()
   readonly #heldLayers = new Set<Layer>()
   /** Memory of what is held, each thing once, and set aside. */
   #heldBytes = 0
-  readonly #locks: KeyedLocks
+  readonly #locks: Locks
   readonly #fresh: FreshBlobs
   readonly #models: PublicationDeps['models']
   readonly #abandoned: Set<string>
@@ -66,8 +64,8 @@ export class Publication implements AsyncDisposable {
     this.#blobs = deps.blobs
     this.#lease = deps.lease
     this.#catalog = deps.catalog
-    this.#pins = deps.pins
-    this.#locks = deps.locks
+    this.#pins = deps.holds.pins
+    this.#locks = deps.holds.locks
     this.#fresh = deps.fresh
     this.#models = deps.models
     this.#abandoned = deps.abandoned
@@ -144,9 +142,9 @@ export class Publication implements AsyncDisposable {
 
   /** What has the content of a staged blob: that blob itself, where nothing else does. What lies in the store for long is still to be proven. */
   async #place(blob: StagedBlob): Promise<{ record: BlobRecord; isProven: boolean }> {
-    using _turn = await this.#locks.acquire(blob.sha256)
+    await using _turn = await this.#locks.acquire(blob.sha256)
     // Fresh ones first: one that is so no more is in the catalog by then.
-    const known = this.#kept.get(blob.sha256) ?? this.#takeFresh(blob)
+    const known = this.#kept.get(blob.sha256) ?? (await this.#takeFresh(blob))
     if (known) return { record: await this.#share(blob, known), isProven: true }
     const stored = await this.#findStored(blob)
     if (stored) return { record: stored, isProven: false }
@@ -162,11 +160,11 @@ export class Publication implements AsyncDisposable {
     return stored
   }
 
-  #takeFresh({ sha256 }: BlobRecord): BlobRecord | null {
+  async #takeFresh({ sha256 }: BlobRecord): Promise<BlobRecord | null> {
     const fresh = this.#fresh.take(sha256)
     if (!fresh) return null
     this.#shared.push(fresh)
-    this.#held.use(this.#pins.hold([fresh.key]))
+    this.#held.use(await this.#pins.hold([fresh.key]))
     return fresh
   }
 
@@ -221,7 +219,7 @@ export class Publication implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#staged].map(blob => blob.staged.abort()))
     await this.#deleteOurs()
-    this.#held.dispose()
+    await this.#held.disposeAsync()
   }
 
   async #deleteOurs(): Promise<void> {
@@ -252,13 +250,13 @@ export class Publication implements AsyncDisposable {
   async #findStored({ sha256, size }: BlobRecord): Promise<BlobRecord | null> {
     const stored = await this.#catalog.findBlob(sha256, size)
     if (!stored) return null
-    this.#held.use(this.#pins.hold([stored.key]))
+    this.#held.use(await this.#pins.hold([stored.key]))
     return (await this.#catalog.hasBlob(stored.key)) ? stored : null
   }
 
   async #commit(blob: StagedBlob): Promise<void> {
     const { key, staged, sums } = blob
-    this.#held.use(this.#pins.hold([key]))
+    this.#held.use(await this.#pins.hold([key]))
     this.#ours.add(key)
     await staged.commit()
     this.#staged.delete(blob)

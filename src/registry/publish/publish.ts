@@ -7,7 +7,7 @@ import { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import type { Engine } from '../../workers/engine.ts'
-import type { Clock } from '../holds/clock.ts'
+import type { Holds } from '../holds/holds.ts'
 import { reconstructLayout } from '../models/layouts.ts'
 import { type Manifest, toRecord, writeManifest } from '../models/manifest.ts'
 import type { OpenedModel, OpenedModels } from '../models/opened-models.ts'
@@ -22,8 +22,7 @@ export interface PublishDeps extends PublicationDeps {
   readonly blobs: BlobStore
   readonly engine: Engine
   readonly models: OpenedModels
-  /** Times that grow with every publication. */
-  readonly clock: Clock
+  readonly holds: Holds
   /** Most bytes of all safetensors files of a model that a `.wdelta` describes. */
   readonly maxModelBytes: number
 }
@@ -50,7 +49,7 @@ export interface ProvenModel extends ModelHashes, Pick<Manifest, 'shards' | 'del
 
 /** Writes the manifest, inserts the row, and returns it: the last step of every publication. */
 export async function insertProven(
-  { engine, models, clock, locks }: PublishDeps,
+  { engine, models, holds }: PublishDeps,
   publication: Publication,
   naming: Naming,
   proven: ProvenModel,
@@ -62,7 +61,7 @@ export async function insertProven(
   const sha256 = only?.sha256 ?? (await hashFile(engine, recipes, layout, signal))
   const blobs = publication.kept.map(blob => ({ ...blob, ...publication.sums.get(blob.key)! }))
   // From its time to its row, no other model may come to the revision: the order of times is that of the rows.
-  using _turn = await locks.acquire(`${naming.name}@${naming.revision}`)
+  await using _turn = await holds.locks.acquire(`${naming.name}@${naming.revision}`)
   signal.throwIfAborted()
   // A manifest that a crash leaves without its row is adopted at the next start: none is written for who may not publish.
   await publication.authorize()
@@ -83,7 +82,7 @@ export async function insertProven(
     files,
     delta: delta?.blob ?? null,
     error: proven.error,
-    createdAt: clock.next(),
+    createdAt: await holds.clock.next(),
   }
   const described = { model, identity, shards, delta, blobs }
   const pieces = await writeManifest(described)

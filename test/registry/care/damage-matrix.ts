@@ -50,15 +50,15 @@ export async function publishScene(registry: Registry, catalog: Catalog): Promis
 
 /** Everything that can be read of a model, with the bytes that it must give. */
 async function contentsOf(registry: Registry, { id }: Model): Promise<Map<string, Content>> {
-  const { files, kind } = await registry.find(id)
+  const { files, kind } = await registry.models.find(id)
   const contents = new Map<string, Content>()
-  contents.set('reconstruct', await registry.openReconstruct(id))
-  contents.set('as float32', await registry.openReconstruct(id, 'F32'))
-  for (const { path } of files) contents.set(path, await registry.openFile(id, path))
-  for (const { name } of await registry.tensors(id)) {
-    contents.set(`tensor ${name}`, await registry.openTensor(id, name))
+  contents.set('reconstruct', await registry.models.openReconstruct(id))
+  contents.set('as float32', await registry.models.openReconstruct(id, 'F32'))
+  for (const { path } of files) contents.set(path, await registry.models.openFile(id, path))
+  for (const { name } of await registry.models.tensors(id)) {
+    contents.set(`tensor ${name}`, await registry.models.openTensor(id, name))
   }
-  if (kind === 'delta') contents.set('delta', await registry.openDelta(id))
+  if (kind === 'delta') contents.set('delta', await registry.models.openDelta(id))
   return contents
 }
 
@@ -134,7 +134,7 @@ export async function damageMatrix(
           // What is open needs no manifest any more; scrub looks at what is stored.
           t.equal(failed.length > 0, file !== 'manifest', failed.join())
 
-          const report = await registry.scrub({ signal: SIGNAL })
+          const report = await registry.care.scrub({ signal: SIGNAL })
           const owners = (await catalog.modelsOf(key, 100)).map(({ id }) => id)
           t.strictSame(
             report.damaged.map(({ model }) => model),
@@ -157,18 +157,18 @@ export async function damageMatrix(
               )
             }
           }
-          const { damaged } = await registry.find(owners[0]!)
+          const { damaged } = await registry.models.find(owners[0]!)
           t.match(damaged, { file, offset: file === 'manifest' ? 0 : block, at: String })
           if (model.kind === 'base' && file === MODEL) {
             for (const { id } of models)
-              t.ok((await registry.find(id)).damaged, 'and what needs it')
+              t.ok((await registry.models.find(id)).damaged, 'and what needs it')
           }
 
           await write(key, sound)
-          const clean = await registry.scrub({ signal: SIGNAL })
+          const clean = await registry.care.scrub({ signal: SIGNAL })
           t.strictSame(clean.damaged, [])
           t.ok(owners.every(id => clean.cleared.includes(id)))
-          for (const { id } of models) t.equal((await registry.find(id)).damaged, null)
+          for (const { id } of models) t.equal((await registry.models.find(id)).damaged, null)
           t.strictSame(await readEverything(t, registry, models, truth), [])
         })
       }

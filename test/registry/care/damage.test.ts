@@ -38,11 +38,11 @@ t.test('a blob that is cut or gone is damage too', async t => {
   const sound = readFileSync(path(key))
   truncateSync(path(key), sound.length - 1000)
   t.ok((await readEverything(t, registry, models, truth)).length > 0)
-  const cut = await registry.scrub({ signal: SIGNAL })
+  const cut = await registry.care.scrub({ signal: SIGNAL })
   t.match(cut.damaged, [{ model: base!.id, file: MODEL, why: 'short' }])
   rmSync(path(key))
   // A worker that has it open still reads it: a new process would not.
-  const gone = await registry.scrub({ signal: SIGNAL })
+  const gone = await registry.care.scrub({ signal: SIGNAL })
   t.ok(gone.damaged.length > 0)
 })
 
@@ -55,14 +55,14 @@ t.test('content that is published again takes the place of a bad block', async t
   bad[100_000]! ^= 1
   writeFileSync(path(key), bad)
   t.ok((await readEverything(t, registry, models, truth)).length > 0)
-  t.ok((await registry.find(base!.id)).damaged)
+  t.ok((await registry.models.find(base!.id)).damaged)
   const again = await publish(registry, [part(MODEL, sound)], { name: 'acme/again' })
   const copy = (await catalog.model(again.id))!.files[0]!.blob
   t.not(copy, key, 'a bad blob is not what equal content is taken to be')
   t.strictSame(await readEverything(t, registry, models, truth), [], 'the copy is read')
-  t.ok((await registry.find(base!.id)).damaged, 'the bad block is still there')
-  t.equal((await registry.find(again.id)).damaged, null)
-  t.match((await registry.scrub({ signal: SIGNAL })).damaged, [{ model: base!.id }])
+  t.ok((await registry.models.find(base!.id)).damaged, 'the bad block is still there')
+  t.equal((await registry.models.find(again.id)).damaged, null)
+  t.match((await registry.care.scrub({ signal: SIGNAL })).damaged, [{ model: base!.id }])
 })
 
 t.test('a model is not published over a parent that has a bad block', async t => {
@@ -77,11 +77,11 @@ t.test('a model is not published over a parent that has a bad block', async t =>
     await t.rejects(publish(registry, tuned, { parent: base!.id, strategy }), { code: 'damaged' })
   }
   t.match(
-    (await registry.find(base!.id)).damaged,
+    (await registry.models.find(base!.id)).damaged,
     { file: MODEL },
     'and that is known from then on',
   )
-  t.equal((await registry.list({ limit: 100 })).models.length, models.length)
+  t.equal((await registry.models.list({ limit: 100 })).models.length, models.length)
 })
 
 t.test('a bad block costs as much with any number of models that share it', async t => {
@@ -121,15 +121,15 @@ t.test('a bad block costs as much with any number of models that share it', asyn
     const bad = Buffer.from(side)
     bad[70_000]! ^= 1
     writeFileSync(file, bad)
-    const content = await registry.openFile(ids[3]!, 'tokenizer.json')
+    const content = await registry.models.openFile(ids[3]!, 'tokenizer.json')
     called = 0
     await t.rejects(bytesOf(content), { code: 'damaged' })
     calls.push(called)
-    const { models } = await registry.list({ limit: 100 })
+    const { models } = await registry.models.list({ limit: 100 })
     t.equal(models.length, count)
     for (const { damaged } of models) t.match(damaged, { file: 'tokenizer.json', offset: 65_536 })
     writeFileSync(file, side)
-    t.equal((await registry.scrub({ signal: SIGNAL })).clearedTotal, count)
+    t.equal((await registry.care.scrub({ signal: SIGNAL })).clearedTotal, count)
     await registry.close()
     await catalog.close()
     await store.close()

@@ -64,7 +64,7 @@ t.test('so is a refusal told, until the store answers again', async t => {
 
 t.test('a registry is ready while its catalog and its store answer', async t => {
   const { registry, catalog } = await openTestRegistry(t)
-  await registry.ready()
+  await registry.care.ready()
   await catalog.close()
-  await t.rejects(registry.ready(), { code: 'catalog-failed' })
+  await t.rejects(registry.care.ready(), { code: 'catalog-failed' })
 })

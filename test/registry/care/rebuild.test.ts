@@ -35,23 +35,23 @@ async function fill(registry: Registry): Promise<void> {
   await publish(registry, tuned(3), { parent: base.id, strategy: 'whole', name: 'acme/whole' })
   const gone = await publish(registry, tuned(1), { name: 'acme/gone' })
   await publish(registry, tuned(2), { parent: gone.id, strategy: 'whole', name: 'acme/orphan' })
-  await registry.remove(gone.id)
+  await registry.models.remove(gone.id)
   // Two of one revision, of which the newer goes: the revision points at nothing then.
   await publish(registry, tuned(1), { name: 'acme/twice' })
-  await registry.remove((await publish(registry, tuned(2), { name: 'acme/twice' })).id)
+  await registry.models.remove((await publish(registry, tuned(2), { name: 'acme/twice' })).id)
   // And two of which the older goes.
   const older = await publish(registry, tuned(1), { name: 'acme/moved' })
   await publish(registry, tuned(2), { name: 'acme/moved' })
-  await registry.remove(older.id)
+  await registry.models.remove(older.id)
 }
 
 /** All that can be told of models, and what their revisions point at. */
 async function told(registry: Registry) {
-  const { models } = await registry.list({ limit: 100 })
+  const { models } = await registry.models.list({ limit: 100 })
   const revisions: Record<string, string | null> = {}
   for (const { name, revision } of models) {
     const ref = `${name}@${revision}`
-    revisions[ref] = await registry.find(ref).then(
+    revisions[ref] = await registry.models.find(ref).then(
       ({ id }) => id,
       () => null,
     )
@@ -61,17 +61,17 @@ async function told(registry: Registry) {
     storedBytes: _withWhatWaitsForASweep,
     savedBytes: _saved,
     ...stats
-  } = await registry.stats()
+  } = await registry.models.stats()
   return { models, revisions, lineages, stats }
 }
 
 async function sound(t: Test, registry: Registry, models: readonly ListedModel[]): Promise<void> {
   for (const { id, sha256 } of models) {
-    const content = await registry.openReconstruct(id)
+    const content = await registry.models.openReconstruct(id)
     t.equal(content.sha256, sha256)
     await bytesOf(content)
   }
-  t.strictSame((await registry.scrub({ signal: SIGNAL })).damaged, [])
+  t.strictSame((await registry.care.scrub({ signal: SIGNAL })).damaged, [])
 }
 
 function loseCatalog(folder: string): void {
@@ -116,7 +116,7 @@ t.test('an older copy of the catalog takes up what was published since', async t
   await publish(first.registry, folderParts(join(GOLDEN, 'base')))
   const copy = join(first.folder, 'copy.sqlite')
   {
-    await using backup = await first.registry.backup()
+    await using backup = await first.registry.care.backup()
     writeFileSync(copy, await bytesOf(backup))
   }
   t.strictSame(globSync(join(first.folder, 'backup-*')), [], 'no copy is left behind')
@@ -132,7 +132,7 @@ t.test('an older copy of the catalog takes up what was published since', async t
   const second = await openTestRegistry(t, first.folder)
   t.strictSame(await told(second.registry), before)
   await sound(t, second.registry, before.models)
-  await second.registry.sweep({ dryRun: false })
+  await second.registry.care.sweep({ dryRun: false })
   await sound(t, second.registry, before.models)
 })
 
@@ -181,12 +181,12 @@ t.test('what makes no model is told of and left alone', async t => {
     ].sort(),
   )
   const second = await openTestRegistry(t, first.folder)
-  await second.registry.sweep({ dryRun: false })
+  await second.registry.care.sweep({ dryRun: false })
   await second.close()
   // Mended by hand: nothing was swept of it.
   writeFileSync(path(records[0]!.manifest), manifest)
   const third = await openTestRegistry(t, first.folder)
-  t.equal((await third.registry.list({ limit: 10 })).models.length, 3)
+  t.equal((await third.registry.models.list({ limit: 10 })).models.length, 3)
   await sound(t, third.registry, [base, delta, other])
 })
 
@@ -206,17 +206,17 @@ t.test('a tombstone goes when it says nothing any more', async t => {
   const parts = () => folderParts(join(GOLDEN, 'base'))
   const older = await publish(registry, parts())
   const newer = await publish(registry, parts())
-  await registry.remove(newer.id)
+  await registry.models.remove(newer.id)
   t.equal(tombstones().length, 1)
-  await registry.sweep({ dryRun: true })
+  await registry.care.sweep({ dryRun: true })
   t.equal(tombstones().length, 1)
   const newest = await publish(registry, parts())
-  await registry.sweep({ dryRun: false })
+  await registry.care.sweep({ dryRun: false })
   t.strictSame(tombstones(), [])
-  await registry.remove(newest.id)
+  await registry.models.remove(newest.id)
   t.equal(tombstones().length, 1)
-  await registry.remove(older.id)
-  await registry.sweep({ dryRun: false })
+  await registry.models.remove(older.id)
+  await registry.care.sweep({ dryRun: false })
   t.strictSame(tombstones(), [])
   t.strictSame(globSync(join(folder, 'store/manifests/*/*')), [])
   t.strictSame(globSync(join(folder, 'store/blobs/*/*')), [])
@@ -228,7 +228,7 @@ t.test(
     const { registry, folder, close } = await openTestRegistry(t)
     const parts = () => folderParts(join(GOLDEN, 'base'))
     const kept = await publish(registry, parts())
-    for (let i = 0; i < 2; i++) await registry.remove((await publish(registry, parts())).id)
+    for (let i = 0; i < 2; i++) await registry.models.remove((await publish(registry, parts())).id)
     const paths = globSync(join(folder, 'store/tombstones/*/*'))
     t.equal(paths.length, 2)
     for (const [i, text] of ['{"name":"acme/mod', '{"revision":1}'].entries()) {
@@ -236,7 +236,7 @@ t.test(
     }
     await close()
     const again = await openTestRegistry(t, folder)
-    t.match(await again.registry.sweep({ dryRun: false }), { dryRun: false })
-    t.equal((await again.registry.find(kept.id)).id, kept.id)
+    t.match(await again.registry.care.sweep({ dryRun: false }), { dryRun: false })
+    t.equal((await again.registry.models.find(kept.id)).id, kept.id)
   },
 )

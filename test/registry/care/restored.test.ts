@@ -28,8 +28,8 @@ function scratch(t: Test): string {
 }
 
 async function readBack(t: Test, { registry }: Opened, id: string, bytes: Buffer): Promise<void> {
-  t.ok((await bytesOf(await registry.openFile(id, FILE))).equals(bytes))
-  t.ok((await bytesOf(await registry.openFile(id, SIDE))).equals(TOKENIZER))
+  t.ok((await bytesOf(await registry.models.openFile(id, FILE))).equals(bytes))
+  t.ok((await bytesOf(await registry.models.openFile(id, SIDE))).equals(TOKENIZER))
 }
 
 const publishBase = ({ registry }: Opened, name: string) =>
@@ -68,10 +68,10 @@ for (const [what, harm] of Object.entries(HARMS)) {
       harm(join(folder, 'store', delta!))
       const anew = await publishTuned(opened, `acme/${strategy}-anew`, again.id, strategy)
       t.not((await catalog.model(anew.id))!.delta, delta)
-      const bytes = await bytesOf(await registry.openFile(anew.id, FILE))
+      const bytes = await bytesOf(await registry.models.openFile(anew.id, FILE))
       if (strategy === 'lossless') t.ok(bytes.equals(TUNED))
     }
-    t.equal((await registry.list({ limit: 10 })).models.length, 6)
+    t.equal((await registry.models.list({ limit: 10 })).models.length, 6)
   })
 }
 
@@ -82,7 +82,7 @@ t.test('sound content is stored once, and read before it is shared', async t => 
   t.equal(blobs(), 2)
   await publishBase(opened, 'acme/again')
   t.equal(blobs(), 2)
-  t.equal(opened.registry.badBlocks(), 0)
+  t.equal(opened.registry.figures().badBlocks, 0)
 })
 
 t.test('an older catalog is put back: what was deleted since can be published again', async t => {
@@ -98,9 +98,9 @@ t.test('an older catalog is put back: what was deleted since can be published ag
   })
   const copy = join(folder, 'copy.sqlite')
   await first.catalog.backup(copy)
-  await first.registry.remove(child.id)
-  await first.registry.remove(gone.id)
-  await first.registry.sweep({ dryRun: false })
+  await first.registry.models.remove(child.id)
+  await first.registry.models.remove(gone.id)
+  await first.registry.care.sweep({ dryRun: false })
   const later = await publishTuned(first, 'acme/later', base.id, 'lossless')
   await first.close()
   for (const path of globSync(join(folder, 'registry.sqlite*'))) rmSync(path)
@@ -108,19 +108,19 @@ t.test('an older catalog is put back: what was deleted since can be published ag
 
   const opened = await openTestRegistry(t, folder)
   const { registry } = opened
-  for (const { id } of [gone, child]) t.ok((await registry.find(id)).damaged, 'it is marked')
-  for (const { id } of [base, later]) t.equal((await registry.find(id)).damaged, null)
-  await registry.sweep({ dryRun: false })
+  for (const { id } of [gone, child]) t.ok((await registry.models.find(id)).damaged, 'it is marked')
+  for (const { id } of [base, later]) t.equal((await registry.models.find(id)).damaged, null)
+  await registry.care.sweep({ dryRun: false })
   const again = await publish(registry, [part(FILE, weights(5)), part(SIDE, TOKENIZER)], {
     name: 'acme/again',
   })
   await readBack(t, opened, again.id, weights(5))
   await readBack(t, opened, later.id, TUNED)
-  await registry.remove(child.id)
-  await registry.remove(gone.id)
-  await registry.sweep({ dryRun: false })
+  await registry.models.remove(child.id)
+  await registry.models.remove(gone.id)
+  await registry.care.sweep({ dryRun: false })
   await readBack(t, opened, again.id, weights(5))
-  t.strictSame((await registry.scrub({ signal: new AbortController().signal })).damaged, [])
+  t.strictSame((await registry.care.scrub({ signal: new AbortController().signal })).damaged, [])
 })
 
 t.test('an older store is put back: the models that it lacks are marked', async t => {
@@ -135,17 +135,17 @@ t.test('an older store is put back: the models that it lacks are marked', async 
   rmSync(join(folder, 'store/owners'), { recursive: true })
 
   const opened = await openTestRegistry(t, folder)
-  t.ok((await opened.registry.find(later.id)).damaged)
-  t.equal((await opened.registry.find(base.id)).damaged, null)
+  t.ok((await opened.registry.models.find(later.id)).damaged)
+  t.equal((await opened.registry.models.find(base.id)).damaged, null)
   await t.rejects(
-    opened.registry.openReconstruct(later.id).then(bytes => bytesOf(bytes)),
+    opened.registry.models.openReconstruct(later.id).then(bytes => bytesOf(bytes)),
     {
       code: 'damaged',
     },
   )
   const again = await publishTuned(opened, 'acme/again', base.id, 'lossless')
   await readBack(t, opened, again.id, TUNED)
-  await opened.registry.remove(later.id)
-  await opened.registry.sweep({ dryRun: false })
+  await opened.registry.models.remove(later.id)
+  await opened.registry.care.sweep({ dryRun: false })
   await readBack(t, opened, again.id, TUNED)
 })

@@ -23,12 +23,12 @@ interface Truth {
 /** The contents of a model by name, each opened when it is asked for. */
 function contentsOf(registry: Registry, { id, kind, files }: Model) {
   const contents = new Map<string, () => Promise<Content>>()
-  contents.set('reconstruct', () => registry.openReconstruct(id))
-  contents.set('float32', () => registry.openReconstruct(id, 'F32'))
-  if (kind === 'delta') contents.set('delta', () => registry.openDelta(id))
+  contents.set('reconstruct', () => registry.models.openReconstruct(id))
+  contents.set('float32', () => registry.models.openReconstruct(id, 'F32'))
+  if (kind === 'delta') contents.set('delta', () => registry.models.openDelta(id))
   // Of many files that are alike, the first and the last.
   for (const { path } of files.length > 3 ? [files[0]!, files.at(-1)!] : files) {
-    contents.set(path, () => registry.openFile(id, path))
+    contents.set(path, () => registry.models.openFile(id, path))
   }
   return contents
 }
@@ -58,7 +58,7 @@ async function scene(t: Test, folder: string) {
       const content = await open()
       contents.set(name, { etag: content.etag, bytes: await bytesOf(content) })
     }
-    truth.set(model.id, { model: await registry.find(model.id), contents })
+    truth.set(model.id, { model: await registry.models.find(model.id), contents })
   }
   await close()
   return truth
@@ -83,9 +83,9 @@ async function readAll(t: Test, registry: Registry, truth: ReadonlyMap<string, T
     t.strictSame({ ...told, files }, known, what)
   }
   for (const [id, { model, contents }] of truth) {
-    const found = await registry.find(id).catch(refused)
+    const found = await registry.models.find(id).catch(refused)
     if (found) same(found, `${model.name} as it is shown`)
-    const ref = await registry.find(`${model.name}@main`).catch(refused)
+    const ref = await registry.models.find(`${model.name}@main`).catch(refused)
     if (ref) same(ref, `${model.name} by its name`)
     for (const [name, open] of contentsOf(registry, model)) {
       const expected = contents.get(name)!
@@ -101,9 +101,9 @@ async function readAll(t: Test, registry: Registry, truth: ReadonlyMap<string, T
       if (bytes && !bytes.equals(expected.bytes)) t.fail(`${what}: wrong bytes`)
     }
   }
-  const list = await registry.list({ limit: 100 }).catch(refused)
+  const list = await registry.models.list({ limit: 100 }).catch(refused)
   for (const model of list?.models ?? []) same(model, `${model.name} in the list`)
-  await registry.stats().catch(refused)
+  await registry.models.stats().catch(refused)
   return codes
 }
 
@@ -195,7 +195,7 @@ t.test('a value of the catalog that has changed is never believed', async t => {
       const opened = await openSpoiled(t, folder, spoiled)
       if (!opened) return
       for (const code of await readAll(t, opened.registry, truth)) codes.add(code)
-      await opened.registry.scrub({ signal: SIGNAL }).catch((error: RegistryError) => {
+      await opened.registry.care.scrub({ signal: SIGNAL }).catch((error: RegistryError) => {
         t.ok(EXPECTED.includes(error.code), error.message)
       })
       await opened.close()
@@ -217,17 +217,21 @@ t.test('a row that differs from its manifest is damage, and its manifest is serv
   // Without its digest a row is sealed as it is: one that rotted before there were any.
   change('UPDATE models SET message = ?, digest = NULL WHERE id = ?', 'never written', id)
   const { registry } = await openTestRegistry(t, folder)
-  t.match(await registry.find(id), { message: 'never written', damaged: null })
-  await registry.openReconstruct(id)
-  t.match(await registry.find(id), {
+  t.match(await registry.models.find(id), { message: 'never written', damaged: null })
+  await registry.models.openReconstruct(id)
+  t.match(await registry.models.find(id), {
     message: '',
     damaged: { file: CATALOG, offset: 0, at: String },
   })
-  const { models } = await registry.list({ limit: 10 })
+  const { models } = await registry.models.list({ limit: 10 })
   t.match(models.at(-1), { id, message: '', damaged: { file: CATALOG } })
-  const report = await registry.scrub({ signal: SIGNAL })
+  const report = await registry.care.scrub({ signal: SIGNAL })
   t.match(report, { damagedTotal: 1, damaged: [{ model: id, file: CATALOG }], cleared: [] })
-  t.match(await registry.find(id), { damaged: { file: CATALOG } }, 'reading does not mend it')
+  t.match(
+    await registry.models.find(id),
+    { damaged: { file: CATALOG } },
+    'reading does not mend it',
+  )
 })
 
 t.test('a scrub finds what nobody has opened', async t => {
@@ -241,9 +245,9 @@ t.test('a scrub finds what nobody has opened', async t => {
   )
   db.close()
   const { registry } = await openTestRegistry(t, folder)
-  const { damaged } = await registry.scrub({ signal: SIGNAL })
+  const { damaged } = await registry.care.scrub({ signal: SIGNAL })
   t.match(damaged, [{ model: many.id, file: CATALOG }])
-  const found = await registry.find(many.id)
+  const found = await registry.models.find(many.id)
   t.strictSame(found.files, many.files)
   t.match(found.damaged, { file: CATALOG })
 })

@@ -43,8 +43,8 @@ async function turns(): Promise<void> {
 }
 
 async function removeAndSweep(registry: Registry, id: string): Promise<void> {
-  await registry.remove(id)
-  await registry.sweep(really)
+  await registry.models.remove(id)
+  await registry.care.sweep(really)
 }
 
 t.test('a download that has begun ends well, although its model is deleted and swept', async t => {
@@ -52,40 +52,40 @@ t.test('a download that has begun ends well, although its model is deleted and s
   const base = await publish(registry, baseParts())
   const options = { name: 'acme/tuned', parent: base.id }
   const tuned = await publish(registry, [part('model.safetensors', TUNED)], options)
-  const content = await registry.openReconstruct(tuned.id)
+  const content = await registry.models.openReconstruct(tuned.id)
   const chunks = content.open({ start: 0, end: content.size }, SIGNAL)[Symbol.asyncIterator]()
   const read = [(await chunks.next()).value!.slice()]
-  await registry.remove(tuned.id)
-  await registry.remove(base.id)
-  t.strictSame((await registry.sweep(really)).deleted, [], 'what is read stays')
+  await registry.models.remove(tuned.id)
+  await registry.models.remove(base.id)
+  t.strictSame((await registry.care.sweep(really)).deleted, [], 'what is read stays')
   for (let next = await chunks.next(); !next.done; next = await chunks.next()) {
     read.push(next.value.slice())
   }
   t.ok(Buffer.concat(read).equals(TUNED))
-  t.ok((await registry.sweep(really)).deleted.length > 0, 'and goes with the next sweep')
+  t.ok((await registry.care.sweep(really)).deleted.length > 0, 'and goes with the next sweep')
   t.strictSame(globSync(join(folder, 'store/{blobs,manifests}/*/*')), [])
-  t.equal(registry.badBlocks(), 0)
+  t.equal(registry.figures().badBlocks, 0)
 })
 
 t.test('a content whose model was deleted before it is read is not there any more', async t => {
   const { registry } = await openTestRegistry(t)
   const { id } = await publish(registry, baseParts())
-  const content = await registry.openReconstruct(id)
+  const content = await registry.models.openReconstruct(id)
   await removeAndSweep(registry, id)
   await t.rejects(bytesOf(content), { code: 'model-not-found' })
-  t.equal(registry.badBlocks(), 0)
+  t.equal(registry.figures().badBlocks, 0)
 })
 
 t.test('a model that is deleted while it is opened is not damaged', async t => {
   const { registry, ...parts } = await openTestRegistry(t)
   const { id } = await publish(registry, baseParts())
-  const remove = once(() => slow.remove(id))
+  const remove = once(() => slow.models.remove(id))
   const blobs = before(parts.blobs, 'read', remove)
   await registry.close()
   const slow = await openRegistry({ ...parts, blobs, scratch: parts.folder })
   t.teardown(() => slow.close())
-  await t.rejects(slow.tensors(id), { code: 'model-not-found' })
-  t.equal(slow.badBlocks(), 0)
+  await t.rejects(slow.models.tensors(id), { code: 'model-not-found' })
+  t.equal(slow.figures().badBlocks, 0)
 })
 
 t.test(
@@ -97,7 +97,7 @@ t.test(
       const { id } = await publish(registry, baseParts())
       const parts = after(() => removeAndSweep(registry, id), [part('model.safetensors', TUNED)])
       const options = { ...naming, parent: id, strategy }
-      await t.rejects(registry.publishFiles(options, parts, SIGNAL), { code: 'parent-deleted' })
+      await t.rejects(registry.publish.files(options, parts, SIGNAL), { code: 'parent-deleted' })
     }
     for (const isNamed of [true, false]) {
       const { id } = await publish(registry, baseParts())
@@ -111,12 +111,12 @@ t.test(
       })()
       const options = isNamed ? { ...naming, parent: id } : naming
       const code = isNamed ? 'parent-deleted' : 'parent-unknown'
-      await t.rejects(registry.publishDelta(options, parts, SIGNAL), { code })
+      await t.rejects(registry.publish.delta(options, parts, SIGNAL), { code })
     }
-    await registry.sweep(really)
+    await registry.care.sweep(really)
     t.strictSame(globSync(join(folder, 'store/{staged,blobs/*,manifests/*}/*')), [])
-    t.strictSame((await registry.stats()).models, 0)
-    t.equal(registry.badBlocks(), 0)
+    t.strictSame((await registry.models.stats()).models, 0)
+    t.equal(registry.figures().badBlocks, 0)
   },
 )
 
@@ -126,13 +126,13 @@ t.test('a sweep leaves the tombstone of a model that is being deleted', async t 
   const { id } = await publish(parts.registry, baseParts())
   let sweeping: Promise<unknown> | undefined
   const catalog = before(parts.catalog, 'deleteModel', async () => {
-    sweeping = registry.sweep(really)
+    sweeping = registry.care.sweep(really)
     await Promise.race([sweeping, turns()])
   })
   await parts.registry.close()
   const registry = await openRegistry({ ...parts, catalog, scratch: parts.folder })
   t.teardown(() => registry.close())
-  await registry.remove(id)
+  await registry.models.remove(id)
   await sweeping
   t.equal(globSync(join(parts.folder, 'store/tombstones/*/*')).length, 1)
 })
@@ -145,14 +145,14 @@ t.test('sweeps at once do not trip over each other', async t => {
   const registry = await openRegistry({ ...parts, blobs, scratch: parts.folder })
   t.teardown(() => registry.close())
   const models = [await publish(registry, baseParts()), await publish(registry, baseParts())]
-  for (const { id } of models.reverse()) await registry.remove(id)
+  for (const { id } of models.reverse()) await registry.models.remove(id)
   let sweeping: Promise<unknown> | undefined
   whenRead = async () => {
     if (sweeping) return
-    sweeping = registry.sweep(really)
+    sweeping = registry.care.sweep(really)
     await Promise.race([sweeping, turns()])
   }
-  await registry.sweep(really)
+  await registry.care.sweep(really)
   t.ok(sweeping)
   await sweeping
   t.strictSame(globSync(join(parts.folder, 'store/tombstones/*/*')), [])
@@ -195,7 +195,7 @@ t.test(
     await t.rejects(publish(registry, baseParts()), { code: 'catalog-failed' })
     t.ok(stored().some(key => key.startsWith('manifests/')))
     isFull = false
-    await registry.sweep(really)
+    await registry.care.sweep(really)
     t.strictSame(stored(), [])
     await registry.close()
   },

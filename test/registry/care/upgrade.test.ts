@@ -15,7 +15,9 @@ import t, { type Test } from 'tap'
 import { openSqliteCatalog } from '../../../src/catalog/sqlite/catalog.ts'
 import { Damages } from '../../../src/registry/care/damage.ts'
 import { upgradeManifests } from '../../../src/registry/care/upgrade.ts'
+import { processHolds } from '../../../src/registry/holds/in-process.ts'
 import type { ListedModel, Model } from '../../../src/registry/registry.ts'
+import { UNLIMITED } from '../../../src/storage/disk-room.ts'
 import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
 import { weights } from '../../support/weights.ts'
 import { before, bytesOf, openRegistryOver, openTestRegistry, part, publish } from '../helper.ts'
@@ -55,18 +57,18 @@ t.test('models of an earlier version are as they were, and checked from now on',
   t.equal(old.length, 3)
   for (const time of ['first', 'again']) {
     const { registry, catalog, close } = await openTestRegistry(t, folder)
-    const { models } = await registry.list({ limit: 10 })
+    const { models } = await registry.models.list({ limit: 10 })
     const withoutSize = (all: readonly ListedModel[]) =>
       all.map(({ storedSize: _, ...rest }) => rest)
     t.strictSame(withoutSize(models), withoutSize(old), time)
     for (const { id, sha256, kind } of models) {
-      const whole = await registry.openReconstruct(id)
+      const whole = await registry.models.openReconstruct(id)
       t.equal(whole.sha256, sha256)
       await bytesOf(whole)
-      if (kind === 'delta') await bytesOf(await registry.openDelta(id))
+      if (kind === 'delta') await bytesOf(await registry.models.openDelta(id))
       t.match((await catalog.model(id))!.manifest, /^manifests\//)
     }
-    const { damaged, blobs } = await registry.scrub({ signal: SIGNAL })
+    const { damaged, blobs } = await registry.care.scrub({ signal: SIGNAL })
     t.strictSame(damaged, [])
     t.equal(globSync(join(folder, 'store/{blobs,manifests}/*/*')).length, blobs, 'all is swept')
     await close()
@@ -82,16 +84,17 @@ t.test('a byte that has changed since is not taken for good', async t => {
   writeFileSync(path!, bytes)
   const catalog = await openSqliteCatalog(join(folder, 'registry.sqlite'))
   const blobs = await openFolderBlobStore(join(folder, 'store'))
+  const { badBlobs } = processHolds({ newest: async () => null, bad: [] })
   const { upgraded, failed } = await upgradeManifests({
     catalog,
     blobs,
-    damages: await Damages.open(catalog, blobs),
+    damages: new Damages({ catalog, blobs, room: UNLIMITED, badBlobs }),
   })
   t.equal(upgraded + failed.length, 3)
   t.match(failed, [{ why: /expected SHA-256/ }])
   await Promise.all([catalog.close(), blobs.close()])
   const { registry } = await openTestRegistry(t, folder)
-  await t.rejects(registry.openReconstruct(failed[0]!.id), { code: 'damaged' })
+  await t.rejects(registry.models.openReconstruct(failed[0]!.id), { code: 'damaged' })
 })
 
 t.test('lossless models with manifests of JSON are as they were', async t => {
@@ -100,11 +103,13 @@ t.test('lossless models with manifests of JSON are as they were', async t => {
   const { registry } = await openTestRegistry(t, folder)
   for (const { id, sha256, damaged } of modelsOf(CHECKSUMS)) {
     t.equal(damaged, null)
-    const hash = createHash('sha256').update(await bytesOf(await registry.openReconstruct(id)))
+    const hash = createHash('sha256').update(
+      await bytesOf(await registry.models.openReconstruct(id)),
+    )
     t.equal(hash.digest('hex'), sha256)
-    t.equal((await registry.find(id)).damaged, null)
+    t.equal((await registry.models.find(id)).damaged, null)
   }
-  t.strictSame((await registry.scrub({ signal: SIGNAL })).damaged, [])
+  t.strictSame((await registry.care.scrub({ signal: SIGNAL })).damaged, [])
 })
 
 t.test('a model that cannot be upgraded is named and left, whatever the reason', async t => {
@@ -123,10 +128,10 @@ t.test('a model that cannot be upgraded is named and left, whatever the reason',
     if (text !== null) for (const key of keys) writeFileSync(join(folder, 'store', key), text)
     for (const time of ['first', 'again']) {
       const { registry, close } = await openTestRegistry(t, folder)
-      const { models } = await registry.list({ limit: 10 })
+      const { models } = await registry.models.list({ limit: 10 })
       t.equal(models.length, 3)
       for (const { id, kind, damaged } of models) {
-        const read = registry.openReconstruct(id).then(content => bytesOf(content))
+        const read = registry.models.openReconstruct(id).then(content => bytesOf(content))
         if (kind === 'base') await t.resolves(read)
         else {
           t.ok(damaged, `${text}, ${time}: it is marked`)
@@ -134,9 +139,9 @@ t.test('a model that cannot be upgraded is named and left, whatever the reason',
         }
       }
       const { id } = await publish(registry, [part('model.safetensors', weights(1))])
-      await registry.sweep({ dryRun: false })
-      await t.resolves(registry.openReconstruct(id).then(content => bytesOf(content)))
-      await registry.remove(id)
+      await registry.care.sweep({ dryRun: false })
+      await t.resolves(registry.models.openReconstruct(id).then(content => bytesOf(content)))
+      await registry.models.remove(id)
       await close()
     }
   }
@@ -167,8 +172,8 @@ t.test('a bad blob is not read again at each start, until it has changed', async
   writeFileSync(path!, good)
   utimesSync(path!, new Date(Date.now() + 1000), new Date(Date.now() + 1000))
   const third = await open()
-  for (const { id, damaged } of (await third.registry.list({ limit: 10 })).models) {
+  for (const { id, damaged } of (await third.registry.models.list({ limit: 10 })).models) {
     t.equal(damaged, null)
-    await t.resolves(third.registry.openReconstruct(id).then(content => bytesOf(content)))
+    await t.resolves(third.registry.models.openReconstruct(id).then(content => bytesOf(content)))
   }
 })

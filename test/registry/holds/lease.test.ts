@@ -110,13 +110,13 @@ for (const kind of ['folder', 'bucket'] as const) {
     const { id } = await publishSeed(first.registry, 2)
     await t.rejects(openClone(t, place, first.catalog, { pause }), USED)
     const before = place.keys()
-    t.strictSame((await first.registry.sweep({ dryRun: false })).deleted, [])
+    t.strictSame((await first.registry.care.sweep({ dryRun: false })).deleted, [])
     t.strictSame(place.keys(), before)
-    t.ok((await bytesOf(await first.registry.openReconstruct(id))).equals(weights(2)))
-    await t.resolves(first.registry.ready())
+    t.ok((await bytesOf(await first.registry.models.openReconstruct(id))).equals(weights(2)))
+    await t.resolves(first.registry.care.ready())
     await first.registry.close()
     const next = await openClone(t, place, first.catalog)
-    t.ok((await bytesOf(await next.registry.openReconstruct(id))).equals(weights(2)))
+    t.ok((await bytesOf(await next.registry.models.openReconstruct(id))).equals(weights(2)))
   })
 
   t.test(`${kind}: an owner elsewhere that is silent loses the lease, not its models`, async t => {
@@ -133,18 +133,18 @@ for (const kind of ['folder', 'bucket'] as const) {
     const second = await openOn(t, place, { pause: looking(() => pauses++) }, folder)
     t.equal(pauses, STALE_MS / LOOK_MS + 1)
     t.strictSame(place.keys(), before, 'nothing was deleted')
-    t.strictSame((await second.registry.sweep({ dryRun: false })).deleted, [])
-    t.ok((await bytesOf(await second.registry.openReconstruct(later.id))).equals(weights(2)))
+    t.strictSame((await second.registry.care.sweep({ dryRun: false })).deleted, [])
+    t.ok((await bytesOf(await second.registry.models.openReconstruct(later.id))).equals(weights(2)))
 
     await t.rejects(publishSeed(first.registry, 3), USED)
     await t.rejects(publishSeed(first.registry, 3), USED)
-    await t.rejects(first.registry.remove(later.id), USED)
-    await t.rejects(first.registry.sweep({ dryRun: false }), USED)
-    await t.rejects(first.registry.ready(), USED)
-    t.ok((await bytesOf(await first.registry.openReconstruct(later.id))).equals(weights(2)))
-    await second.registry.ready()
-    await second.registry.sweep({ dryRun: false })
-    const { damaged } = await second.registry.scrub({ signal: new AbortController().signal })
+    await t.rejects(first.registry.models.remove(later.id), USED)
+    await t.rejects(first.registry.care.sweep({ dryRun: false }), USED)
+    await t.rejects(first.registry.care.ready(), USED)
+    t.ok((await bytesOf(await first.registry.models.openReconstruct(later.id))).equals(weights(2)))
+    await second.registry.care.ready()
+    await second.registry.care.sweep({ dryRun: false })
+    const { damaged } = await second.registry.care.scrub({ signal: new AbortController().signal })
     t.strictSame(damaged, [])
   })
 }
@@ -267,13 +267,13 @@ t.test(
       })
       await t.rejects(upload, USED)
       const names = async () => {
-        const { models } = await second!.registry.list({ limit: 10 })
+        const { models } = await second!.registry.models.list({ limit: 10 })
         return models.map(({ name }) => name)
       }
       // Before its manifest there was nothing to adopt, after it a whole model.
       t.strictSame(await names(), at === 1 ? ['acme/m1'] : ['acme/m2', 'acme/m1'])
-      await second!.registry.sweep({ dryRun: false })
-      const scrubbed = await second!.registry.scrub({ signal: new AbortController().signal })
+      await second!.registry.care.sweep({ dryRun: false })
+      const scrubbed = await second!.registry.care.scrub({ signal: new AbortController().signal })
       t.strictSame(scrubbed.damaged, [])
     }
   },
@@ -290,12 +290,12 @@ t.test('a sweep leaves manifests that the catalog does not know, and what they n
   copyModels(other, place.folder!)
   const before = place.keys()
   for (let i = 0; i < 2; i++) {
-    t.strictSame((await first.registry.sweep({ dryRun: false })).deleted, [])
+    t.strictSame((await first.registry.care.sweep({ dryRun: false })).deleted, [])
   }
   t.strictSame(place.keys(), before)
   await first.close()
   const again = await openOn(t, place, {}, first.folder)
-  t.ok((await bytesOf(await again.registry.openReconstruct(model.id))).equals(weights(2)))
+  t.ok((await bytesOf(await again.registry.models.openReconstruct(model.id))).equals(weights(2)))
 })
 
 t.test('a manifest that cannot be read spares what was stored before it', async t => {
@@ -309,12 +309,12 @@ t.test('a manifest that cannot be read spares what was stored before it', async 
   const [manifest] = globSync(join(other, 'manifests/*/*'))
   truncateSync(join(place.folder!, relative(other, manifest!)), 100)
   const before = place.keys()
-  t.strictSame((await first.registry.sweep({ dryRun: false })).deleted, [])
+  t.strictSame((await first.registry.care.sweep({ dryRun: false })).deleted, [])
   t.strictSame(place.keys(), before)
   // What came after it is none of its own.
   const later = await first.blobs.stage(`blobs/ab/ab${'0'.repeat(30)}`, one())
   await later.commit()
-  const { deleted } = await first.registry.sweep({ dryRun: false })
+  const { deleted } = await first.registry.care.sweep({ dryRun: false })
   t.strictSame(
     deleted.map(({ key }) => key),
     [`blobs/ab/ab${'0'.repeat(30)}`],
@@ -345,8 +345,8 @@ t.test('a store that was copied while its owner lives opens when that stays sile
     lease: { pause },
   })
   t.equal(looks, STALE_MS / LOOK_MS + 1)
-  t.ok((await bytesOf(await second.registry.openReconstruct(id))).equals(weights(1)))
-  await t.resolves(first.registry.ready())
+  t.ok((await bytesOf(await second.registry.models.openReconstruct(id))).equals(weights(1)))
+  await t.resolves(first.registry.care.ready())
 })
 
 t.test('a catalog is not made again while a registry uses the store', async t => {

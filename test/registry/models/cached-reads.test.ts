@@ -23,7 +23,7 @@ async function scene(t: Test) {
   const first = await openRegistryOver(t, folder, cache)
   const base = await publish(first.registry, [part(MODEL, BASE)], { name: 'acme/base' })
   const tuned = await publish(first.registry, [part(MODEL, TUNED)], { parent: base.id })
-  for (const { id } of [base, tuned]) await bytesOf(await first.registry.openReconstruct(id))
+  for (const { id } of [base, tuned]) await bytesOf(await first.registry.models.openReconstruct(id))
   // What is in memory for a moment would hide what is on the disk.
   await first.close()
   const reopened = await openCachedBlobStore(afar, join(folder, 'cache'), 2 ** 30)
@@ -31,7 +31,7 @@ async function scene(t: Test) {
   const { files } = (await catalog.model(base.id))!
   const key = files[0]!.blob!
   const [chunk] = globSync(join(folder, 'cache', key, '0.*')) as [string]
-  const read = async (id: string) => bytesOf(await registry.openReconstruct(id))
+  const read = async (id: string) => bytesOf(await registry.models.openReconstruct(id))
   return { folder, afar, cache: reopened, registry, base, tuned, key, chunk, read }
 }
 
@@ -47,7 +47,7 @@ t.test('a model that was read once is not read from afar again', async t => {
   t.ok((await read(tuned.id)).equals(TUNED))
   t.ok((await read(base.id)).equals(BASE))
   t.equal(afar.reads.length, before)
-  t.equal(registry.badBlocks(), 0)
+  t.equal(registry.figures().badBlocks, 0)
 })
 
 t.test('a bad chunk of the cache is dropped, and the bytes come from afar', async t => {
@@ -56,8 +56,8 @@ t.test('a bad chunk of the cache is dropped, and the bytes come from afar', asyn
   t.ok((await read(tuned.id)).equals(TUNED))
   t.ok((await read(base.id)).equals(BASE))
   t.equal(cache.cache!.corrupt, 1)
-  t.equal(registry.badBlocks(), 0)
-  t.equal((await registry.find(base.id)).damaged, null)
+  t.equal(registry.figures().badBlocks, 0)
+  t.equal((await registry.models.find(base.id)).damaged, null)
 })
 
 t.test('a manifest that is bad in the cache alone opens', async t => {
@@ -69,7 +69,7 @@ t.test('a manifest that is bad in the cache alone opens', async t => {
   for (const path of chunks) flip(path, 300)
   t.ok((await read(tuned.id)).equals(TUNED))
   t.ok(cache.cache!.corrupt > 0)
-  t.equal((await registry.find(tuned.id)).damaged, null)
+  t.equal((await registry.models.find(tuned.id)).damaged, null)
 })
 
 t.test('a bad block afar is told of as damage, once it is asked for', async t => {
@@ -78,15 +78,16 @@ t.test('a bad block afar is told of as damage, once it is asked for', async t =>
   t.ok((await read(tuned.id)).equals(TUNED), 'the cache still has the right bytes')
   flip(chunk, 100_000)
   await t.rejects(read(tuned.id), { code: 'damaged' })
-  for (const { id } of [base, tuned]) t.match(await registry.find(id), { damaged: { file: MODEL } })
-  t.ok(registry.badBlocks() > 0)
+  for (const { id } of [base, tuned])
+    t.match(await registry.models.find(id), { damaged: { file: MODEL } })
+  t.ok(registry.figures().badBlocks > 0)
 })
 
 t.test('scrub reads what is afar, whatever the cache has', async t => {
   const { folder, registry, base, key, afar } = await scene(t)
   flip(join(folder, 'store', key), 100_000)
   const reads = afar.reads.length
-  const { damaged } = await registry.scrub({ signal: SIGNAL })
+  const { damaged } = await registry.care.scrub({ signal: SIGNAL })
   t.match(damaged, [{ model: base.id, file: MODEL, blob: key }])
   t.ok(afar.reads.length > reads)
 })
@@ -98,9 +99,9 @@ t.test('a bad chunk of the cache under a parent: the publication reads it from a
     const options = { parent: base.id, strategy, name: `acme/${strategy}` }
     const { id } = await publish(registry, [part(MODEL, weights(5, BASE))], options)
     t.equal(cache.cache!.corrupt, 1)
-    t.equal((await registry.find(base.id)).damaged, null)
-    t.equal(registry.badBlocks(), 0)
-    const bytes = await bytesOf(await registry.openReconstruct(id))
+    t.equal((await registry.models.find(base.id)).damaged, null)
+    t.equal(registry.figures().badBlocks, 0)
+    const bytes = await bytesOf(await registry.models.openReconstruct(id))
     if (strategy === 'lossless') t.ok(bytes.equals(weights(5, BASE)))
   }
 })
@@ -125,17 +126,17 @@ t.test('a cache that holds next to nothing makes no damage of what it drops', as
     const bytes = weights(100 + i, weights(i + 1))
     const options = { parent: id, strategy, name: `acme/tuned-${i}` }
     const model = await publish(registry, [part(MODEL, bytes, 'file', 65_536)], options)
-    const read = await bytesOf(await registry.openReconstruct(model.id))
+    const read = await bytesOf(await registry.models.openReconstruct(model.id))
     if (strategy === 'lossless') t.ok(read.equals(bytes))
     return model.id
   })
   const reads = bases.map(async ({ id }, i) => {
-    t.ok((await bytesOf(await registry.openReconstruct(id))).equals(weights(i + 1)))
+    t.ok((await bytesOf(await registry.models.openReconstruct(id))).equals(weights(i + 1)))
     return id
   })
   for (const id of await Promise.all([...tuned, ...reads])) {
-    t.equal((await registry.find(id)).damaged, null)
+    t.equal((await registry.models.find(id)).damaged, null)
   }
-  t.equal(registry.badBlocks(), 0)
-  t.strictSame((await registry.scrub({ signal: SIGNAL })).damaged, [])
+  t.equal(registry.figures().badBlocks, 0)
+  t.strictSame((await registry.care.scrub({ signal: SIGNAL })).damaged, [])
 })

@@ -11,7 +11,7 @@ t.test('as many downloads as there may be stand still, and each has its first ch
   const leave = new AbortController()
   const streams = []
   for (let i = 0; i < STREAMS; i++) {
-    const content = await registry.openReconstruct(id)
+    const content = await registry.models.openReconstruct(id)
     const range = { start: 0, end: content.size }
     streams.push(content.open(range, leave.signal)[Symbol.asyncIterator]())
   }

@@ -27,7 +27,7 @@ t.test('the registry and the command count the same stored bytes per tensor', as
     for (const delta of deltas) {
       const bytes = readFileSync(join(folder, delta))
       parent = await publishWdelta(registry, bytes, { parent: parent.id })
-      const { tensors, strategy } = await registry.inspect(parent.id)
+      const { tensors, strategy } = await registry.models.inspect(parent.id)
       strategies.add(strategy)
       const stored = Object.fromEntries(tensors.map(({ name, storedBytes }) => [name, storedBytes]))
       t.strictSame(stored, told.shift(), `${name} ${delta}`)

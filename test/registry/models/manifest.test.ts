@@ -95,10 +95,10 @@ t.test('a manifest of version 1 is read as one of version 2', async t => {
   const first = await openTestRegistry(t, folder)
   const ids = await publishAll(first.registry)
   const tell = async (registry: Registry, id: string) => {
-    const { storedSize: _, ...model } = await registry.find(id)
+    const { storedSize: _, ...model } = await registry.models.find(id)
     const inspected =
-      model.kind === 'delta' ? JSON.stringify(await registry.inspect(id)) : 'no delta'
-    const content = await registry.openReconstruct(id)
+      model.kind === 'delta' ? JSON.stringify(await registry.models.inspect(id)) : 'no delta'
+    const content = await registry.models.openReconstruct(id)
     const sha256 = createHash('sha256')
       .update(await bytesOf(content))
       .digest('hex')
@@ -111,7 +111,7 @@ t.test('a manifest of version 1 is read as one of version 2', async t => {
   await first.close()
   const { registry } = await openTestRegistry(t, folder)
   for (const [i, id] of ids.entries()) t.strictSame(await tell(registry, id), before[i])
-  t.strictSame((await registry.scrub({ signal: SIGNAL })).damaged, [])
+  t.strictSame((await registry.care.scrub({ signal: SIGNAL })).damaged, [])
 })
 
 t.test('neither text nor pieces of a manifest grow with what a header says', async t => {

@@ -47,7 +47,9 @@ t.test(
     const { registry } = await openTestRegistry(t, folder, { openBytes: OPEN_BYTES })
     for (const { id, file } of accepted.toReversed()) {
       const contents = await Promise.all(
-        [undefined, 'F16', 'BF16'].map(dtype => registry.openReconstruct(id, dtype as never)),
+        [undefined, 'F16', 'BF16'].map(dtype =>
+          registry.models.openReconstruct(id, dtype as never),
+        ),
       )
       t.ok((await bytesOf(contents[0]!)).equals(file))
     }
@@ -84,7 +86,7 @@ t.test('what a chain leaves as it is takes nothing, however long it gets', async
     let parent: string | undefined
     for (let i = 0; i < 8; i++)
       ({ id: parent } = await publish(registry, [part(FILE, file)], { parent }))
-    t.ok((await bytesOf(await registry.openReconstruct(parent!))).equals(file))
+    t.ok((await bytesOf(await registry.models.openReconstruct(parent!))).equals(file))
   }
 })
 
@@ -99,7 +101,7 @@ t.test('many that are read at once are open one after the other, and all are ans
   await close()
   const again = await openTestRegistry(t, folder, { openBytes: OPEN_BYTES })
   const sizes = await Promise.all(
-    [...ids, ...ids].map(async id => (await again.registry.openReconstruct(id, 'F16')).size),
+    [...ids, ...ids].map(async id => (await again.registry.models.openReconstruct(id, 'F16')).size),
   )
   t.equal(new Set(sizes).size, 1)
 })
@@ -131,9 +133,9 @@ t.test(
       const base = await publish(registry, [part(FILE, file, 'file', 2 ** 20)])
       const options = { parent: base.id }
       const { id } = await publish(registry, [part(FILE, file, 'file', 2 ** 20)], options)
-      t.ok((await bytesOf(await registry.openReconstruct(id))).equals(file))
-      t.equal((await registry.tensors(id)).length, base.tensors)
-      t.equal((await registry.inspect(id)).tensors.length, base.tensors)
+      t.ok((await bytesOf(await registry.models.openReconstruct(id))).equals(file))
+      t.equal((await registry.models.tensors(id)).length, base.tensors)
+      t.equal((await registry.models.inspect(id)).tensors.length, base.tensors)
     }
   },
 )

@@ -45,8 +45,8 @@ async function storedOf(t: Test, base: Uint8Array, tuned: Uint8Array): Promise<n
   const { registry } = await openTestRegistry(t, t.testdir())
   const { id: parent } = await publish(registry, [part(MODEL, base, 'file', 65_536)])
   const model = await publish(registry, [part(MODEL, tuned, 'file', 65_536)], { parent })
-  t.equal(Buffer.compare(await bytesOf(await registry.openFile(model.id, MODEL)), tuned), 0)
-  const { tensors } = await registry.inspect(model.id)
+  t.equal(Buffer.compare(await bytesOf(await registry.models.openFile(model.id, MODEL)), tuned), 0)
+  const { tensors } = await registry.models.inspect(model.id)
   return tensors.reduce((sum, { storedBytes }) => sum + storedBytes, 0)
 }
 

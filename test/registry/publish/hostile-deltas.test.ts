@@ -114,7 +114,7 @@ t.test(
       }
     }
     t.strictSame([runs().length, hashes().length], [0, 0], 'no worker was asked for anything')
-    t.strictSame((await registry.list({ limit: 10 })).models.length, 1)
+    t.strictSame((await registry.models.list({ limit: 10 })).models.length, 1)
   },
 )
 
@@ -126,7 +126,7 @@ t.test('a model of zeros comes out of a few hundred bytes', async t => {
   for (let i = 0; i < 12; i++) hash.update(ZEROS)
   const model = await publishWdelta(registry, zeros(base, 12, 'zstd', hash.digest()))
   t.equal(model.size, 8 + header.length + 12 * FRAME_BYTES)
-  const content = await registry.openReconstruct(model.id)
+  const content = await registry.models.openReconstruct(model.id)
   const bytes = await bytesOf(content)
   t.equal(createHash('sha256').update(bytes).digest('hex'), model.sha256)
 })

@@ -71,11 +71,11 @@ const upload = (file: Uint8Array) => [part(MODEL, file, 'file', 65_536)]
 const same = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0
 
 async function fileOf(registry: Registry, model: Model): Promise<Buffer> {
-  return bytesOf(await registry.openFile(model.id, MODEL))
+  return bytesOf(await registry.models.openFile(model.id, MODEL))
 }
 
 async function float32Of(registry: Registry, model: Model): Promise<Buffer> {
-  return bytesOf(await registry.openReconstruct(model.id, 'F32'))
+  return bytesOf(await registry.models.openReconstruct(model.id, 'F32'))
 }
 
 /** Largest difference of any two floats of files in float32. */
@@ -115,7 +115,7 @@ async function checkLossy(
 ): Promise<void> {
   const strategy = model.strategy as Strategy
   const onParent = parent.kind === 'base' || parent.strategy === 'lossless'
-  const { parentHash } = await registry.inspect(model.id)
+  const { parentHash } = await registry.models.inspect(model.id)
   const expected = onParent ? parent.hashes.stored : parent.hashes.float32
   t.equal(parentHash, expected, 'it names the values of its parent')
   const simple = await onWhole(registry, parent, file, strategy)
@@ -123,7 +123,7 @@ async function checkLossy(
   t.ok(same(values, await float32Of(registry, simple)), 'the values are those on a whole parent')
   if (onParent) {
     const [ours, theirs] = await Promise.all(
-      [model, simple].map(async ({ id }) => bytesOf(await registry.openDelta(id))),
+      [model, simple].map(async ({ id }) => bytesOf(await registry.models.openDelta(id))),
     )
     t.ok(same(ours!, theirs!), 'the delta is the one on a whole parent')
     t.strictSame(model.error, simple.error)
@@ -142,13 +142,15 @@ async function checkLossless(
 ): Promise<void> {
   t.match(model, { kind: 'delta', strategy: 'lossless', error: null, size: file.length })
   t.ok(same(await fileOf(registry, model), file), 'the file')
-  t.ok(same(await bytesOf(await registry.openReconstruct(model.id)), file), 'its stream')
-  t.equal((await registry.inspect(model.id)).parentHash, parent.hashes.stored)
+  t.ok(same(await bytesOf(await registry.models.openReconstruct(model.id)), file), 'its stream')
+  t.equal((await registry.models.inspect(model.id)).parentHash, parent.hashes.stored)
   const whole = await publish(registry, upload(file), { name: 'acme/uploaded' })
   t.strictSame(model.hashes, whole.hashes)
   for (const dtype of ['F32', 'F16', 'BF16'] as const) {
     const [ours, theirs] = await Promise.all(
-      [model, whole].map(async ({ id }) => bytesOf(await registry.openReconstruct(id, dtype))),
+      [model, whole].map(async ({ id }) =>
+        bytesOf(await registry.models.openReconstruct(id, dtype)),
+      ),
     )
     t.ok(same(ours!, theirs!), `as ${dtype} what the whole model gives`)
   }

@@ -40,13 +40,16 @@ for (const dtypes of [
       })
       parent = model.id
       if (level === 0) continue
-      t.ok((await registry.openDelta(model.id)).size < 5000, `${dtype}: what changed is listed`)
+      t.ok(
+        (await registry.models.openDelta(model.id)).size < 5000,
+        `${dtype}: what changed is listed`,
+      )
     }
     t.equal(
-      Buffer.compare(await bytesOf(await registry.openFile(parent!, MODEL)), files.at(-1)!),
+      Buffer.compare(await bytesOf(await registry.models.openFile(parent!, MODEL)), files.at(-1)!),
       0,
     )
-    const float32 = await bytesOf(await registry.openReconstruct(parent!, 'F32'))
+    const float32 = await bytesOf(await registry.models.openReconstruct(parent!, 'F32'))
     const expected = Buffer.from(whole.buffer)
     t.equal(Buffer.compare(float32.subarray(-COUNT * itemBytes('F32')), expected), 0)
   })

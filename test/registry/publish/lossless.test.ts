@@ -68,18 +68,18 @@ async function checkContents(
       .sort((a, b) => (a.path < b.path ? -1 : 1)),
   )
   for (const [path, bytes] of folder) {
-    const content = await registry.openFile(model.id, path)
+    const content = await registry.models.openFile(model.id, path)
     wrong.push(...(await differences(path, content, bytes, rangesOf(path, bytes, seed))))
   }
   const tensors = tensorsOf(folder)
   t.equal(model.tensors, tensors.length)
   for (const { name, dtype, shape, bytes } of tensors) {
-    const content = await registry.openTensor(model.id, name)
+    const content = await registry.models.openTensor(model.id, name)
     t.match(content, { dtype, shape })
     const middle = { start: bytes.length >> 1, end: bytes.length }
     wrong.push(...(await differences(`tensor ${name}`, content, bytes, [middle])))
   }
-  const whole = await bytesOf(await registry.openReconstruct(model.id))
+  const whole = await bytesOf(await registry.models.openReconstruct(model.id))
   t.equal(whole.length, model.size)
   t.equal(sha256(whole), model.sha256)
   const [[path, file], ...others] = weightsOf(folder) as [[string, Uint8Array]]
@@ -92,7 +92,7 @@ async function checkContents(
       t.match(tensor, { dtype, shape })
       if (!same(whole.subarray(begin, end), tensor.bytes)) wrong.push(`reconstruct ${name}`)
     }
-    const content = await registry.openReconstruct(model.id)
+    const content = await registry.models.openReconstruct(model.id)
     wrong.push(...(await differences('reconstruct', content, whole, rangesOf(path, file, seed))))
   }
   t.strictSame(wrong, [])
@@ -106,9 +106,11 @@ async function checkInspection(
   parent: Model,
 ): Promise<void> {
   t.match(model, { kind: 'delta', strategy: 'lossless', parent: parent.id, error: null })
-  const inspection = await registry.inspect(model.id)
+  const inspection = await registry.models.inspect(model.id)
   t.match(inspection, { format: 2, strategy: 'lossless', parentHash: parent.hashes.stored })
-  const sizes = new Map((await registry.tensors(model.id)).map(({ name, size }) => [name, size]))
+  const sizes = new Map(
+    (await registry.models.tensors(model.id)).map(({ name, size }) => [name, size]),
+  )
   t.strictSame(new Set(inspection.tensors.map(({ name }) => name)), new Set(sizes.keys()))
   let frames = 0
   let stored = 0
@@ -133,7 +135,7 @@ async function checkInspection(
     stored,
   )
   for (const { encoding } of encodings!) seenEncodings.add(encoding)
-  const delta = await registry.openDelta(model.id)
+  const delta = await registry.models.openDelta(model.id)
   t.ok(stored < delta.size && delta.size <= model.storedSize)
   t.equal(sha256(await bytesOf(delta)), delta.sha256)
   if (model.sha256 === parent.sha256) t.equal(stored, 0, 'an equal model stores no frame')
@@ -158,7 +160,7 @@ for (let first = 0; first < SEEDS; first += GROUP) {
           const model = await publish(registry, parts, { name, parent: parent.id })
           await checkInspection(t, registry, model, parent)
           await checkContents(t, registry, model, folder, seed)
-          const bytes = await bytesOf(await registry.openDelta(model.id))
+          const bytes = await bytesOf(await registry.models.openDelta(model.id))
           const sides = partsOf(folder, seed, path => !path.endsWith('.safetensors'))
           const options = seed % 2 === 0 ? { name, parent: otherParent.id } : { name }
           otherParent = await publishWdelta(other, bytes, options, sides)

@@ -132,7 +132,7 @@ t.test('newer models with the hash that the delta does not fit are passed over',
     const made = await publishWdelta(registry, file)
     t.equal(made.parent, base.id, JSON.stringify(tensors.map(({ dtype, shape }) => [dtype, shape])))
     t.strictSame(made.dtypes, ['F32'])
-    const bytes = await bytesOf(await registry.openTensor(made.id, 'w'))
+    const bytes = await bytesOf(await registry.models.openTensor(made.id, 'w'))
     t.equal(bytes.readFloatLE(0), Math.fround(BYTES.readFloatLE(0) + 100))
   }
   t.ok(equal >= MISFITS.length + 1, `${equal} twins have the hash`)
@@ -153,12 +153,12 @@ t.test('a fitting model is found behind any number of others', async t => {
   const lossless = await add(registry, [tensor('w', F32, Buffer.alloc(24, 'AB?='))], 'tuned', {
     parent: base.id,
   })
-  const stored = await bytesOf(await registry.openDelta(lossless.id))
+  const stored = await bytesOf(await registry.models.openDelta(lossless.id))
   t.equal((await publishWdelta(registry, stored)).parent, base.id, 'by identity')
-  for (const { id, parent } of (await registry.list({ limit: 100 })).models) {
-    if (parent === base.id) await registry.remove(id)
+  for (const { id, parent } of (await registry.models.list({ limit: 100 })).models) {
+    if (parent === base.id) await registry.models.remove(id)
   }
-  await registry.remove(base.id)
+  await registry.models.remove(base.id)
   const refused = await refusal(t, publishWdelta(registry, stored))
   t.equal(refused.code, 'parent-unknown')
   t.match(refused.message, /its identity is [0-9a-f]{64}, not [0-9a-f]{64}/)
@@ -186,9 +186,9 @@ t.test(
     const base = await add(registry, [tensor('w', F32)], 'base')
     const tuned = Buffer.alloc(24, 'AB?=')
     const made = await add(registry, [tensor('w', F32, tuned)], 'tuned', { parent: base.id })
-    const lossless = await bytesOf(await registry.openDelta(made.id))
+    const lossless = await bytesOf(await registry.models.openDelta(made.id))
     const sparse = delta(base.hashes.stored, [{ name: 'w', shape: [2, 3], by: 1 }])
-    await registry.remove(made.id)
+    await registry.models.remove(made.id)
     const twins = [await add(registry, [tensor('w', F32)], 'equal')]
     twins.push(await add(registry, [tensor('w', I32)], 'other'))
     const spoil = async ({ id }: { id: string }, how: (path: string) => void) =>
@@ -201,9 +201,9 @@ t.test(
     for (const file of [sparse, lossless]) {
       const { id, parent } = await publishWdelta(again.registry, file)
       t.equal(parent, base.id)
-      await again.registry.remove(id)
+      await again.registry.models.remove(id)
     }
-    await again.registry.remove(base.id)
+    await again.registry.models.remove(base.id)
     for (const file of [sparse, lossless]) {
       t.equal((await refusal(t, publishWdelta(again.registry, file))).code, 'damaged')
     }
@@ -235,13 +235,13 @@ t.test('of models that fit and differ in dtypes none is taken', async t => {
       },
     })
     for (const { id } of twins) t.match(refused.message, id)
-    t.equal((await registry.list({ limit: 10 })).models.length, 2, 'nothing was published')
+    t.equal((await registry.models.list({ limit: 10 })).models.length, 2, 'nothing was published')
     for (const { id, dtypes } of twins) {
       const made = await publishWdelta(registry, file, { parent: id })
       t.match(made, { parent: id, dtypes: tuned ? [tuned] : dtypes })
     }
     // An integer twin is none that fits, and no reason to refuse.
-    await registry.remove('acme/delta')
+    await registry.models.remove('acme/delta')
   }
 })
 
@@ -274,7 +274,7 @@ t.test('what a delta leaves alone may be an integer, if it is the same one', asy
     t.match(await refusal(t, publishWdelta(registry, leaves())), { code: 'parent-ambiguous' })
     const named = await publishWdelta(registry, leaves('I32'))
     t.equal(named.parent, base.id, `the delta says what ${dtype} is not`)
-    await registry.remove(twin.id)
+    await registry.models.remove(twin.id)
   }
   const swapped = [tensor('ids', F32), tensor('w', I32)]
   await add(registry, swapped, 'swapped')

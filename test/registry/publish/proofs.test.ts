@@ -56,7 +56,7 @@ async function timesRead(t: Test, bytes: number, work: () => Promise<Model>) {
 
 /** The bytes of the delta of a model. */
 async function deltaOf(registry: Registry, { id }: Model): Promise<Uint8Array> {
-  return bytesOf(await registry.openDelta(id))
+  return bytesOf(await registry.models.openDelta(id))
 }
 
 t.test('a publication decodes its model as often as it has orders to hash it in', async t => {

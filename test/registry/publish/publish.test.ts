@@ -42,15 +42,19 @@ for (const { name, folder, deltas, hash } of goldenCases()) {
     for (const file of deltas) {
       const bytes = readFileSync(join(folder, file))
       const model = await publishWdelta(registry, bytes)
-      t.strictSame(await bytesOf(await registry.openDelta(model.id)), bytes, 'stored as it came')
+      t.strictSame(
+        await bytesOf(await registry.models.openDelta(model.id)),
+        bytes,
+        'stored as it came',
+      )
       id = model.id
     }
-    const model = await registry.find(id)
+    const model = await registry.models.find(id)
     t.equal(model.hashes.float32, hash)
     const expected = readFileSync(join(folder, 'expected.safetensors'))
-    const float32 = await registry.openReconstruct(id, 'F32')
+    const float32 = await registry.models.openReconstruct(id, 'F32')
     t.equal(Buffer.compare(await bytesOf(float32), expected), 0)
-    const stored = await bytesOf(await registry.openReconstruct(id))
+    const stored = await bytesOf(await registry.models.openReconstruct(id))
     t.equal(stored.length, model.size)
     t.equal(sha256(stored), model.sha256)
     t.equal((await lineageOf(registry, id)).length, deltas.length + 1)
@@ -68,11 +72,11 @@ t.test('a base comes back byte for byte, side files and shards', async t => {
     ['config.json', 'model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'],
   )
   for (const { path, sha256: digest, size } of model.files) {
-    const bytes = await bytesOf(await registry.openFile(model.id, path))
+    const bytes = await bytesOf(await registry.models.openFile(model.id, path))
     t.equal(bytes.length, size)
     t.equal(sha256(bytes), digest)
   }
-  const whole = await bytesOf(await registry.openReconstruct(model.id))
+  const whole = await bytesOf(await registry.models.openReconstruct(model.id))
   t.equal(sha256(whole), model.sha256)
   t.equal(whole.length, model.size)
 })
@@ -88,12 +92,12 @@ for (const strategy of ['int4', 'sparse', 'quantized'] as const) {
     t.ok(model.error!.nmse >= 0 && model.error!.nmse < 1, `nmse ${model.error!.nmse}`)
     t.ok(model.error!.maxAbs < 1)
     const uploaded = readFileSync(join(folder, 'tuned/model.safetensors'))
-    const back = await bytesOf(await registry.openFile(model.id, 'model.safetensors'))
+    const back = await bytesOf(await registry.models.openFile(model.id, 'model.safetensors'))
     t.equal(back.length, uploaded.length)
     t.equal(sha256(back), model.sha256)
     const header = Number(uploaded.readBigUInt64LE(0)) + 8
     t.equal(Buffer.compare(back.subarray(0, header), uploaded.subarray(0, header)), 0)
-    const inspection = await registry.inspect(model.id)
+    const inspection = await registry.models.inspect(model.id)
     t.equal(inspection.parentHash, base.hashes.stored)
     t.equal(inspection.tensors.length, model.tensors)
     t.ok(inspection.tensors.every(({ error }) => error !== null))
@@ -111,7 +115,7 @@ t.test('a delta of a delta is made against unrounded values, at any depth', asyn
     const tuned = folderParts(join(folder, `tuned${step}`))
     const model = await publish(registry, tuned, { parent: parent.id, strategy: 'int4' })
     const expected = step === 1 ? parent.hashes.stored : parent.hashes.float32
-    t.equal((await registry.inspect(model.id)).parentHash, expected)
+    t.equal((await registry.models.inspect(model.id)).parentHash, expected)
     parent = model
   }
   t.equal((await lineageOf(registry, parent.id)).length, 4)
@@ -123,13 +127,13 @@ t.test('ranges of every kind of content are slices of the whole', async t => {
   const base = await publish(registry, folderParts(join(folder, 'base')))
   const delta = await publishWdelta(registry, readFileSync(join(folder, 'delta.wdelta')))
   for (const content of [
-    await registry.openReconstruct(base.id),
-    await registry.openReconstruct(delta.id),
-    await registry.openReconstruct(delta.id, 'F32'),
-    await registry.openReconstruct(delta.id, 'F16'),
-    await registry.openFile(delta.id, 'model.safetensors'),
-    await registry.openTensor(delta.id, 'embed.weight'),
-    await registry.openDelta(delta.id),
+    await registry.models.openReconstruct(base.id),
+    await registry.models.openReconstruct(delta.id),
+    await registry.models.openReconstruct(delta.id, 'F32'),
+    await registry.models.openReconstruct(delta.id, 'F16'),
+    await registry.models.openFile(delta.id, 'model.safetensors'),
+    await registry.models.openTensor(delta.id, 'embed.weight'),
+    await registry.models.openDelta(delta.id),
   ]) {
     const whole = await bytesOf(content)
     t.equal(whole.length, content.size)
@@ -156,8 +160,11 @@ t.test('an integer tensor: copied where it is unchanged, refused where it change
   for (const strategy of ['int4', 'sparse', 'quantized'] as const) {
     const tuned = [part('model.safetensors', model(1.5, 2 ** 40 + 5))]
     const { id } = await publish(registry, tuned, { parent: base.id, strategy })
-    t.strictSame(await bytesOf(await registry.openTensor(id, 'ids')), Buffer.from(ids(2 ** 40 + 5)))
-    t.strictSame(await bytesOf(await registry.openTensor(id, 'one')), Buffer.from(f32(1.5)))
+    t.strictSame(
+      await bytesOf(await registry.models.openTensor(id, 'ids')),
+      Buffer.from(ids(2 ** 40 + 5)),
+    )
+    t.strictSame(await bytesOf(await registry.models.openTensor(id, 'one')), Buffer.from(f32(1.5)))
     const changed = [part('model.safetensors', model(1.5, 7))]
     await t.rejects(publish(registry, changed, { parent: base.id, strategy }), {
       code: 'not-encodable',
@@ -212,7 +219,7 @@ t.test('what is refused leaves nothing behind', async t => {
     [() => publishWdelta(registry, delta), 'malformed-delta'],
   ]
   for (const [publication, code] of refused) await t.rejects(publication(), { code })
-  t.strictSame((await registry.list({ limit: 10 })).models, [])
+  t.strictSame((await registry.models.list({ limit: 10 })).models, [])
   for await (const blob of blobs.list('blobs/')) t.fail(`left behind: ${blob.key}`)
 })
 
@@ -235,10 +242,10 @@ t.test('a whole model with a parent needs nobody: the parent may be deleted', as
     (await lineageOf(registry, copy.id)).map(({ id }) => id),
     [base.id, copy.id],
   )
-  await registry.remove(base.id)
-  t.equal((await registry.find(copy.id)).parent, null)
-  await registry.sweep({ dryRun: false })
-  t.equal(sha256(await bytesOf(await registry.openReconstruct(copy.id))), copy.sha256)
+  await registry.models.remove(base.id)
+  t.equal((await registry.models.find(copy.id)).parent, null)
+  await registry.care.sweep({ dryRun: false })
+  t.equal(sha256(await bytesOf(await registry.models.openReconstruct(copy.id))), copy.sha256)
 })
 
 t.test('equal content is stored once, also when it comes at once', async t => {
@@ -258,15 +265,15 @@ t.test('deleting: a parent with deltas stays, and bytes go with the sweep', asyn
   const { folder, deltas } = goldenCases()[0]!
   const base = await publish(registry, folderParts(join(folder, 'base')))
   const delta = await publishWdelta(registry, readFileSync(join(folder, deltas[0]!)))
-  await t.rejects(registry.remove(base.id), {
+  await t.rejects(registry.models.remove(base.id), {
     code: 'has-children',
     details: { children: [delta.id] },
   })
-  await registry.remove('acme/delta@main')
-  await t.rejects(registry.find(delta.id), { code: 'model-not-found' })
-  await registry.remove(base.id)
-  const dry = await registry.sweep({ dryRun: true })
-  const swept = await registry.sweep({ dryRun: false })
+  await registry.models.remove('acme/delta@main')
+  await t.rejects(registry.models.find(delta.id), { code: 'model-not-found' })
+  await registry.models.remove(base.id)
+  const dry = await registry.care.sweep({ dryRun: true })
+  const swept = await registry.care.sweep({ dryRun: false })
   t.strictSame(
     new Set(dry.deleted.map(({ key }) => key)),
     new Set(swept.deleted.map(({ key }) => key)),
@@ -282,8 +289,8 @@ t.test('a registry opened again on its folder has everything', async t => {
   const delta = await publishWdelta(first.registry, readFileSync(join(golden, deltas[0]!)))
   await first.close()
   const { registry } = await openTestRegistry(t, folder)
-  t.strictSame(await registry.find(delta.id), delta)
-  t.equal(sha256(await bytesOf(await registry.openReconstruct(delta.id))), delta.sha256)
+  t.strictSame(await registry.models.find(delta.id), delta)
+  t.equal(sha256(await bytesOf(await registry.models.openReconstruct(delta.id))), delta.sha256)
 })
 
 t.test(
@@ -325,6 +332,6 @@ t.test('who may publish is asked before the manifest and before the row', async 
       [0, 1].slice(0, asked),
     )
     t.strictSame(await stored(), before, 'nothing is left that a start could adopt')
-    t.match(await registry.list({ limit: 10 }), { models: [] })
+    t.match(await registry.models.list({ limit: 10 }), { models: [] })
   }
 })

@@ -68,7 +68,7 @@ function publish(registry: Registry, name: string, byte: number, signal?: AbortS
     yield part('model.safetensors', weights(byte))
   }
   const naming = { name, revision: 'main', message: '' }
-  return registry.publishFiles(naming, parts(), signal ?? new AbortController().signal)
+  return registry.publish.files(naming, parts(), signal ?? new AbortController().signal)
 }
 
 /** The models come back as they were published, and the store holds them and nothing else. */
@@ -77,18 +77,18 @@ async function checkStore(
   { registry, stored }: Awaited<ReturnType<typeof openHeld>>,
   models: readonly Model[],
 ) {
-  t.strictSame((await registry.sweep({ dryRun: false })).deleted, [], 'nothing is left over')
+  t.strictSame((await registry.care.sweep({ dryRun: false })).deleted, [], 'nothing is left over')
   const contents = new Set<string>()
   for (const { id, files } of models) {
     for (const { path, sha256 } of files) {
       contents.add(sha256)
-      t.equal((await bytesOf(await registry.openFile(id, path))).length > 0, true)
+      t.equal((await bytesOf(await registry.models.openFile(id, path))).length > 0, true)
     }
   }
   t.equal(stored().length, contents.size + models.length, 'each content once, and the manifests')
-  t.equal(registry.badBlocks(), 0)
-  for (const { id } of models) await registry.remove(id)
-  await registry.sweep({ dryRun: false })
+  t.equal(registry.figures().badBlocks, 0)
+  for (const { id } of models) await registry.models.remove(id)
+  await registry.care.sweep({ dryRun: false })
   t.strictSame(stored(), [])
 }
 
@@ -186,8 +186,12 @@ t.test('a model that is deleted while others share its files before their rows',
   const second = publish(held.registry, 'acme/second', 1)
   await held.allHeld
   held.waiting[0]!.resolve()
-  await held.registry.remove((await first).id)
-  t.strictSame((await held.registry.sweep({ dryRun: false })).deleted, [], 'the second needs them')
+  await held.registry.models.remove((await first).id)
+  t.strictSame(
+    (await held.registry.care.sweep({ dryRun: false })).deleted,
+    [],
+    'the second needs them',
+  )
   held.waiting[1]!.resolve()
   await checkStore(t, held, [await second])
 })
