@@ -1,7 +1,7 @@
 /** Prints GB/s of each kernel, SIMD beside plain, in one run: `node bench/kernels.ts [milliseconds per figure]`. */
 import { readFileSync } from 'node:fs'
 import { FRAME_BYTES } from '../src/codec/base/limits.ts'
-import { decodeFrame, type Frame, type FrameStep } from '../src/codec/frames/float-frame.ts'
+import { decodeFrame, type FloatFrame, type FrameStep } from '../src/codec/frames/float-frame.ts'
 import type { FrameMachine } from '../src/codec/kernels/machine.ts'
 import { PlainMachine } from '../src/codec/kernels/plain.ts'
 import { openKernels } from '../src/codec/kernels/simd.ts'
@@ -95,12 +95,12 @@ function quantized(columns: number): FrameStep {
   return { op: 'quantized', bit: 0, column: 0, columns, signs: part(signs), scales: part(scales) }
 }
 
-function frame(...steps: FrameStep[]): Frame {
+function frame(...steps: FrameStep[]): FloatFrame {
   return { first: 0, count: COUNT, load: 'BF16', steps, store: 'BF16' }
 }
 
 process.stdout.write(`${'GB/s'.padEnd(36)}    simd   plain   ratio\n`)
-const frames: [string, Frame][] = [
+const frames: [string, FloatFrame][] = [
   ['frame bf16, no step', frame()],
   ['frame bf16 + int4, 1 % outliers', frame(int4(0.01))],
   ['frame bf16 + int4, 50 % outliers', frame(int4(0.5))],

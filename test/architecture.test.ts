@@ -52,7 +52,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'storage/s3': ['storage', 'errors.ts'],
   'storage/cache': ['storage'],
 
-  catalog: ['errors.ts'],
+  catalog: ['codec/base', 'errors.ts'],
   'catalog/sqlite': ['catalog', 'errors.ts'],
 
   'registry/log.ts': [],

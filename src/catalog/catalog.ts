@@ -1,6 +1,7 @@
+import type { Strategy } from '../codec/base/strategies.ts'
+
 /** A token's power; each includes the ones before it. */
 export type Scope = 'read' | 'write' | 'admin'
-export type Strategy = 'lossless' | 'int4' | 'sparse' | 'quantized' | 'whole'
 
 /** A file that a model serves. `blob` is null where its bytes are reconstructed from the lineage. */
 export interface FileRecord {

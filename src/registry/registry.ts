@@ -1,9 +1,11 @@
-import type { Damage, ErrorFigures, Scope, Strategy } from '../catalog/catalog.ts'
+import type { Damage, ErrorFigures, Scope } from '../catalog/catalog.ts'
 import type { FloatDtype } from '../codec/base/dtypes.ts'
+import { STRATEGIES, type Strategy } from '../codec/base/strategies.ts'
 import type { EncodingUse } from '../codec/wdelta/v2/storage.ts'
 import type { CacheFigures } from '../storage/blob-store.ts'
 
 export type { CacheFigures, Scope }
+export { STRATEGIES }
 
 /** A model as `API.md` shows it. */
 export interface Model {

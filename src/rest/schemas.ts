@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { type ErrorCode, PROBLEMS } from '../errors.ts'
+import { STRATEGIES } from '../registry/registry.ts'
 
 /** Characters of a segment of a name, and of a revision. */
 const SEGMENT = '[A-Za-z0-9][A-Za-z0-9._-]{0,95}'
@@ -19,7 +20,7 @@ const ref = z.string().min(1).max(REF_CHARACTERS)
 const sha256 = z.string().describe('SHA-256, lowercase hex')
 const id = z.string().describe("40 lowercase hex digits: a model's id")
 const bytes = z.number().int().min(0)
-const strategy = z.enum(['lossless', 'int4', 'sparse', 'quantized', 'whole'])
+const strategy = z.enum(STRATEGIES)
 const scope = z.enum(['read', 'write', 'admin'])
 const time = z.string().describe('ISO 8601, UTC')
 

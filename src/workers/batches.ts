@@ -1,5 +1,5 @@
 import { FRAME_BYTES } from '../codec/base/limits.ts'
-import type { LosslessFrame, Segment } from '../codec/plan/segments.ts'
+import type { DeltaFrame, Segment } from '../codec/plan/segments.ts'
 
 /**
  * Segments that are joined at most, with the frames that they are made from: of tensors of a few bytes, or of a long lineage, those of 2 MiB would
@@ -77,10 +77,7 @@ function segmentBytes(segment: Segment): number {
 }
 
 /** How many segments these are, with those that they are made from. A frame that several want counts once. */
-export function segmentsOf(
-  segments: readonly Segment[],
-  counted = new Set<LosslessFrame>(),
-): number {
+export function segmentsOf(segments: readonly Segment[], counted = new Set<DeltaFrame>()): number {
   let sum = segments.length
   for (const segment of segments) {
     if (segment.kind === 'frame') sum += segmentsOf(segment.source, counted)

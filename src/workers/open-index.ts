@@ -1,4 +1,4 @@
-import type { LosslessIndex } from '../codec/wdelta/delta-index.ts'
+import type { FrameDelta } from '../codec/wdelta/delta-index.ts'
 import { indexSteps, type StoredIndex } from '../codec/wdelta/v2/reader.ts'
 import { inflate } from './kernels.ts'
 import { Semaphore } from './semaphore.ts'
@@ -17,7 +17,7 @@ const small = new Semaphore(4)
 export async function openStoredIndex(
   index: StoredIndex,
   { maxBytes, signal }: { maxBytes?: number; signal?: AbortSignal | undefined } = {},
-): Promise<LosslessIndex> {
+): Promise<FrameDelta> {
   const { inflated: size } = index.tail
   using _slot = await (size > LARGE_BYTES ? large : small).take(signal)
   const inflated = await inflate(index.stored, size)

@@ -2,10 +2,17 @@ import { coveringBlocks } from '../codec/base/block-sums.ts'
 import { itemBytes } from '../codec/base/dtypes.ts'
 import type { Span } from '../codec/base/ranges.ts'
 import type { StoredBytes } from '../codec/plan/recipes.ts'
-import type { FrameSegment, LosslessFrame, Prediction, Segment } from '../codec/plan/segments.ts'
+import type { DeltaFrame, FloatFrameSegment, Prediction, Segment } from '../codec/plan/segments.ts'
 import { bytesIn } from './batches.ts'
 import type { ByteSource } from './byte-source.ts'
-import type { FrameParts, LosslessParts, Part, Piece, TaskBuffer, TunedFrame } from './tasks.ts'
+import type {
+  DeltaFrameParts,
+  FloatFrameParts,
+  Part,
+  Piece,
+  TaskBuffer,
+  TunedFrame,
+} from './tasks.ts'
 
 /** Collects what one task reads: what its worker can read itself is named, everything else is read here and goes with it. */
 export class TaskParts {
@@ -13,7 +20,7 @@ export class TaskParts {
   readonly #signal: AbortSignal | undefined
   readonly #reads: Promise<TaskBuffer>[] = []
   #last: { readonly blob: string; readonly path: string | null } | null = null
-  readonly #frames = new Map<LosslessFrame, LosslessParts>()
+  readonly #frames = new Map<DeltaFrame, DeltaFrameParts>()
 
   constructor(source: ByteSource, signal: AbortSignal | undefined) {
     this.#source = source
@@ -38,21 +45,25 @@ export class TaskParts {
           return { kind: 'copy', part: this.part(span), size: span.end - span.start }
         }
         case 'frame':
-          return { kind: 'frame', ...this.frame(segment), slice: segment.slice }
+          return { kind: 'frame', ...this.floatFrame(segment), slice: segment.slice }
         case 'lossless':
-          return { ...segment, frame: this.#lossless(segment.frame) }
+          return { ...segment, frame: this.#deltaFrame(segment.frame) }
       }
       return segment
     })
   }
 
-  frame({ frame, source, spans }: Pick<FrameSegment, 'frame' | 'source' | 'spans'>): FrameParts {
+  floatFrame({
+    frame,
+    source,
+    spans,
+  }: Pick<FloatFrameSegment, 'frame' | 'source' | 'spans'>): FloatFrameParts {
     return { frame, source: this.pieces(source), parts: spans.map(span => this.part(span)) }
   }
 
   /** A frame with the values of `tuned` (bytes of a recipe without steps) for the same elements. */
   tunedFrame(
-    planned: Pick<FrameSegment, 'frame' | 'source' | 'spans'>,
+    planned: Pick<FloatFrameSegment, 'frame' | 'source' | 'spans'>,
     tuned: StoredBytes,
   ): TunedFrame {
     const { span, dtype: tunedDtype } = tuned
@@ -60,11 +71,11 @@ export class TaskParts {
     const item = itemBytes(tunedDtype)
     const start = span.start + first * item
     const values = this.part({ blob: span.blob, start, end: start + count * item })
-    return { ...this.frame(planned), tuned: values, tunedDtype }
+    return { ...this.floatFrame(planned), tuned: values, tunedDtype }
   }
 
   /** One frame is one object however many want it: what a message has twice arrives once. */
-  #lossless(frame: LosslessFrame): LosslessParts {
+  #deltaFrame(frame: DeltaFrame): DeltaFrameParts {
     const known = this.#frames.get(frame)
     if (known) return known
     const { span, prediction, ...rest } = frame

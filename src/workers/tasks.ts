@@ -2,7 +2,7 @@ import type { CheckedRun } from '../codec/base/block-sums.ts'
 import type { Dtype, FloatDtype } from '../codec/base/dtypes.ts'
 import type { CodecErrorKind } from '../codec/base/errors.ts'
 import type { ByteRun } from '../codec/base/ranges.ts'
-import type { Frame } from '../codec/frames/float-frame.ts'
+import type { FloatFrame } from '../codec/frames/float-frame.ts'
 import type { Encoding } from '../codec/frames/frame-encodings.ts'
 import type { EncodePass, PassResult } from '../codec/lossy/passes.ts'
 import type { Prediction } from '../codec/plan/segments.ts'
@@ -49,11 +49,11 @@ export type Part = FileRun | BufferRun
 export type Piece =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'copy'; readonly part: Part; readonly size: number }
-  | (FrameParts & { readonly kind: 'frame'; readonly slice: ByteRun })
-  | { readonly kind: 'lossless'; readonly frame: LosslessParts; readonly slice: ByteRun }
+  | (FloatFrameParts & { readonly kind: 'frame'; readonly slice: ByteRun })
+  | { readonly kind: 'lossless'; readonly frame: DeltaFrameParts; readonly slice: ByteRun }
 
-/** A lossless frame: see `LosslessFrame`. Where several pieces want one, it crosses to the worker as one object. */
-export interface LosslessParts {
+/** A frame of a frame delta: see `DeltaFrame`. Where several pieces want one, it crosses to the worker as one object. */
+export interface DeltaFrameParts {
   readonly dtype: Dtype
   readonly encoding: Encoding
   readonly record: Part | null
@@ -63,8 +63,8 @@ export interface LosslessParts {
 }
 
 /** A frame in float32, the bytes that it begins with, and the parts of its steps. */
-export interface FrameParts {
-  readonly frame: Frame
+export interface FloatFrameParts {
+  readonly frame: FloatFrame
   readonly source: readonly Piece[]
   readonly parts: readonly Part[]
 }
@@ -85,7 +85,7 @@ export interface WriteTask {
 }
 
 /** A frame and the fine-tune's values for the same elements. */
-export interface TunedFrame extends FrameParts {
+export interface TunedFrame extends FloatFrameParts {
   readonly tuned: Part
   readonly tunedDtype: Dtype
 }
@@ -116,7 +116,7 @@ export interface CompareTask extends TunedFrame {
 }
 
 /** A frame of a fine-tune that becomes lossless, and what predicts it. */
-export interface LosslessJob {
+export interface FrameJob {
   readonly dtype: Dtype
   readonly size: number
   readonly tuned: Part
@@ -126,14 +126,14 @@ export interface LosslessJob {
 }
 
 /** Encode frames without loss. Each record is decoded again and compared before it is given back. */
-export interface LosslessTask {
-  readonly kind: 'lossless'
-  readonly frames: readonly LosslessJob[]
+export interface EncodeFramesTask {
+  readonly kind: 'encode-frames'
+  readonly frames: readonly FrameJob[]
 }
 
-export interface LosslessRecord {
+export interface FrameRecord {
   readonly encoding: Encoding
-  /** Its bytes, by place in {@link LosslessResult}; none for `copy`. */
+  /** Its bytes, by place in {@link FrameRecords}; none for `copy`. */
   readonly start: number
   readonly length: number
   /** SHA-256 of its bytes, base64: by it one is known for another. */
@@ -143,8 +143,8 @@ export interface LosslessRecord {
   readonly checksum: bigint
 }
 
-export interface LosslessResult {
-  readonly records: readonly LosslessRecord[]
+export interface FrameRecords {
+  readonly records: readonly FrameRecord[]
   /** The records, one after the other; what follows the last means nothing. */
   readonly bytes: Uint8Array<ArrayBuffer>
 }
@@ -215,7 +215,7 @@ export type Task =
   | WriteTask
   | EncodeTask
   | EncodeWholeTask
-  | LosslessTask
+  | EncodeFramesTask
   | CompareTask
   | DigestsTask
   | VerifyTask
@@ -230,7 +230,7 @@ export interface Results {
   readonly encode: PassResult
   /** The data of the tensor's arrays, joined in the order of its plan. */
   readonly 'encode-whole': Uint8Array<ArrayBuffer>
-  readonly lossless: LosslessResult
+  readonly 'encode-frames': FrameRecords
   readonly compare: Comparison
   /** 32 bytes for each tensor. */
   readonly digests: readonly Uint8Array[]

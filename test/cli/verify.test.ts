@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
 import { writeIndex } from '../../src/codec/wdelta/v2/index-bytes.ts'
-import { LosslessReader } from '../../src/codec/wdelta/v2/reader.ts'
+import { FrameDeltaReader } from '../../src/codec/wdelta/v2/reader.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
 import { sealedV2, xxh64 } from '../support/wdelta-v2-files.ts'
 import { goldenCase, wdelta } from './helper.ts'
@@ -48,7 +48,7 @@ function makeFolder(folder: string, changed: number): string {
 /** Writes a lossless delta once more, with other values in its first record, and checksums that are right but for that of the frame. */
 function spoil(path: string, spoiled: string): string {
   const bytes = readFileSync(path)
-  const reader = new LosslessReader(threadKernels(), createHash('sha256'))
+  const reader = new FrameDeltaReader(threadKernels(), createHash('sha256'))
   reader.push(bytes)
   const index = reader.end()
   const { starts, lengths } = index.records

@@ -3,8 +3,8 @@ import { createHash } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import t from 'tap'
 import { CodecError } from '../../src/codec/base/errors.ts'
-import type { DeltaIndexV1, DeltaTensor } from '../../src/codec/wdelta/delta-index.ts'
-import { planDelta } from '../../src/codec/wdelta/v1/writer.ts'
+import type { RecordDelta, RecordTensor } from '../../src/codec/wdelta/delta-index.ts'
+import { planRecordDelta } from '../../src/codec/wdelta/v1/writer.ts'
 import { Random } from '../support/random.ts'
 import {
   f16s,
@@ -33,13 +33,13 @@ interface TensorReading {
 }
 
 /** The index in the words of `read_wdelta.py`. */
-function reading(index: DeltaIndexV1, file: Uint8Array): Reading {
+function reading(index: RecordDelta, file: Uint8Array): Reading {
   const tensors = index.tensors.map(tensor => [tensor.name, tensorReading(tensor, file)] as const)
   const { parentHash, strategy } = index
   return { parentHash, strategy, tensors: Object.fromEntries(tensors) }
 }
 
-function tensorReading(tensor: DeltaTensor, file: Uint8Array): TensorReading {
+function tensorReading(tensor: RecordTensor, file: Uint8Array): TensorReading {
   const array = ({ start, end }: { start: number; end: number }): string =>
     digest(file.subarray(start, end))
   const { strategy, shape, zero, count } = tensor
@@ -93,11 +93,11 @@ function planned(): Uint8Array[] {
   const ids = { name: 'ids', shape: [6], count: 6, dtype: 'I64' as const, changed: false }
   const tensors = [...floats.toReversed(), ids]
   return (['int4', 'sparse', 'quantized'] as const).map(strategy =>
-    zeroDelta(planDelta({ strategy, parentHash: PARENT, tensors })),
+    zeroDelta(planRecordDelta({ strategy, parentHash: PARENT, tensors })),
   )
 }
 
-function accepted(file: Uint8Array): DeltaIndexV1 | null {
+function accepted(file: Uint8Array): RecordDelta | null {
   try {
     return readDelta(file)
   } catch (error) {

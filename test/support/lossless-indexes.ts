@@ -3,11 +3,7 @@ import { CELL } from '../../src/codec/base/limits.ts'
 import { ENCODINGS, type Encoding } from '../../src/codec/frames/frame-encodings.ts'
 import type { Link } from '../../src/codec/plan/recipes.ts'
 import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
-import type {
-  DeltaIndexV1,
-  LosslessIndex,
-  LosslessSource,
-} from '../../src/codec/wdelta/delta-index.ts'
+import type { FrameDelta, RecordDelta, TensorSource } from '../../src/codec/wdelta/delta-index.ts'
 import { frameCount, NO_RECORD, sized } from '../../src/codec/wdelta/v2/format.ts'
 
 /** A tensor of a made-up lossless delta: `encodings` by frame, the last one for all that follow. */
@@ -15,7 +11,7 @@ export interface MadeUpTensor {
   readonly name: string
   readonly dtype: Dtype
   readonly shape: readonly number[]
-  readonly source: LosslessSource | null
+  readonly source: TensorSource | null
   readonly encodings: readonly Encoding[]
 }
 
@@ -35,7 +31,7 @@ export function losslessLink(blob: string, tensors: readonly MadeUpTensor[]): Li
     return tensor
   })
   const stored = records.filter(record => record !== NO_RECORD).length
-  const index: LosslessIndex = {
+  const index: FrameDelta = {
     format: 2,
     strategy: 'lossless',
     parentHash: '1'.repeat(64),
@@ -60,7 +56,7 @@ export function losslessLink(blob: string, tensors: readonly MadeUpTensor[]): Li
 /** A link, and how often its tensors' frames are looked for: each step of a plan into its delta does so at least once, and at most twice. */
 export function counted(link: Link): { link: Link; lookups: () => number } {
   let lookups = 0
-  const index = link.index as LosslessIndex
+  const index = link.index as FrameDelta
   const tensors = index.tensors.map(tensor => ({
     ...tensor,
     get firstFrame() {
@@ -75,7 +71,7 @@ export function counted(link: Link): { link: Link; lookups: () => number } {
 export function addition(
   of: { readonly name: string; readonly shape: readonly number[] },
   tunedDtype: Dtype,
-): DeltaIndexV1 {
+): RecordDelta {
   const { name, shape } = of
   const count = shape.reduce((a, b) => a * b, 1)
   const ranks = new Array(Math.ceil(count / CELL) + 1).fill(0)

@@ -1,8 +1,15 @@
 import { createHash } from 'node:crypto'
 import { globSync, readFileSync } from 'node:fs'
-import type { DeltaIndexV1 } from '../../src/codec/wdelta/delta-index.ts'
-import { DeltaReader, type DeltaReaderOptions } from '../../src/codec/wdelta/v1/reader.ts'
-import { type DeltaPlan, deltaPrefix, recordHeader } from '../../src/codec/wdelta/v1/writer.ts'
+import type { RecordDelta } from '../../src/codec/wdelta/delta-index.ts'
+import {
+  RecordDeltaReader,
+  type RecordDeltaReaderOptions,
+} from '../../src/codec/wdelta/v1/reader.ts'
+import {
+  type RecordDeltaPlan,
+  recordDeltaPrefix,
+  recordHeader,
+} from '../../src/codec/wdelta/v1/writer.ts'
 
 /** One array record, as loosely as a forger would write it. */
 export interface Record {
@@ -82,9 +89,9 @@ export function record(
 export function readDelta(
   bytes: Uint8Array,
   step = bytes.length,
-  options: DeltaReaderOptions = {},
-): DeltaIndexV1 {
-  const reader = new DeltaReader(createHash('sha256'), options)
+  options: RecordDeltaReaderOptions = {},
+): RecordDelta {
+  const reader = new RecordDeltaReader(createHash('sha256'), options)
   for (let at = 0; at < bytes.length; at += step) reader.push(bytes.subarray(at, at + step))
   return reader.end()
 }
@@ -99,7 +106,7 @@ export function goldenDeltas(): Map<string, Uint8Array> {
 
 /** The file of a plan whose arrays are given by name and field. */
 export function writeDelta(
-  plan: DeltaPlan,
+  plan: RecordDeltaPlan,
   data: (name: string, field: string) => Uint8Array,
 ): Uint8Array {
   const parts = plan.tensors.flatMap(({ entry, arrays }) =>
@@ -108,11 +115,11 @@ export function writeDelta(
       data(entry.name, field.name),
     ]),
   )
-  return sealed(deltaPrefix(plan), ...parts)
+  return sealed(recordDeltaPrefix(plan), ...parts)
 }
 
 /** A plan's file in which nothing changes: all values 0, the first elements kept. */
-export function zeroDelta(plan: DeltaPlan): Uint8Array {
+export function zeroDelta(plan: RecordDeltaPlan): Uint8Array {
   const sizes = new Map(
     plan.tensors.flatMap(({ entry, arrays }) =>
       arrays.map(({ field, bytes }) => [`${entry.name}/${field.name}`, bytes] as const),

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
 import { CodecError } from '../../src/codec/base/errors.ts'
-import { LosslessReader, openIndex, type StoredIndex } from '../../src/codec/wdelta/v2/reader.ts'
+import { FrameDeltaReader, openIndex, type StoredIndex } from '../../src/codec/wdelta/v2/reader.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
 import { openStoredIndex } from '../../src/workers/open-index.ts'
 import { type RawDelta, rawIndex, sealedV2, xxh64 } from '../support/wdelta-v2-files.ts'
@@ -32,7 +32,7 @@ function deltaOf(count: number): RawDelta {
 }
 
 function stored(file: Uint8Array): StoredIndex {
-  const reader = new LosslessReader(threadKernels(), createHash('sha256'))
+  const reader = new FrameDeltaReader(threadKernels(), createHash('sha256'))
   reader.push(file)
   return reader.finish()
 }

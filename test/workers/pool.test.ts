@@ -2,12 +2,12 @@ import { createHash } from 'node:crypto'
 import { statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import type { Frame } from '../../src/codec/frames/float-frame.ts'
+import type { FloatFrame } from '../../src/codec/frames/float-frame.ts'
 import { openPool } from '../../src/workers/pool.ts'
 import { engineOver, sourceOf } from '../support/engine.ts'
 import { openFiles } from '../support/server-process.ts'
 
-const frame = (count: number): Frame => ({
+const frame = (count: number): FloatFrame => ({
   first: 0,
   count,
   load: 'BF16',

@@ -1,12 +1,13 @@
 import { nameOrder } from '../../codec/safetensors/model-folder.ts'
 import {
   type DeltaIndex,
-  type DeltaTensor,
-  deltaTensorBytes,
+  type FrameTensor,
+  type RecordTensor,
+  recordTensorBytes,
 } from '../../codec/wdelta/delta-index.ts'
 import {
   type EncodingUse,
-  losslessStorage,
+  frameStorage,
   type TensorStorage,
 } from '../../codec/wdelta/v2/storage.ts'
 import { command } from '../command.ts'
@@ -46,12 +47,14 @@ function line({ path, index }: LocalDelta): string {
 
 /** The keys and values of deltatensors 0.2.0 `io.py` `inspect_chain`, and more per tensor. */
 function describe({ path, index }: LocalDelta, step: number) {
-  const lossless = index.format === 2 ? losslessStorage(index) : null
-  const described =
-    index.format === 2
-      ? lossless!.tensors.map(storage => [storage.tensor.name, describeLossless(storage)] as const)
-      : index.tensors.map(tensor => [tensor.name, describeTensor(tensor)] as const)
-  const byName = new Map<string, object>(described)
+  const storage = index.frames ? frameStorage(index) : null
+  const byName = new Map<string, object>()
+  for (const { tensor, ...use } of storage?.tensors ?? []) {
+    byName.set(tensor.name, describeFrames(tensor, index.strategy, use))
+  }
+  for (const tensor of index.frames ? [] : index.tensors) {
+    byName.set(tensor.name, describeTensor(tensor))
+  }
   const entries = nameOrder(byName.keys()).map(name => [name, byName.get(name)!])
   return {
     path,
@@ -61,20 +64,23 @@ function describe({ path, index }: LocalDelta, step: number) {
     n_tensors: index.tensors.length,
     tensors: Object.fromEntries(entries),
     step,
-    ...(index.format === 2 && {
+    ...(storage && {
       format: index.format,
       parent_identity: index.parentIdentity,
-      encodings: lossless!.encodings.map(describeUse),
+      encodings: storage.encodings.map(describeUse),
     }),
   }
 }
 
-function describeLossless({ tensor, storedBytes, encodings }: TensorStorage) {
-  const { shape, dtype, source } = tensor
+function describeFrames(
+  { shape, dtype, source }: FrameTensor,
+  strategy: DeltaIndex['strategy'],
+  { storedBytes, encodings }: Omit<TensorStorage, 'tensor'>,
+) {
   return {
     shape,
     dtype,
-    strategy: 'lossless',
+    strategy,
     source: source?.name ?? null,
     stored_bytes: storedBytes,
     encodings: encodings.map(describeUse),
@@ -85,14 +91,14 @@ function describeUse({ encoding, frames, storedBytes }: EncodingUse) {
   return { encoding, frames, stored_bytes: storedBytes }
 }
 
-function describeTensor(tensor: DeltaTensor) {
+function describeTensor(tensor: RecordTensor) {
   return {
     shape: tensor.shape,
     // The only output dtype that the format has.
     dtype: 'float32',
     strategy: tensor.strategy,
     tuned_dtype: tensor.tunedDtype,
-    stored_bytes: deltaTensorBytes(tensor),
+    stored_bytes: recordTensorBytes(tensor),
     non_finite: tensor.nonFinite,
   }
 }

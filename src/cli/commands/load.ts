@@ -90,8 +90,8 @@ function outputFiles(
   dtype: 'stored' | keyof typeof DTYPES,
 ): readonly Shard[] {
   const { index } = deltas.at(-1)!
-  if (index.format === 2 && dtype === 'stored') return index.shards
-  const last: readonly Shard[] = index.format === 2 ? index.shards : shards
+  if (index.shards && dtype === 'stored') return index.shards
+  const last: readonly Shard[] = index.shards ?? shards
   const { metadata } = inPathOrder(last)[0]!.layout
   return [{ path: WEIGHTS, layout: outputLayout(recipes, dtype, metadata) }]
 }

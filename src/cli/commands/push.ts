@@ -1,5 +1,6 @@
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { STRATEGIES } from '../../codec/base/strategies.ts'
 import { choice, command, numeric, UsageError } from '../command.ts'
 import { CliError } from '../failure.ts'
 import { openProgress } from '../progress.ts'
@@ -13,12 +14,9 @@ import {
 import { type FormFile, multipart } from '../remote/form.ts'
 import { say } from '../terminal.ts'
 
-const STRATEGIES = ['lossless', 'int4', 'sparse', 'quantized', 'whole'] as const
-
 /** `wdelta push`: publishes a folder or a delta. */
 export const push = command({
-  usage:
-    'push DIR|FILE.wdelta NAME[@REV] [--parent REF] [--strategy lossless|int4|sparse|quantized|whole] [--outlier-fraction F] [--sparsity F] [--message M]',
+  usage: `push DIR|FILE.wdelta NAME[@REV] [--parent REF] [--strategy ${STRATEGIES.join('|')}] [--outlier-fraction F] [--sparsity F] [--message M]`,
   help: `Publishes a model folder (every file in it but hidden ones, subfolders too) or a .wdelta, and prints the model's id.
 NAME is namespace/name; the revision is main where it is not given.
 

@@ -1,4 +1,9 @@
 import { createHash } from 'node:crypto'
+import {
+  DELTA_STRATEGIES,
+  type DeltaStrategy,
+  type RecordStrategy,
+} from '../../codec/base/strategies.ts'
 import { canWiden } from '../../codec/base/widen.ts'
 import { planHash } from '../../codec/plan/plan.ts'
 import {
@@ -8,10 +13,10 @@ import {
   type StoredRecipes,
 } from '../../codec/plan/recipes.ts'
 import { nameOrder, shardOrder } from '../../codec/safetensors/model-folder.ts'
-import type { DeltaIndex, StrategyV1 } from '../../codec/wdelta/delta-index.ts'
+import type { DeltaIndex } from '../../codec/wdelta/delta-index.ts'
 import { WdeltaReader } from '../../codec/wdelta/reader.ts'
-import { LosslessEncoder } from '../../workers/encode/frames.ts'
-import { encodeDelta, pairTensors } from '../../workers/encode/lossy.ts'
+import { FrameEncoder } from '../../workers/encode/frames.ts'
+import { encodeRecordDelta, pairTensors } from '../../workers/encode/lossy.ts'
 import type { Engine } from '../../workers/engine.ts'
 import { identify } from '../../workers/identify.ts'
 import { threadKernels } from '../../workers/kernels.ts'
@@ -28,8 +33,7 @@ import { say } from '../terminal.ts'
 
 /** `wdelta save`: a fine-tune to a delta, without a server. */
 export const save = command({
-  usage:
-    'save OUT.wdelta --tuned DIR --base DIR [--parent-delta P.wdelta]… [--strategy lossless|int4|sparse|quantized] [--outlier-fraction F] [--sparsity F]',
+  usage: `save OUT.wdelta --tuned DIR --base DIR [--parent-delta P.wdelta]… [--strategy ${DELTA_STRATEGIES.join('|')}] [--outlier-fraction F] [--sparsity F]`,
   help: `Writes the difference between a fine-tune and its parent, and prints one line of JSON about it.
 
   --tuned DIR             model folder of the fine-tune
@@ -80,7 +84,7 @@ export const save = command({
 })
 
 interface Encoding {
-  readonly strategy: StrategyV1 | 'lossless'
+  readonly strategy: DeltaStrategy
   readonly outlierFraction: number | undefined
   readonly sparsity: number | undefined
 }
@@ -90,7 +94,7 @@ function encoding(values: {
   'outlier-fraction'?: string | undefined
   sparsity?: string | undefined
 }): Encoding {
-  const strategy = choice('strategy', values.strategy, ['lossless', 'int4', 'sparse', 'quantized'])
+  const strategy = choice('strategy', values.strategy, DELTA_STRATEGIES)
   const outlierFraction = numeric('outlier-fraction', values['outlier-fraction'])
   const sparsity = numeric('sparsity', values.sparsity)
   if (outlierFraction !== undefined && strategy !== 'int4') {
@@ -114,7 +118,7 @@ async function encodeLossless(
 ): Promise<AsyncIterable<Uint8Array>> {
   const parent = await proveChain(engine, chain, async recipes => recipes, signal)
   const names = nameParent(engine, parent, signal)
-  const encoder = new LosslessEncoder({ parent, names }, engine, signal)
+  const encoder = new FrameEncoder({ parent, names }, engine, signal)
   return (async function* () {
     for (const { path, blob, layout } of tuned) {
       yield* encoder.shard(path, fileChunks(files, blob, layout.size, signal))
@@ -135,13 +139,13 @@ async function nameParent(engine: Engine, recipes: Recipes, signal: AbortSignal)
 /** A version 1 delta. */
 async function encodeLossy(
   { engine, chain, tuned }: { engine: Engine; chain: Chain; tuned: StoredRecipes },
-  options: Encoding & { readonly strategy: StrategyV1 },
+  options: Encoding & { readonly strategy: RecordStrategy },
   signal: AbortSignal,
 ): Promise<AsyncIterable<Uint8Array>> {
   const { recipes, parentHash, order } = await openParent(engine, chain, tuned, signal)
   const tensors = pairTensors(recipes, tuned, order)
   const hasher = createHash('sha256')
-  return encodeDelta({ ...options, parentHash, tensors, hasher }, engine, signal)
+  return encodeRecordDelta({ ...options, parentHash, tensors, hasher }, engine, signal)
 }
 
 interface Parent {

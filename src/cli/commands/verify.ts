@@ -1,6 +1,6 @@
 import { planRange } from '../../codec/plan/plan.ts'
 import type { Recipes } from '../../codec/plan/recipes.ts'
-import type { LosslessIndex } from '../../codec/wdelta/delta-index.ts'
+import type { HashedShard } from '../../codec/wdelta/delta-index.ts'
 import type { Engine } from '../../workers/engine.ts'
 import { command } from '../command.ts'
 import { CliError, inFile } from '../failure.ts'
@@ -44,23 +44,23 @@ async function verifyChain(
   const { opened, checked } = await openDeltas(local, { paths, verify: true }, signal)
   const chain = { shards, deltas: opened }
   const engine = await local.engine
-  const verifyLossless = async (_: Recipes, until: AbortSignal, links: readonly Recipes[]) => {
+  const verifyLinks = async (_: Recipes, until: AbortSignal, links: readonly Recipes[]) => {
     for (const [i, { path, index }] of opened.entries()) {
-      if (index.format === 2) await verifyFiles(engine, path, index, links[i]!, until)
+      if (index.shards) await verifyFiles(engine, path, index.shards, links[i]!, until)
     }
   }
-  await proveChain(engine, chain, verifyLossless, signal)
+  await proveChain(engine, chain, verifyLinks, signal)
   await checked
   for (const { path, index } of opened) {
-    await say(`${path}: ok (structure, checksum, parent${index.format === 2 ? ', files' : ''})`)
+    await say(`${path}: ok (structure, checksum, parent${index.shards ? ', files' : ''})`)
   }
 }
 
-/** Rejects with CliError `digest-mismatch` where a lossless delta gives another file than it says, or with why it gives none. */
+/** Rejects with CliError `digest-mismatch` where a delta gives another file than it says, or with why it gives none. */
 async function verifyFiles(
   engine: Engine,
   delta: string,
-  { shards }: LosslessIndex,
+  shards: readonly HashedShard[],
   recipes: Recipes,
   signal: AbortSignal,
 ): Promise<void> {

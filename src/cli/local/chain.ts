@@ -12,7 +12,7 @@ import {
 } from '../../codec/plan/recipes.ts'
 import type { Shard } from '../../codec/safetensors/layout.ts'
 import { nameOrder, shardOrder } from '../../codec/safetensors/model-folder.ts'
-import type { DeltaIndexV1 } from '../../codec/wdelta/delta-index.ts'
+import type { RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import type { Engine } from '../../workers/engine.ts'
 import { identify } from '../../workers/identify.ts'
 import { CliError, inFile } from '../failure.ts'
@@ -91,15 +91,14 @@ async function firstOther(
 
 function guessDomains(chain: Chain): Domain[] {
   return chain.deltas.map(({ index }, i) =>
-    index.format === 2 || parentShards(chain, i) ? 'stored' : 'float32',
+    index.parentIdentity !== undefined || parentShards(chain, i) ? 'stored' : 'float32',
   )
 }
 
 /** The files that delta `i` was made against; null where its parent is a version 1 delta, which gives float32 values and no files. */
 export function parentShards({ shards, deltas }: Chain, i: number): readonly Shard[] | null {
   if (i === 0) return shards
-  const { index } = deltas[i - 1]!
-  return index.format === 2 ? index.shards : null
+  return deltas[i - 1]!.index.shards ?? null
 }
 
 /** The recipes of the base and after each delta. */
@@ -133,7 +132,7 @@ async function proveLink(
   const { path, index } = chain.deltas[i]!
   const shards = parentShards(chain, i)
   const which = i === 0 ? 'the base' : 'the model before it'
-  if (index.format === 2) {
+  if (index.parentIdentity !== undefined) {
     const identity = await identify(engine, parent, signal)
     if (identity === index.parentIdentity) return 'stored'
     const message = `expected a parent with identity ${index.parentIdentity}, but ${which} has ${identity}`
@@ -162,7 +161,7 @@ async function proveLink(
  */
 function* hashOrders(
   parent: Recipes,
-  { tensors }: DeltaIndexV1,
+  { tensors }: RecordDelta,
   shards: readonly Shard[] | null,
 ): Generator<readonly string[]> {
   const records = tensors.map(({ name }) => name)

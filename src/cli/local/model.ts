@@ -75,7 +75,7 @@ export async function openDelta(
 ): Promise<LocalDelta> {
   const size = await files.size(path)
   return inFolder(path, async () => {
-    if (!checksum && (await isLossless(files, path, size))) {
+    if (!checksum && (await isFrameDelta(files, path, size))) {
       const read = (start: number, end: number) => files.read({ blob: path, start, end }, signal)
       return { path, index: await readIndex(read, size, threadKernels()) }
     }
@@ -87,7 +87,7 @@ export async function openDelta(
 }
 
 /** True for a file that begins as a `.wdelta` of version 2. */
-async function isLossless(files: LocalFiles, path: string, size: number): Promise<boolean> {
+async function isFrameDelta(files: LocalFiles, path: string, size: number): Promise<boolean> {
   const expected = prefixV2()
   if (size < expected.length) return false
   const first = await files.read({ blob: path, start: 0, end: expected.length }, undefined)

@@ -40,7 +40,7 @@ export type FrameStep =
  * A run of elements of one tensor that decodes without its neighbours: load the base's values, apply the
  * steps, store. Plain data: it crosses to a worker as it is.
  */
-export interface Frame {
+export interface FloatFrame {
   /** First element, counted from the tensor's start. */
   readonly first: number
   /** Elements, 1..FRAME_ELEMENTS. */
@@ -63,7 +63,7 @@ const BLOCK_ELEMENTS = 65_536
  */
 export function decodeFrame(
   machine: FrameMachine,
-  frame: Frame,
+  frame: FloatFrame,
   parts: readonly Uint8Array[],
   into: Uint8Array,
 ): void {
@@ -95,12 +95,12 @@ export function* widenedRuns(
 }
 
 interface Block {
-  readonly frame: Frame
+  readonly frame: FloatFrame
   readonly parts: readonly Uint8Array[]
 }
 
 /** A frame as smaller ones. Lists of indices are cut by what they say: each block finds out whether its part of them is true. */
-function* blocksOf(frame: Frame, parts: readonly Uint8Array[]): Generator<Block> {
+function* blocksOf(frame: FloatFrame, parts: readonly Uint8Array[]): Generator<Block> {
   if (frame.count <= BLOCK_ELEMENTS) {
     yield { frame, parts }
     return
@@ -159,7 +159,7 @@ function lowerBound(list: Uint8Array, from: number, index: number): number {
 /** Leaves the float32 values of a frame in the machine's accumulator, without casting them: see {@link decodeFrame}. */
 export function applySteps(
   machine: FrameMachine,
-  frame: Frame,
+  frame: FloatFrame,
   parts: readonly Uint8Array[],
 ): void {
   machine.load(frame.load, parts[0]!, frame.count)

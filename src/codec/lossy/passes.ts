@@ -1,5 +1,5 @@
 import type { Dtype } from '../base/dtypes.ts'
-import { applySteps, type Frame } from '../frames/float-frame.ts'
+import { applySteps, type FloatFrame } from '../frames/float-frame.ts'
 import type { Cut, Extremes, FrameMachine, Ranks } from '../kernels/machine.ts'
 
 /** One look at the delta of a frame. Plain data: it crosses to a worker as it is. */
@@ -67,7 +67,7 @@ export const LOW_BINS = 32_768
  */
 export function loadDelta(
   machine: FrameMachine,
-  frame: Frame,
+  frame: FloatFrame,
   parts: readonly Uint8Array[],
   tunedDtype: Dtype,
   tuned: Uint8Array,

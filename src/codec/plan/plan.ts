@@ -6,15 +6,15 @@ import { utf8 } from '../base/utf8.ts'
 import type { FrameStep } from '../frames/float-frame.ts'
 import { ENCODINGS, isPredicted } from '../frames/frame-encodings.ts'
 import type { Layout, LayoutTensor } from '../safetensors/layout.ts'
-import { type DeltaTensor, rankAt } from '../wdelta/delta-index.ts'
-import type { Domain, LosslessBytes, Recipe, Recipes } from './recipes.ts'
-import type { FrameSegment, LosslessFrame, Prediction, Segment } from './segments.ts'
+import { type RecordTensor, rankAt } from '../wdelta/delta-index.ts'
+import type { Domain, FrameBytes, Recipe, Recipes } from './recipes.ts'
+import type { DeltaFrame, FloatFrameSegment, Prediction, Segment } from './segments.ts'
 
 /**
  * The frames that were planned so far, by what they belong to and their first byte. Where a dtype is another in each model of a lineage, a frame
  * asks for a part of one that asks for four: planned anew each time, that is four times as much for every two models.
  */
-type PlannedFrames = Map<LosslessBytes, Map<number, LosslessFrame>>
+type PlannedFrames = Map<FrameBytes, Map<number, DeltaFrame>>
 
 /**
  * The segments of bytes `range` of a file with this layout. Lazy: a consumer that stops pays for nothing more.
@@ -110,12 +110,12 @@ function planSource(
   run: ByteRun,
   planned?: PlannedFrames,
 ): Generator<Segment> {
-  return source.kind === 'stored' ? planCopy(source.span, run) : planLossless(source, run, planned)
+  return source.kind === 'stored' ? planCopy(source.span, run) : planFrames(source, run, planned)
 }
 
 /** A frame of a lossless delta decodes as a whole, whichever part of it is wanted. */
-function* planLossless(
-  source: LosslessBytes,
+function* planFrames(
+  source: FrameBytes,
   run: ByteRun,
   planned?: PlannedFrames,
 ): Generator<Segment> {
@@ -136,31 +136,31 @@ function* planLossless(
 }
 
 function plannedFrame(
-  source: LosslessBytes,
+  source: FrameBytes,
   start: number,
   end: number,
   planned: PlannedFrames,
-): LosslessFrame {
-  const frames = planned.get(source) ?? new Map<number, LosslessFrame>()
+): DeltaFrame {
+  const frames = planned.get(source) ?? new Map<number, DeltaFrame>()
   planned.set(source, frames)
-  const frame = frames.get(start) ?? losslessFrame(source, start, end, planned)
+  const frame = frames.get(start) ?? deltaFrame(source, start, end, planned)
   frames.set(start, frame)
   return frame
 }
 
 /** True if the frame that begins at byte `start` has its parent's bytes, as far as the parent has any. */
-function copies({ dtype, index, tensor, parent }: LosslessBytes, start: number): boolean {
+function copies({ dtype, index, tensor, parent }: FrameBytes, start: number): boolean {
   if (parent?.dtype !== dtype) return false
   const frame = tensor.firstFrame + start / FRAME_BYTES
   return ENCODINGS[index.frames.encodings[frame]!] === 'copy'
 }
 
-function losslessFrame(
-  { dtype, blob, index, tensor, parent }: LosslessBytes,
+function deltaFrame(
+  { dtype, blob, index, tensor, parent }: FrameBytes,
   start: number,
   end: number,
   planned: PlannedFrames,
-): LosslessFrame {
+): DeltaFrame {
   const { frames, records } = index
   const frame = tensor.firstFrame + start / FRAME_BYTES
   const encoding = ENCODINGS[frames.encodings[frame]!]!
@@ -197,7 +197,7 @@ export function planPrediction(
 }
 
 /**
- * The frame that gives elements `[first, first + count)` of a tensor in `store`, and where its parts are: see {@link FrameSegment}.
+ * The frame that gives elements `[first, first + count)` of a tensor in `store`, and where its parts are: see {@link FloatFrameSegment}.
  * `first` is a multiple of CELL, and so is its end unless it is the tensor's.
  */
 export function planFrame(
@@ -205,7 +205,7 @@ export function planFrame(
   store: FloatDtype,
   { first, count }: { readonly first: number; readonly count: number },
   planned: PlannedFrames = new Map(),
-): Pick<FrameSegment, 'frame' | 'source' | 'spans'> {
+): Pick<FloatFrameSegment, 'frame' | 'source' | 'spans'> {
   const { dtype: load } = recipe.source
   const item = itemBytes(load)
   const run = { start: first * item, end: (first + count) * item }
@@ -221,7 +221,7 @@ export function planFrame(
 }
 
 function planAdd(
-  tensor: DeltaTensor,
+  tensor: RecordTensor,
   first: number,
   count: number,
   part: (start: number, end: number) => number,

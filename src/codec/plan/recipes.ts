@@ -7,10 +7,10 @@ import type { Shard } from '../safetensors/layout.ts'
 import { assembleTensorsSteps } from '../safetensors/model-folder.ts'
 import type {
   DeltaIndex,
-  DeltaTensor,
-  LosslessIndex,
-  LosslessSource,
-  LosslessTensor,
+  FrameDelta,
+  FrameTensor,
+  RecordTensor,
+  TensorSource,
 } from '../wdelta/delta-index.ts'
 import { frameCount } from '../wdelta/v2/format.ts'
 
@@ -31,7 +31,7 @@ export interface Link {
 
 export type RecipeStep =
   | { readonly op: 'round'; readonly dtype: FloatDtype }
-  | { readonly op: 'add'; readonly blob: string; readonly tensor: DeltaTensor }
+  | { readonly op: 'add'; readonly blob: string; readonly tensor: RecordTensor }
 
 /** Bytes as they lie in a blob. */
 export interface StoredBytes {
@@ -41,13 +41,13 @@ export interface StoredBytes {
 }
 
 /** Bytes that the frames of a lossless delta give over what `parent` predicts; null where nothing does. */
-export interface LosslessBytes {
+export interface FrameBytes {
   readonly kind: 'lossless'
   readonly dtype: Dtype
   readonly blob: string
   /** Of its index what frames need: the rest, with the headers of its shards, is not held for what is built on it. */
-  readonly index: Pick<LosslessIndex, 'frames' | 'records'>
-  readonly tensor: LosslessTensor
+  readonly index: Pick<FrameDelta, 'frames' | 'records'>
+  readonly tensor: FrameTensor
   readonly parent: Recipe | null
 }
 
@@ -58,7 +58,7 @@ export interface Recipe {
   readonly count: number
   /** What `dtype=stored` gives. */
   readonly dtype: Dtype
-  readonly source: StoredBytes | LosslessBytes
+  readonly source: StoredBytes | FrameBytes
   readonly steps: readonly RecipeStep[]
 }
 
@@ -114,7 +114,7 @@ export function applyLink(parent: Recipes, link: Link): Recipes {
 
 /** {@link applyLink} in steps. */
 export function* applyLinkSteps(parent: Recipes, { blob, index, domain }: Link): Steps<Recipes> {
-  if (index.format === 2) return yield* applyLossless(parent, blob, index)
+  if (index.frames) return yield* applyFrameDelta(parent, blob, index)
   const recipes = new Map<string, Recipe>()
   for (const tensor of index.tensors) {
     if (recipes.size % STEP_ITEMS === 0) yield
@@ -131,14 +131,14 @@ export function* applyLinkSteps(parent: Recipes, { blob, index, domain }: Link):
   return recipes
 }
 
-function* applyLossless(parent: Recipes, blob: string, index: LosslessIndex): Steps<Recipes> {
+function* applyFrameDelta(parent: Recipes, blob: string, index: FrameDelta): Steps<Recipes> {
   const recipes = new Map<string, Recipe>()
   const { frames, records } = index
   const columns = { frames, records }
   for (const tensor of index.tensors) {
     if (recipes.size % STEP_ITEMS === 0) yield
     const from = tensor.source && sourceRecipe(parent, tensor.source)
-    recipes.set(tensor.name, losslessRecipe({ blob, index: columns, tensor, parent: from }))
+    recipes.set(tensor.name, frameRecipe({ blob, index: columns, tensor, parent: from }))
   }
   return recipes
 }
@@ -147,7 +147,7 @@ function* applyLossless(parent: Recipes, blob: string, index: LosslessIndex): St
  * A tensor of a lossless delta. One that is all its parent's is its recipe, so that what is frozen costs nothing however long the lineage:
  * neither the index nor a recipe for each model on the way is held for it.
  */
-function losslessRecipe(frames: Omit<LosslessBytes, 'kind' | 'dtype'>): Recipe {
+function frameRecipe(frames: Omit<FrameBytes, 'kind' | 'dtype'>): Recipe {
   const { blob, tensor, parent } = frames
   const { name, shape, count, dtype, bytes } = tensor
   if (parent && isParents(frames)) {
@@ -164,7 +164,7 @@ function losslessRecipe(frames: Omit<LosslessBytes, 'kind' | 'dtype'>): Recipe {
 }
 
 /** True if a tensor has the bytes of its parent, all of them and no others. */
-function isParents({ index, tensor, parent }: Omit<LosslessBytes, 'kind' | 'dtype'>): boolean {
+function isParents({ index, tensor, parent }: Omit<FrameBytes, 'kind' | 'dtype'>): boolean {
   const { dtype, count, bytes, firstFrame } = tensor
   if (parent?.dtype !== dtype || parent.count !== count) return false
   const encodings = index.frames.encodings.subarray(firstFrame, firstFrame + frameCount(bytes))
@@ -178,7 +178,7 @@ function storedSteps({ dtype, steps }: Recipe): readonly RecipeStep[] {
   return [...steps, { op: 'round', dtype }]
 }
 
-function sourceRecipe(parent: Recipes, { name, dtype, shape }: LosslessSource): Recipe {
+function sourceRecipe(parent: Recipes, { name, dtype, shape }: TensorSource): Recipe {
   const recipe = parent.get(name)
   const at = `tensor ${JSON.stringify(name)}`
   if (!recipe) {
@@ -191,7 +191,7 @@ function sourceRecipe(parent: Recipes, { name, dtype, shape }: LosslessSource): 
   throw new CodecError('delta', 'shape-mismatch', message)
 }
 
-function addTensor(parent: Recipe, tensor: DeltaTensor, blob: string, domain: Domain): Recipe {
+function addTensor(parent: Recipe, tensor: RecordTensor, blob: string, domain: Domain): Recipe {
   const at = `tensor ${JSON.stringify(tensor.name)}`
   if (!sameShape(parent.shape, tensor.shape)) {
     throw new CodecError(

@@ -1,6 +1,6 @@
 import type { Dtype } from '../base/dtypes.ts'
 import type { ByteRun, Span } from '../base/ranges.ts'
-import type { Frame } from '../frames/float-frame.ts'
+import type { FloatFrame } from '../frames/float-frame.ts'
 import type { Encoding } from '../frames/frame-encodings.ts'
 
 /**
@@ -10,13 +10,13 @@ import type { Encoding } from '../frames/frame-encodings.ts'
 export type Segment =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'copy'; readonly span: Span }
-  | FrameSegment
-  | LosslessSegment
+  | FloatFrameSegment
+  | DeltaFrameSegment
 
 /** A frame in float32. `source` gives the bytes that it begins with, `spans[i]` is part `i + 1` of its steps. */
-export interface FrameSegment {
+export interface FloatFrameSegment {
   readonly kind: 'frame'
-  readonly frame: Frame
+  readonly frame: FloatFrame
   readonly source: readonly Segment[]
   readonly spans: readonly Span[]
   readonly slice: ByteRun
@@ -26,7 +26,7 @@ export interface FrameSegment {
  * A frame of a lossless delta. Within what a segment is made from, frames form a graph and not a tree: one that is wanted in several places is
  * the same object in each, so that it can be decoded once.
  */
-export interface LosslessFrame {
+export interface DeltaFrame {
   readonly dtype: Dtype
   readonly encoding: Encoding
   /** Its record; null where it has none. */
@@ -48,8 +48,8 @@ export interface Prediction<S> {
 }
 
 /** `slice` of a frame of a lossless delta. */
-export interface LosslessSegment {
+export interface DeltaFrameSegment {
   readonly kind: 'lossless'
-  readonly frame: LosslessFrame
+  readonly frame: DeltaFrame
   readonly slice: ByteRun
 }

@@ -1,8 +1,6 @@
 import type { Dtype } from '../base/dtypes.ts'
+import type { FrameStrategy, RecordStrategy } from '../base/strategies.ts'
 import type { Shard } from '../safetensors/layout.ts'
-
-/** The strategies of a version 1 delta. */
-export type StrategyV1 = 'int4' | 'sparse' | 'quantized'
 
 /** Bytes `[start, end)` of the `.wdelta` file: the data of one array, without its record header. */
 export interface ArrayRange {
@@ -77,24 +75,30 @@ export interface QuantizedTensor extends TensorBase {
   readonly packedSigns: ArrayRange
 }
 
-export type DeltaTensor = Int4Tensor | SparseTensor | QuantizedTensor
+export type RecordTensor = Int4Tensor | SparseTensor | QuantizedTensor
 
 /**
- * What random access into a version 1 `.wdelta` needs, from one pass over it. Plain data: it survives JSON.
+ * A `.wdelta` of version 1: array records, which are added to the parent's values in float32. This is what random access into it needs,
+ * from one pass over it. Plain data: it survives JSON.
  * `tensors` is in the order of the array records (the order that the saver hashed its parent in),
  * not in the order of the header.
  */
-export interface DeltaIndexV1 {
+export interface RecordDelta {
   readonly format: 1
   readonly parentHash: string
-  readonly strategy: StrategyV1
+  readonly strategy: RecordStrategy
   /** Bytes of the whole file. */
   readonly size: number
-  readonly tensors: readonly DeltaTensor[]
+  readonly tensors: readonly RecordTensor[]
+  /** It has none of what follows, by which {@link DeltaIndex} is told apart. */
+  readonly parentIdentity?: undefined
+  readonly shards?: undefined
+  readonly records?: undefined
+  readonly frames?: undefined
 }
 
 /** Where the arrays of a tensor are in the `.wdelta`, without their record headers and without the two scalars of int4. */
-export function arraysOf(tensor: DeltaTensor): ArrayRange[] {
+export function arraysOf(tensor: RecordTensor): ArrayRange[] {
   switch (tensor.strategy) {
     case 'int4':
       return [tensor.outlierIdx, tensor.outlierVals, tensor.packed]
@@ -109,49 +113,52 @@ export function arraysOf(tensor: DeltaTensor): ArrayRange[] {
 const INT4_SCALAR_BYTES = 4
 
 /** Bytes of a tensor's arrays in the `.wdelta`, without their record headers; the two scalars of int4 are among them. */
-export function deltaTensorBytes(tensor: DeltaTensor): number {
+export function recordTensorBytes(tensor: RecordTensor): number {
   const scalars = tensor.strategy === 'int4' ? INT4_SCALAR_BYTES : 0
   return arraysOf(tensor).reduce((sum, { start, end }) => sum + end - start, scalars)
 }
 
-/** The tensor of the parent that predicts one of a lossless delta. */
-export interface LosslessSource {
+/** The tensor of the parent that predicts one of a frame delta. */
+export interface TensorSource {
   readonly name: string
   readonly dtype: Dtype
   readonly shape: readonly number[]
 }
 
-/** One tensor of a lossless delta. */
-export interface LosslessTensor {
+/** One tensor of a frame delta. */
+export interface FrameTensor {
   readonly name: string
   readonly dtype: Dtype
   readonly shape: readonly number[]
   /** Elements: the product of `shape`. */
   readonly count: number
   readonly bytes: number
-  readonly source: LosslessSource | null
+  readonly source: TensorSource | null
   /** Its frames are `[firstFrame, firstFrame + ceil(bytes / FRAME_BYTES))` of the index. */
   readonly firstFrame: number
 }
 
 /** A shard as it was published: its reconstruction has this SHA-256 (hex). */
-export interface LosslessShard extends Shard {
+export interface HashedShard extends Shard {
   readonly sha256: string
 }
 
-/** What random access into a `.wdelta` of version 2 needs: its own index, checked. Columns are by record and by frame. */
-export interface LosslessIndex {
+/**
+ * A `.wdelta` of version 2: frames, each the bytes of a run of a tensor, over what the parent predicts. This is its own index, checked;
+ * columns are by record and by frame.
+ */
+export interface FrameDelta {
   readonly format: 2
-  readonly strategy: 'lossless'
+  readonly strategy: FrameStrategy
   /** The reference's hash of the parent's stored bytes, and our identity of it, both hex. */
   readonly parentHash: string
   readonly parentIdentity: string
   /** Bytes of the whole file. */
   readonly size: number
   /** In the order in which they were written. */
-  readonly shards: readonly LosslessShard[]
+  readonly shards: readonly HashedShard[]
   /** In the order of the shards, and of their bytes there. */
-  readonly tensors: readonly LosslessTensor[]
+  readonly tensors: readonly FrameTensor[]
   /** Where the stored bytes of a record begin in the file, how many they are, and their xxh64. */
   readonly records: {
     readonly starts: Float64Array
@@ -166,4 +173,8 @@ export interface LosslessIndex {
   }
 }
 
-export type DeltaIndex = DeltaIndexV1 | LosslessIndex
+/**
+ * A `.wdelta` of either form. Ask it for what you need, not for its version: one with `parentIdentity` names its parent by that, one with
+ * `shards` gives files, one with `frames` restores stored bytes, and one without any of them is added to values in float32.
+ */
+export type DeltaIndex = RecordDelta | FrameDelta

@@ -1,10 +1,10 @@
 import type { Hasher } from '../base/hasher.ts'
 import { complete, type Steps } from '../base/steps.ts'
 import type { FrameKernels } from '../frames/frame-kernels.ts'
-import type { DeltaIndex, DeltaIndexV1 } from './delta-index.ts'
+import type { DeltaIndex, RecordDelta } from './delta-index.ts'
 import { MAGIC } from './magic.ts'
-import { DeltaReader, type DeltaReaderOptions } from './v1/reader.ts'
-import { LosslessReader, type StoredIndex } from './v2/reader.ts'
+import { RecordDeltaReader, type RecordDeltaReaderOptions } from './v1/reader.ts'
+import { FrameDeltaReader, type StoredIndex } from './v2/reader.ts'
 
 /** Bytes up to the end of the version. */
 const VERSION_BYTES = 11
@@ -16,12 +16,12 @@ const VERSION_BYTES = 11
 export class WdeltaReader {
   readonly #tools: FrameKernels
   readonly #hasher: Hasher
-  readonly #options: DeltaReaderOptions
+  readonly #options: RecordDeltaReaderOptions
   readonly #first = new Uint8Array(VERSION_BYTES)
   #held = 0
-  #reader: DeltaReader | LosslessReader | null = null
+  #reader: RecordDeltaReader | FrameDeltaReader | null = null
 
-  constructor(tools: FrameKernels, hasher: Hasher, options: DeltaReaderOptions = {}) {
+  constructor(tools: FrameKernels, hasher: Hasher, options: RecordDeltaReaderOptions = {}) {
     this.#tools = tools
     this.#hasher = hasher
     this.#options = options
@@ -29,7 +29,7 @@ export class WdeltaReader {
 
   /** The header of a version 1 file, as soon as all of it has come. */
   get header() {
-    return this.#reader instanceof DeltaReader ? this.#reader.header : null
+    return this.#reader instanceof RecordDeltaReader ? this.#reader.header : null
   }
 
   /** Takes the next bytes of the file; they are not kept. @throws CodecError of kind `delta` */
@@ -38,7 +38,7 @@ export class WdeltaReader {
     if (steps) complete(steps)
   }
 
-  /** As {@link push}, but gives the steps that are left, as `DeltaReader.take` does; null where there are none. */
+  /** As {@link push}, but gives the steps that are left, as `RecordDeltaReader.take` does; null where there are none. */
   take(chunk: Uint8Array): Steps<void> | null {
     if (this.#reader) return take(this.#reader, chunk)
     const taken = chunk.subarray(0, VERSION_BYTES - this.#held)
@@ -54,16 +54,16 @@ export class WdeltaReader {
   }
 
   /** Ends the file in steps, and leaves the index of a version 2 file as it is stored. @throws CodecError as {@link push} */
-  *finish(): Steps<DeltaIndexV1 | StoredIndex> {
+  *finish(): Steps<RecordDelta | StoredIndex> {
     const reader = this.#reader ?? this.#open()
-    return reader instanceof DeltaReader ? yield* reader.finish() : reader.finish()
+    return reader instanceof RecordDeltaReader ? yield* reader.finish() : reader.finish()
   }
 
-  #open(): DeltaReader | LosslessReader {
+  #open(): RecordDeltaReader | FrameDeltaReader {
     const isV2 = MAGIC.every((byte, i) => this.#first[i] === byte) && this.#version() === 2
     this.#reader = isV2
-      ? new LosslessReader(this.#tools, this.#hasher)
-      : new DeltaReader(this.#hasher, this.#options)
+      ? new FrameDeltaReader(this.#tools, this.#hasher)
+      : new RecordDeltaReader(this.#hasher, this.#options)
     this.#reader.push(this.#first.subarray(0, this.#held))
     return this.#reader
   }
@@ -73,8 +73,8 @@ export class WdeltaReader {
   }
 }
 
-function take(reader: DeltaReader | LosslessReader, chunk: Uint8Array): Steps<void> | null {
-  if (reader instanceof DeltaReader) return reader.take(chunk)
+function take(reader: RecordDeltaReader | FrameDeltaReader, chunk: Uint8Array): Steps<void> | null {
+  if (reader instanceof RecordDeltaReader) return reader.take(chunk)
   reader.push(chunk)
   return null
 }

@@ -10,7 +10,7 @@ import { BlockSummer, type BlockSums } from '../../codec/base/block-sums.ts'
 import { FRAME_BYTES } from '../../codec/base/limits.ts'
 import type { Domain } from '../../codec/plan/recipes.ts'
 import { parseLayout } from '../../codec/safetensors/header.ts'
-import type { DeltaIndexV1 } from '../../codec/wdelta/delta-index.ts'
+import type { RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import type { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
@@ -18,7 +18,7 @@ import { threadKernels } from '../../workers/kernels.ts'
 import {
   type Manifest,
   type ManifestBlob,
-  openLossless,
+  openFrameDelta,
   withLength,
   writeManifest,
 } from '../models/manifest.ts'
@@ -39,7 +39,7 @@ interface OldManifest {
         readonly format?: undefined
         readonly blob: string
         readonly domain: Domain
-        readonly index: DeltaIndexV1
+        readonly index: RecordDelta
         readonly errors: readonly [string, ErrorFigures][] | null
       }
 }
@@ -168,7 +168,7 @@ class Upgrades {
   async #describe({ shards, delta }: OldManifest): Promise<Pick<Manifest, 'shards' | 'delta'>> {
     const { blobs } = this.#deps
     if (delta?.format === 2) {
-      return openLossless(delta, (blob, start, end) => blobs.read(blob, { start, end }))
+      return openFrameDelta(delta, (blob, start, end) => blobs.read(blob, { start, end }))
     }
     return {
       shards: shards.map(({ path, size, header, blob }) => ({

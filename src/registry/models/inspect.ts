@@ -1,11 +1,11 @@
 import { STEP_ITEMS, type Steps } from '../../codec/base/steps.ts'
 import { storedBytes } from '../../codec/plan/plan.ts'
 import {
-  type DeltaTensor,
-  deltaTensorBytes,
-  type LosslessIndex,
+  type FrameDelta,
+  type RecordTensor,
+  recordTensorBytes,
 } from '../../codec/wdelta/delta-index.ts'
-import { losslessStorageSteps } from '../../codec/wdelta/v2/storage.ts'
+import { frameStorageSteps } from '../../codec/wdelta/v2/storage.ts'
 import { RegistryError } from '../../errors.ts'
 import type { InspectedTensor, Inspection, TensorInfo } from '../registry.ts'
 import type { OpenedModel } from './opened-models.ts'
@@ -29,8 +29,8 @@ export function* inspectModel(model: OpenedModel): Steps<Inspection> {
   const { index } = delta
   const { format, strategy, parentHash } = index
   const shown = { id: record.id, format, strategy, parentHash, storedSize: record.storedSize }
-  if (index.format === 2) {
-    const storage = yield* inspectLossless(index)
+  if (index.frames) {
+    const storage = yield* inspectFrames(index)
     return { ...shown, parentIdentity: index.parentIdentity, ...storage }
   }
   const tensors: InspectedTensor[] = []
@@ -41,21 +41,21 @@ export function* inspectModel(model: OpenedModel): Steps<Inspection> {
   return { ...shown, tensors }
 }
 
-function inspectTensor({ manifest, recipes }: OpenedModel, tensor: DeltaTensor): InspectedTensor {
+function inspectTensor({ manifest, recipes }: OpenedModel, tensor: RecordTensor): InspectedTensor {
   const { name, shape, strategy, nonFinite } = tensor
   return {
     name,
     shape,
     dtype: recipes.get(name)!.dtype,
     strategy,
-    storedBytes: deltaTensorBytes(tensor),
+    storedBytes: recordTensorBytes(tensor),
     error: manifest.delta?.errors?.get(name) ?? null,
     nonFinite,
   }
 }
 
-function* inspectLossless(index: LosslessIndex): Steps<Pick<Inspection, 'tensors' | 'encodings'>> {
-  const { encodings, tensors: stored } = yield* losslessStorageSteps(index)
+function* inspectFrames(index: FrameDelta): Steps<Pick<Inspection, 'tensors' | 'encodings'>> {
+  const { encodings, tensors: stored } = yield* frameStorageSteps(index)
   const tensors: InspectedTensor[] = []
   for (const { tensor, ...storage } of stored) {
     if (tensors.length % STEP_ITEMS === 0) yield
@@ -63,7 +63,7 @@ function* inspectLossless(index: LosslessIndex): Steps<Pick<Inspection, 'tensors
       name: tensor.name,
       shape: tensor.shape,
       dtype: tensor.dtype,
-      strategy: 'lossless',
+      strategy: index.strategy,
       source: tensor.source?.name ?? null,
       ...storage,
       error: null,

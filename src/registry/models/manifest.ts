@@ -7,9 +7,9 @@ import { parseLayoutSteps } from '../../codec/safetensors/header.ts'
 import type { Shard } from '../../codec/safetensors/layout.ts'
 import type {
   DeltaIndex,
-  DeltaIndexV1,
-  DeltaTensor,
-  LosslessIndex,
+  FrameDelta,
+  RecordDelta,
+  RecordTensor,
 } from '../../codec/wdelta/delta-index.ts'
 import { readStoredIndex } from '../../codec/wdelta/v2/reader.ts'
 import { RegistryError } from '../../errors.ts'
@@ -75,7 +75,7 @@ interface StoredManifest {
         readonly format: 1
         readonly blob: string
         readonly domain: Domain
-        readonly index: Omit<DeltaIndexV1, 'tensors'>
+        readonly index: Omit<RecordDelta, 'tensors'>
         /** Lengths of JSON lists of LIST_ITEMS. */
         readonly tensors: readonly number[]
         readonly errors: readonly number[] | null
@@ -100,7 +100,7 @@ interface StoredManifestV1 extends Omit<StoredManifest, 'version' | 'shards' | '
         readonly format: 1
         readonly blob: string
         readonly domain: Domain
-        readonly index: DeltaIndexV1
+        readonly index: RecordDelta
         readonly errors: readonly [string, ErrorFigures][] | null
       }
 }
@@ -124,7 +124,7 @@ export function writeManifest(manifest: Manifest): Promise<Uint8Array[]> {
 }
 
 function* manifestSteps({ model, identity, shards, delta, blobs }: Manifest): Steps<Uint8Array[]> {
-  const named = delta?.index.format === 2 ? [] : shards
+  const named = delta?.index.shards ? [] : shards
   const lists = yield* listsOf(delta)
   const stored: StoredManifest = {
     version: 2,
@@ -165,7 +165,7 @@ interface Lists {
 }
 
 function* listsOf(delta: ManifestDelta | null): Steps<Lists> {
-  if (delta?.index.format !== 1) return { tensors: [], errors: [] }
+  if (!delta || delta.index.frames) return { tensors: [], errors: [] }
   const { index, errors } = delta
   return {
     tensors: yield* writeLists(index.tensors),
@@ -186,11 +186,11 @@ function storedDelta(
   { blob, domain, index, errors }: ManifestDelta,
   lists: Lists,
 ): StoredManifest['delta'] {
-  if (index.format === 2) return { format: 2, blob, size: index.size }
+  if (index.frames) return { format: index.format, blob, size: index.size }
   const { tensors: _tensors, ...described } = index
   const lengths = (parts: readonly Uint8Array[]) => parts.map(part => part.length)
   return {
-    format: 1,
+    format: index.format,
     blob,
     domain,
     index: described,
@@ -232,7 +232,7 @@ export async function openManifest(
   const { stored, blobs } = parsed
   const { model, identity, delta } = stored
   const opened = { model, identity, blobs }
-  if (delta?.format === 2) return { ...opened, ...(await openLossless(delta, readWith(blobs))) }
+  if (delta?.format === 2) return { ...opened, ...(await openFrameDelta(delta, readWith(blobs))) }
   const described = stored.version === 1 ? readDescribedV1(stored) : readDescribed(stored, parsed)
   return { ...opened, ...(await inTurns(described)) }
 }
@@ -287,7 +287,7 @@ function* readDescribed(
   if (delta?.format !== 1) return { shards, delta: null }
   const { blob, domain, index, tensors, errors } = delta
   const read = <T>(lengths: readonly number[]) => readLists<T>(lengths.map(take))
-  const opened = { ...index, tensors: yield* read<DeltaTensor>(tensors) }
+  const opened = { ...index, tensors: yield* read<RecordTensor>(tensors) }
   const figures = errors && new Map(yield* read<[string, ErrorFigures]>(errors))
   return { shards, delta: { blob, domain, index: opened, errors: figures } }
 }
@@ -312,7 +312,7 @@ function* readDescribedV1({ shards: stored, delta }: StoredManifestV1): Steps<De
 }
 
 /** What a manifest leaves to a lossless delta: its index, and the shards that it gives back. Rejects as `read` does, and with CodecError. */
-export async function openLossless(
+export async function openFrameDelta(
   { blob, size }: { blob: string; size: number },
   read: ReadBlob,
 ): Promise<Pick<Manifest, 'shards' | 'delta'>> {
@@ -323,13 +323,13 @@ export async function openLossless(
   )
   const index = await openStoredIndex(stored)
   return {
-    shards: losslessShards(index),
+    shards: frameDeltaShards(index),
     delta: { blob, domain: 'stored', index, errors: null },
   }
 }
 
 /** The shards that a lossless delta gives back, in path order. */
-export function losslessShards({ shards }: LosslessIndex): ManifestShard[] {
+export function frameDeltaShards({ shards }: FrameDelta): ManifestShard[] {
   return shards
     .map(({ path, layout }) => ({ path, layout, blob: null }))
     .sort((a, b) => (a.path < b.path ? -1 : 1))

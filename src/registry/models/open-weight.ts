@@ -1,7 +1,7 @@
 import { STEP_ITEMS, type Steps } from '../../codec/base/steps.ts'
 import type { Recipes } from '../../codec/plan/recipes.ts'
 import type { Layout } from '../../codec/safetensors/layout.ts'
-import type { DeltaIndexV1, LosslessIndex } from '../../codec/wdelta/delta-index.ts'
+import type { FrameDelta, RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import type { Manifest } from './manifest.ts'
 
 /**
@@ -44,7 +44,7 @@ export function* weighModel(
   const kept = changed.bytes + changed.count * INDEX_TENSOR_BYTES
   own += Math.max(0, described - changed.count * INDEX_TENSOR_BYTES)
   if (changed.count === 0) return { own, kept }
-  return { own, kept: kept + (index.format === 2 ? weighColumns(index) : weighRanks(index)) }
+  return { own, kept: kept + (index.frames ? weighColumns(index) : weighRanks(index)) }
 }
 
 /** A layout: its header, and its tensors, whose names are as long as that at most. */
@@ -69,12 +69,12 @@ function* weighChanged(
   return { count, bytes }
 }
 
-function weighColumns({ records, frames }: LosslessIndex): number {
+function weighColumns({ records, frames }: FrameDelta): number {
   const columns = [...Object.values(records), ...Object.values(frames)]
   return columns.reduce((sum, { byteLength }) => sum + byteLength, 0)
 }
 
-function weighRanks({ tensors }: DeltaIndexV1): number {
+function weighRanks({ tensors }: RecordDelta): number {
   let bytes = 0
   for (const tensor of tensors) {
     if (tensor.strategy !== 'quantized') bytes += tensor.ranks.length * RANK_BYTES

@@ -1,4 +1,4 @@
-import { arraysOf, type DeltaIndex, type LosslessIndex } from '../../codec/wdelta/delta-index.ts'
+import { arraysOf, type DeltaIndex, type FrameDelta } from '../../codec/wdelta/delta-index.ts'
 import { frameCount } from '../../codec/wdelta/v2/format.ts'
 import type { Manifest } from './manifest.ts'
 
@@ -18,13 +18,13 @@ export function tensorsAt({ shards, delta }: Manifest, key: string, run: Run): s
 }
 
 function inDelta(index: DeltaIndex, run: Run): string[] {
-  if (index.format === 2) return inLossless(index, run)
+  if (index.frames) return inFrameDelta(index, run)
   return index.tensors
     .filter(tensor => arraysOf(tensor).some(array => overlaps(run, array)))
     .map(({ name }) => name)
 }
 
-function inLossless({ tensors, frames, records }: LosslessIndex, run: Run): string[] {
+function inFrameDelta({ tensors, frames, records }: FrameDelta, run: Run): string[] {
   const isBad = (record: number | undefined) => {
     const start = records.starts[record ?? -1]
     if (start === undefined) return false

@@ -4,7 +4,7 @@ import { CodecError } from '../../codec/base/errors.ts'
 import { LIMITS } from '../../codec/base/limits.ts'
 import { checkExpansion } from '../../codec/plan/expansion.ts'
 import { applyLinkSteps, type Recipes } from '../../codec/plan/recipes.ts'
-import type { DeltaIndex, LosslessIndex } from '../../codec/wdelta/delta-index.ts'
+import type { DeltaIndex, FrameDelta } from '../../codec/wdelta/delta-index.ts'
 import { WdeltaReader } from '../../codec/wdelta/reader.ts'
 import { RegistryError } from '../../errors.ts'
 import { threadKernels } from '../../workers/kernels.ts'
@@ -12,7 +12,7 @@ import { openStoredIndex } from '../../workers/open-index.ts'
 import { inTurns, takeInTurns } from '../../workers/turns.ts'
 import { checkedEngine } from '../models/checked-reads.ts'
 import { canonicalLayout } from '../models/layouts.ts'
-import { losslessShards, type ManifestShard } from '../models/manifest.ts'
+import { frameDeltaShards, type ManifestShard } from '../models/manifest.ts'
 import type { OpenedModel } from '../models/opened-models.ts'
 import type { PublishDeltaOptions, UploadPart } from '../registry.ts'
 import { checkClaim, type MatchDeps, matchParent } from './match-parent.ts'
@@ -77,10 +77,10 @@ export async function publishDelta(
   const link = { blob: deltaBlob!.key, index, domain }
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   checkExpansion(parent.recipes, recipes, delta.blob.size)
-  const shards = index.format === 2 ? losslessShards(index) : await oneShard(parent, recipes)
+  const shards = index.shards ? frameDeltaShards(index) : await oneShard(parent, recipes)
   checkModelSize(shards, deps)
   const check = (files: readonly FileRecord[]) => {
-    if (index.format === 2) checkShards(index, files)
+    if (index.shards) checkShards(index, files)
   }
   const { files, ...hashed } = await proveModel(engine, { recipes, shards }, check, signal)
   const naming: Naming = {
@@ -121,7 +121,7 @@ function checkModelSize(
 }
 
 /** Refuses a lossless delta that gives other files than it says. */
-function checkShards({ shards }: LosslessIndex, files: readonly FileRecord[]): void {
+function checkShards({ shards }: FrameDelta, files: readonly FileRecord[]): void {
   for (const { path, sha256 } of shards) {
     const found = files.find(file => file.path === path)?.sha256
     if (found === sha256) continue
@@ -173,7 +173,7 @@ async function receiveDelta(
   try {
     const blob = await publication.stage(indexed(body, reader, { deps, named, signal }), signal)
     const ended = await inTurns(reader.finish(), signal)
-    if (ended.format === 1) return { blob, index: ended }
+    if (!('stored' in ended)) return { blob, index: ended }
     await publication.reserve(ended.tail.inflated * INDEX_BYTES, signal)
     return { blob, index: await openStoredIndex(ended, { maxBytes, signal }) }
   } catch (error) {

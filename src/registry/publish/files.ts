@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
-import type { ModelRecord, Strategy } from '../../catalog/catalog.ts'
+import type { ModelRecord } from '../../catalog/catalog.ts'
+import type { RecordStrategy, Strategy } from '../../codec/base/strategies.ts'
 import {
   applyLinkSteps,
   baseRecipesSteps,
@@ -7,10 +8,10 @@ import {
   type StoredRecipes,
 } from '../../codec/plan/recipes.ts'
 import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-folder.ts'
-import type { DeltaIndexV1, StrategyV1 } from '../../codec/wdelta/delta-index.ts'
-import { DeltaReader } from '../../codec/wdelta/v1/reader.ts'
+import type { RecordDelta } from '../../codec/wdelta/delta-index.ts'
+import { RecordDeltaReader } from '../../codec/wdelta/v1/reader.ts'
 import { RegistryError } from '../../errors.ts'
-import { encodeDelta, pairTensors } from '../../workers/encode/lossy.ts'
+import { encodeRecordDelta, pairTensors } from '../../workers/encode/lossy.ts'
 import { inTurns, takeInTurns } from '../../workers/turns.ts'
 import { checkedEngine } from '../models/checked-reads.ts'
 import type { OpenedModel } from '../models/opened-models.ts'
@@ -79,7 +80,7 @@ interface FineTune {
   readonly files: readonly ReceivedFile[]
   readonly shards: readonly ReceivedShard[]
   readonly parent: OpenedModel
-  readonly strategy: StrategyV1
+  readonly strategy: RecordStrategy
   readonly options: PublishFilesOptions
 }
 
@@ -144,14 +145,14 @@ async function encode(
   { parent, strategy, options }: FineTune,
   tuned: StoredRecipes,
   signal: AbortSignal,
-): Promise<{ blob: StagedBlob; index: DeltaIndexV1 }> {
+): Promise<{ blob: StagedBlob; index: RecordDelta }> {
   const domain = domainOf(parent)
   const order = await recordOrder(parent, domain, tuned)
   const tensors = pairTensors(parent.recipes, tuned, order)
   const parentHash = hashParent(deps, parent, domain, order, signal)
   // It is awaited once the first tensors are encoded.
   parentHash.catch(() => {})
-  const encoded = encodeDelta(
+  const encoded = encodeRecordDelta(
     {
       strategy,
       outlierFraction: options.outlierFraction,
@@ -164,7 +165,7 @@ async function encode(
     signal,
   )
   // Our own file passes the same reader as everybody's.
-  const reader = new DeltaReader(createHash('sha256'))
+  const reader = new RecordDeltaReader(createHash('sha256'))
   const blob = await publication.stage(
     teed(encoded, chunk => takeInTurns(reader, chunk, signal)),
     signal,

@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto'
 import type { FileRecord, ModelRecord } from '../../catalog/catalog.ts'
 import { applyLinkSteps } from '../../codec/plan/recipes.ts'
-import type { LosslessShard } from '../../codec/wdelta/delta-index.ts'
-import { LosslessReader } from '../../codec/wdelta/v2/reader.ts'
+import type { HashedShard } from '../../codec/wdelta/delta-index.ts'
+import { FrameDeltaReader } from '../../codec/wdelta/v2/reader.ts'
 import { RegistryError } from '../../errors.ts'
-import { LosslessEncoder } from '../../workers/encode/frames.ts'
+import { FrameEncoder } from '../../workers/encode/frames.ts'
 import { threadKernels } from '../../workers/kernels.ts'
 import { openStoredIndex } from '../../workers/open-index.ts'
 import { inTurns } from '../../workers/turns.ts'
-import { losslessShards } from '../models/manifest.ts'
+import { frameDeltaShards } from '../models/manifest.ts'
 import type { OpenedModel } from '../models/opened-models.ts'
 import type { UploadPart } from '../registry.ts'
 import { identityOf, proveModel } from './proofs.ts'
@@ -28,7 +28,7 @@ export async function publishLossless(
   signal: AbortSignal,
 ): Promise<ModelRecord> {
   const { engine } = deps
-  const encoder = new LosslessEncoder(
+  const encoder = new FrameEncoder(
     {
       parent: parent.recipes,
       names: parentNames(deps, parent, signal),
@@ -39,7 +39,7 @@ export async function publishLossless(
   )
   const received = new ModelFiles(publication, signal)
   // Our own file passes the same reader as everybody's.
-  const reader = new LosslessReader(threadKernels(), createHash('sha256'))
+  const reader = new FrameDeltaReader(threadKernels(), createHash('sha256'))
   const encoded = teed(encodeParts(encoder, received, parts), chunk => reader.push(chunk))
   const blob = await publication.stage(encoded, signal)
   const index = await openStoredIndex(reader.finish(), { signal })
@@ -50,7 +50,7 @@ export async function publishLossless(
   )
   const link = { blob: delta!.key, index, domain: 'stored' } as const
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
-  const shards = losslessShards(index)
+  const shards = frameDeltaShards(index)
   const check = (files: readonly FileRecord[]) => checkProof(files, encoder.shards)
   const { files, ...hashed } = await proveModel(engine, { recipes, shards }, check, signal)
   const proven = {
@@ -75,7 +75,7 @@ async function parentNames(deps: PublishDeps, parent: OpenedModel, signal: Abort
 
 /** The delta of the parts' safetensors files; the other parts are staged on the way. */
 async function* encodeParts(
-  encoder: LosslessEncoder,
+  encoder: FrameEncoder,
   received: ModelFiles,
   parts: AsyncIterable<UploadPart>,
 ): AsyncGenerator<Uint8Array> {
@@ -88,7 +88,7 @@ async function* encodeParts(
 }
 
 async function* encodeShard(
-  encoder: LosslessEncoder,
+  encoder: FrameEncoder,
   { path, body }: UploadPart,
 ): AsyncGenerator<Uint8Array> {
   try {
@@ -99,7 +99,7 @@ async function* encodeShard(
 }
 
 /** What was reconstructed is what came. */
-function checkProof(files: readonly FileRecord[], uploaded: readonly LosslessShard[]): void {
+function checkProof(files: readonly FileRecord[], uploaded: readonly HashedShard[]): void {
   for (const { path, sha256 } of uploaded) {
     const found = files.find(file => file.path === path)?.sha256
     if (found === sha256) continue

@@ -4,7 +4,7 @@ import { CodecError } from '../../codec/base/errors.ts'
 import type { Steps } from '../../codec/base/steps.ts'
 import { applyLinkSteps, type Domain, type Recipes, sameShape } from '../../codec/plan/recipes.ts'
 import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-folder.ts'
-import type { DeltaIndex, DeltaIndexV1, LosslessIndex } from '../../codec/wdelta/delta-index.ts'
+import type { DeltaIndex, FrameDelta, RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import { RegistryError } from '../../errors.ts'
 import type { Engine } from '../../workers/engine.ts'
 import { inTurns } from '../../workers/turns.ts'
@@ -72,7 +72,7 @@ export async function matchParent(
   named: ModelRecord | null,
   signal: AbortSignal,
 ): Promise<ParentMatch> {
-  if (index.format === 2) return matchLossless(deps, index, named, signal)
+  if (index.parentIdentity !== undefined) return matchFrameDelta(deps, index, named, signal)
   if (named) return matchNamed(deps, index, named, signal)
   const search = new ParentSearch(deps, index, signal)
   return (await search.byKeptHash()) ?? (await search.byRecordOrder())
@@ -88,13 +88,13 @@ interface Misfit {
 /** A search for the parent of a version 1 delta among the models that match and that it fits, newest first. */
 class ParentSearch {
   readonly #deps: MatchDeps
-  readonly #index: DeltaIndexV1
+  readonly #index: RecordDelta
   readonly #signal: AbortSignal
   /** By id. */
   readonly #misfits = new Map<string, Misfit>()
   readonly #tried: string[] = []
 
-  constructor(deps: MatchDeps, index: DeltaIndexV1, signal: AbortSignal) {
+  constructor(deps: MatchDeps, index: RecordDelta, signal: AbortSignal) {
     this.#deps = deps
     this.#index = index
     this.#signal = signal
@@ -190,7 +190,7 @@ class ParentSearch {
  * @throws CodecError for one that is not there, has another shape or dtype, or is no floating point although the delta changes it: who wants
  * that names the parent
  */
-function* fitSteps(parent: Recipes, index: DeltaIndexV1, domain: Domain): Steps<void> {
+function* fitSteps(parent: Recipes, index: RecordDelta, domain: Domain): Steps<void> {
   yield* applyLinkSteps(parent, { blob: '', index, domain })
   for (const { name, zero } of index.tensors) {
     const { dtype } = parent.get(name)!
@@ -213,9 +213,9 @@ async function otherTensors({ catalog, models }: MatchDeps, claim: ParentClaim):
 }
 
 /** A lossless delta names its parent by identity; the reference's hash only helps to find it. */
-async function matchLossless(
+async function matchFrameDelta(
   deps: MatchDeps,
-  index: LosslessIndex,
+  index: FrameDelta,
   named: ModelRecord | null,
   signal: AbortSignal,
 ): Promise<ParentMatch> {
@@ -303,7 +303,7 @@ function newestFirst(a: ParentMatch, b: ParentMatch): number {
 
 async function matchNamed(
   { models, engine }: MatchDeps,
-  index: DeltaIndexV1,
+  index: RecordDelta,
   record: ModelRecord,
   signal: AbortSignal,
 ): Promise<ParentMatch> {

@@ -8,15 +8,15 @@ import type { Recipe, Recipes } from '../../codec/plan/recipes.ts'
 import type { Prediction, Segment } from '../../codec/plan/segments.ts'
 import type { LayoutTensor } from '../../codec/safetensors/layout.ts'
 import { LayoutReader } from '../../codec/safetensors/layout-reader.ts'
-import type { LosslessShard, LosslessTensor } from '../../codec/wdelta/delta-index.ts'
+import type { FrameTensor, HashedShard } from '../../codec/wdelta/delta-index.ts'
 import { frameCount, NO_RECORD, sized } from '../../codec/wdelta/v2/format.ts'
-import { INDEX_LEVEL, LosslessWriter } from '../../codec/wdelta/v2/writer.ts'
+import { FrameDeltaWriter, INDEX_LEVEL } from '../../codec/wdelta/v2/writer.ts'
 import { segmentsOf } from '../batches.ts'
 import { retriedWhile } from '../byte-source.ts'
 import type { Engine } from '../engine.ts'
 import { deflate, threadKernels } from '../kernels.ts'
 import type { TaskParts } from '../task-parts.ts'
-import type { LosslessJob, LosslessRecord, LosslessResult } from '../tasks.ts'
+import type { FrameJob, FrameRecord, FrameRecords } from '../tasks.ts'
 import { inTurns } from '../turns.ts'
 import type { Cut } from './frame-cutter.ts'
 import { type Described, SourceMatcher } from './source-matcher.ts'
@@ -29,7 +29,7 @@ export interface ParentNames {
   readonly parentIdentity: string
 }
 
-export interface LosslessOptions {
+export interface FrameEncoderOptions {
   readonly parent: Recipes
   readonly names: Promise<ParentNames>
   /** Waited for before the header of a file is parsed; it has so many bytes. */
@@ -43,7 +43,7 @@ const MAX_BATCH_SEGMENTS = 1024
 interface Batch {
   readonly frames: {
     readonly tuned: Uint8Array
-    readonly job: Pick<LosslessJob, 'dtype' | 'size' | 'lineage'>
+    readonly job: Pick<FrameJob, 'dtype' | 'size' | 'lineage'>
     readonly predicted: Prediction<Segment> | null
   }[]
 }
@@ -55,14 +55,14 @@ type OpenTensor = Described & { readonly parent: Recipe | null }
  * Encodes a fine-tune as a lossless `.wdelta` while its files come in: the parent's frames are read beside them, every record is proven in the
  * worker that makes it, and nothing of the fine-tune is kept. Memory is bounded by a few frames per worker.
  */
-export class LosslessEncoder {
+export class FrameEncoder {
   readonly #names: Promise<ParentNames>
   readonly #headerCame: (bytes: number) => Promise<void>
   readonly #engine: Engine
   readonly #signal: AbortSignal | undefined
-  readonly #writer = new LosslessWriter(threadKernels(), sha256())
-  readonly #shards: LosslessShard[] = []
-  readonly #tensors: LosslessTensor[] = []
+  readonly #writer = new FrameDeltaWriter(threadKernels(), sha256())
+  readonly #shards: HashedShard[] = []
+  readonly #tensors: FrameTensor[] = []
   readonly #frames: { encoding: number; record: number; checksum: bigint }[] = []
   /** Numbers of records by the SHA-256 of their bytes. */
   readonly #records = new Map<string, number>()
@@ -70,7 +70,7 @@ export class LosslessEncoder {
   #begun = false
 
   constructor(
-    { parent, names, headerCame = async () => {} }: LosslessOptions,
+    { parent, names, headerCame = async () => {} }: FrameEncoderOptions,
     engine: Engine,
     signal?: AbortSignal,
   ) {
@@ -84,7 +84,7 @@ export class LosslessEncoder {
   }
 
   /** The shards that have come so far, with what they are. */
-  get shards(): readonly LosslessShard[] {
+  get shards(): readonly HashedShard[] {
     return this.#shards
   }
 
@@ -98,7 +98,7 @@ export class LosslessEncoder {
     const reader = new LayoutReader()
     const hash = createHash('sha256')
     const { width } = this.#engine
-    const under: { batch: Batch; result: Promise<LosslessResult> }[] = []
+    const under: { batch: Batch; result: Promise<FrameRecords> }[] = []
     for await (const batch of this.#batches(body, reader, hash)) {
       const result = this.#encode(batch)
       // Its turn may come after another failure.
@@ -183,25 +183,25 @@ export class LosslessEncoder {
     return { ...tensor, parent }
   }
 
-  #encode({ frames }: Batch): Promise<LosslessResult> {
+  #encode({ frames }: Batch): Promise<FrameRecords> {
     let hasKept = true
     const source = retriedWhile(this.#engine.source, () => hasKept)
     const make = (parts: TaskParts) => {
       const predictions = frames.map(({ predicted }) => predicted && parts.prediction(predicted))
       // The task takes the fine-tune's bytes with it: a copy, where what is read beside them may have to be read again from farther away.
       hasKept = parts.isFetching
-      const jobs = frames.map(({ tuned, job }, i): LosslessJob => {
+      const jobs = frames.map(({ tuned, job }, i): FrameJob => {
         const bytes = parts.buffer(hasKept ? new Uint8Array(tuned) : tuned)
         return { ...job, tuned: bytes, prediction: predictions[i]! }
       })
-      return { kind: 'lossless', frames: jobs } as const
+      return { kind: 'encode-frames', frames: jobs } as const
     }
     return this.#engine.over(source).run(make, this.#signal)
   }
 
   async *#write(pending: {
     batch: Batch
-    result: Promise<LosslessResult>
+    result: Promise<FrameRecords>
   }): AsyncGenerator<Uint8Array> {
     const { records, bytes } = await pending.result
     for (const record of records) {
@@ -222,7 +222,7 @@ export class LosslessEncoder {
    * The number of a record that is there already, or NO_RECORD for a frame that has none; null for a new one. Whoever uploads chooses the
    * bytes, so that equal checksums prove nothing.
    */
-  #numberOf({ encoding, sha256 }: LosslessRecord): number | null {
+  #numberOf({ encoding, sha256 }: FrameRecord): number | null {
     if (encoding === 'copy') return NO_RECORD
     const known = this.#records.get(sha256)
     if (known !== undefined) return known

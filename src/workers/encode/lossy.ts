@@ -1,6 +1,7 @@
 import { isFloat } from '../../codec/base/dtypes.ts'
 import { CodecError } from '../../codec/base/errors.ts'
 import type { Hasher } from '../../codec/base/hasher.ts'
+import type { RecordStrategy } from '../../codec/base/strategies.ts'
 import { encodeProgram } from '../../codec/lossy/encode.ts'
 import { runsOf } from '../../codec/lossy/grid.ts'
 import type { PassResult } from '../../codec/lossy/passes.ts'
@@ -14,12 +15,11 @@ import {
   type StoredRecipes,
   sameShape,
 } from '../../codec/plan/recipes.ts'
-import type { StrategyV1 } from '../../codec/wdelta/delta-index.ts'
 import {
-  deltaPrefix,
   type PlannedTensor,
-  type PlanOptions,
-  planDelta,
+  planRecordDelta,
+  type RecordDeltaOptions,
+  recordDeltaPrefix,
   recordHeader,
 } from '../../codec/wdelta/v1/writer.ts'
 import type { Engine } from '../engine.ts'
@@ -56,7 +56,7 @@ export function pairTensors(
 }
 
 export interface EncodeOptions {
-  readonly strategy: StrategyV1
+  readonly strategy: RecordStrategy
   readonly outlierFraction?: number | undefined
   readonly sparsity?: number | undefined
   /** It may still be in the making: tensors are encoded meanwhile. */
@@ -79,16 +79,16 @@ const NO_HASH = '0'.repeat(64)
 
 /**
  * The bytes of a version 1 `.wdelta`, from its prefix to its checksum. Memory is bounded by a few frames, whatever the size of a tensor.
- * @throws CodecError what `planDelta` and `encodeProgram` throw; `dtype-changed` for a tensor that is floating point on one side only
+ * @throws CodecError what `planRecordDelta` and `encodeProgram` throw; `dtype-changed` for a tensor that is floating point on one side only
  */
-export async function* encodeDelta(
+export async function* encodeRecordDelta(
   options: EncodeOptions,
   engine: Engine,
   signal?: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
   const { hasher } = options
   const described = await describe(options, engine, signal)
-  const plan = (parentHash: string) => planDelta({ ...described, parentHash })
+  const plan = (parentHash: string) => planRecordDelta({ ...described, parentHash })
   const hashed = (bytes: Uint8Array) => {
     hasher.update(bytes)
     return bytes
@@ -102,7 +102,7 @@ export async function* encodeDelta(
   let next = encoded.next()
   // It may fail while the hash is awaited.
   next.catch(() => {})
-  yield hashed(deltaPrefix(plan(await options.parentHash)))
+  yield hashed(recordDeltaPrefix(plan(await options.parentHash)))
   for (let tensor = await next; !tensor.done; tensor = await next) {
     next = encoded.next()
     next.catch(() => {})
@@ -123,7 +123,7 @@ async function describe(
   { strategy, outlierFraction, sparsity, tensors }: EncodeOptions,
   engine: Engine,
   signal: AbortSignal | undefined,
-): Promise<Omit<PlanOptions, 'parentHash'>> {
+): Promise<Omit<RecordDeltaOptions, 'parentHash'>> {
   const described = []
   for (const pair of tensors) {
     const { name, shape, count, dtype } = pair.tuned

@@ -2,19 +2,19 @@ import { hash } from 'node:crypto'
 import { type Dtype, isFloat, itemBytes } from '../../codec/base/dtypes.ts'
 import { CodecError } from '../../codec/base/errors.ts'
 import { FRAME_ELEMENTS } from '../../codec/base/limits.ts'
-import { decodeFrame, type Frame } from '../../codec/frames/float-frame.ts'
+import { decodeFrame, type FloatFrame } from '../../codec/frames/float-frame.ts'
 import { encodeFrame, isPredicted, restoreFrame } from '../../codec/frames/frame-encodings.ts'
 import type { FrameKernels } from '../../codec/frames/frame-kernels.ts'
 import type { FrameMachine } from '../../codec/kernels/machine.ts'
 import type { Prediction } from '../../codec/plan/segments.ts'
 import type { BadBlock } from '../errors.ts'
 import type {
-  FrameParts,
-  LosslessJob,
-  LosslessParts,
-  LosslessRecord,
-  LosslessResult,
-  LosslessTask,
+  DeltaFrameParts,
+  EncodeFramesTask,
+  FloatFrameParts,
+  FrameJob,
+  FrameRecord,
+  FrameRecords,
   Part,
   Piece,
   TaskBuffer,
@@ -55,15 +55,15 @@ export class FrameMaker {
   tunedFrame(
     tuned: TunedFrame,
     buffers: Buffers,
-  ): { frame: Frame; parts: Uint8Array[]; bytes: Uint8Array } {
+  ): { frame: FloatFrame; parts: Uint8Array[]; bytes: Uint8Array } {
     this.#share(tuned.source, buffers)
     const parts = this.#parts(tuned, buffers, true)
     return { frame: tuned.frame, parts, bytes: this.#resolve(tuned.tuned, buffers) }
   }
 
   /** Encodes frames, decodes them again, and compares. @throws Error if one does not come back as it was */
-  encode({ frames }: LosslessTask, buffers: Buffers): LosslessResult {
-    const records: LosslessRecord[] = []
+  encode({ frames }: EncodeFramesTask, buffers: Buffers): FrameRecords {
+    const records: FrameRecord[] = []
     // No record is longer than its frame. Of the memory only what is written to is ever there.
     const most = frames.reduce((sum, { size }) => sum + size, 0)
     const bytes = new Uint8Array(Buffer.allocUnsafeSlow(most).buffer)
@@ -98,7 +98,7 @@ export class FrameMaker {
     })
   }
 
-  #encodeOne({ dtype, size, tuned, prediction, lineage }: LosslessJob, buffers: Buffers) {
+  #encodeOne({ dtype, size, tuned, prediction, lineage }: FrameJob, buffers: Buffers) {
     const arrived = this.#resolve(tuned, buffers)
     const frame = this.#files.take(size)
     frame.set(arrived)
@@ -159,7 +159,7 @@ export class FrameMaker {
   }
 
   /** A lossless frame, in memory of its own. */
-  #decode(frame: LosslessParts, buffers: Buffers): Uint8Array {
+  #decode(frame: DeltaFrameParts, buffers: Buffers): Uint8Array {
     const expected = this.#expected(frame, buffers)
     if (expected) {
       this.#turnInto(frame, expected, buffers)
@@ -171,7 +171,7 @@ export class FrameMaker {
   }
 
   /** Decodes a lossless frame into `bytes`, where its prediction comes first. */
-  #restore(frame: LosslessParts, bytes: Uint8Array, buffers: Buffers): void {
+  #restore(frame: DeltaFrameParts, bytes: Uint8Array, buffers: Buffers): void {
     if (isPredicted(frame.encoding)) {
       this.#predict(frame.prediction, frame.dtype, bytes, buffers, false)
     }
@@ -182,7 +182,7 @@ export class FrameMaker {
    * The prediction of a frame in memory that may become the frame: as it was read, where nothing must be done to it. Null where it must be made
    * first, or where it stands in a buffer of the task, which another piece may want too.
    */
-  #expected({ prediction, dtype, size }: LosslessParts, buffers: Buffers): Uint8Array | null {
+  #expected({ prediction, dtype, size }: DeltaFrameParts, buffers: Buffers): Uint8Array | null {
     if (!prediction || prediction.dtype !== dtype || prediction.size !== size) return null
     const [only, ...others] = prediction.source
     if (only?.kind !== 'copy' || others.length > 0) return null
@@ -191,7 +191,11 @@ export class FrameMaker {
   }
 
   /** Turns the prediction in `bytes` into the frame. */
-  #turnInto({ dtype, encoding, record }: LosslessParts, bytes: Uint8Array, buffers: Buffers): void {
+  #turnInto(
+    { dtype, encoding, record }: DeltaFrameParts,
+    bytes: Uint8Array,
+    buffers: Buffers,
+  ): void {
     const mark = this.#files.mark()
     const stored = record === null ? new Uint8Array(0) : this.#resolve(record, buffers)
     restoreFrame(this.#tools, dtype, encoding, stored, bytes)
@@ -199,7 +203,7 @@ export class FrameMaker {
   }
 
   /** @throws CodecError `frame-checksum` for bytes that are not the frame's */
-  #compare({ encoding, checksum }: LosslessParts, bytes: Uint8Array): void {
+  #compare({ encoding, checksum }: DeltaFrameParts, bytes: Uint8Array): void {
     const found = this.#machine.checksum(bytes)
     if (found === checksum) return
     const message = `a ${encoding} frame: expected xxh64 ${checksum} of its ${bytes.length} bytes, got ${found}`
@@ -289,7 +293,7 @@ export class FrameMaker {
   }
 
   /** The parts of a frame, the bytes that it begins with first. */
-  #parts({ source, parts }: FrameParts, buffers: Buffers, isLast: boolean): Uint8Array[] {
+  #parts({ source, parts }: FloatFrameParts, buffers: Buffers, isLast: boolean): Uint8Array[] {
     const bytes = this.#sourceBytes(source, buffers, isLast)
     return [bytes, ...parts.map(part => this.#resolve(part, buffers))]
   }
@@ -323,7 +327,7 @@ function locate(part: Part, buffers: Buffers): TaskBuffer {
   return 'path' in part ? [{ path: part.path, start: 0 }] : buffers[part.buffer]!
 }
 
-function frameBytes({ count, store }: Frame): number {
+function frameBytes({ count, store }: FloatFrame): number {
   return count * itemBytes(store)
 }
 

@@ -1,5 +1,5 @@
 import { itemBytes } from '../../codec/base/dtypes.ts'
-import type { LosslessParts, Piece } from '../tasks.ts'
+import type { DeltaFrameParts, Piece } from '../tasks.ts'
 
 /** Buffers that are kept for the next task: fresh memory costs as much in page faults as what is decoded into it. */
 const MAX_SPARE = 2
@@ -15,11 +15,11 @@ interface Made {
  * are turned, one into the next, in the memory of the last. Deepest first, so that a few of them are there at once however long the lineage.
  */
 export class SharedFrames {
-  readonly #made = new Map<LosslessParts, Made>()
+  readonly #made = new Map<DeltaFrameParts, Made>()
   readonly #spare: Uint8Array<ArrayBuffer>[] = []
 
   /** Makes what `pieces` share: `decode` decodes a frame into memory of its size. Throws what it throws. */
-  make(pieces: readonly Piece[], decode: (frame: LosslessParts, into: Uint8Array) => void): void {
+  make(pieces: readonly Piece[], decode: (frame: DeltaFrameParts, into: Uint8Array) => void): void {
     this.#dropAll()
     const survey = new Survey()
     survey.visit(pieces, false)
@@ -38,12 +38,12 @@ export class SharedFrames {
     this.#spare.length = 0
   }
 
-  has(frame: LosslessParts): boolean {
+  has(frame: DeltaFrameParts): boolean {
     return this.#made.has(frame)
   }
 
   /** The bytes of a frame that was made, valid until the next frame is; undefined for another. Each that wants it asks once. */
-  use(frame: LosslessParts): Uint8Array | undefined {
+  use(frame: DeltaFrameParts): Uint8Array | undefined {
     const made = this.#made.get(frame)
     if (!made) return undefined
     made.uses--
@@ -57,7 +57,7 @@ export class SharedFrames {
     return this.#spare.splice(i, 1)[0]!.subarray(0, size)
   }
 
-  #drop(frame: LosslessParts, { bytes }: Made): void {
+  #drop(frame: DeltaFrameParts, { bytes }: Made): void {
     this.#made.delete(frame)
     this.#spare.push(new Uint8Array(bytes.buffer as ArrayBuffer))
   }
@@ -71,10 +71,10 @@ export class SharedFrames {
 
 /** Which frames some pieces are made from: each after those that it needs. */
 class Survey {
-  readonly order: LosslessParts[] = []
-  readonly uses = new Map<LosslessParts, number>()
+  readonly order: DeltaFrameParts[] = []
+  readonly uses = new Map<DeltaFrameParts, number>()
   /** Those that cannot be turned into what wants them: it has another width, or casts steps in float32 between. */
-  readonly apart = new Set<LosslessParts>()
+  readonly apart = new Set<DeltaFrameParts>()
 
   visit(pieces: readonly Piece[], isApart: boolean, isNested = false): void {
     for (const piece of pieces) {
@@ -83,7 +83,7 @@ class Survey {
     }
   }
 
-  #count(frame: LosslessParts, isApart: boolean): void {
+  #count(frame: DeltaFrameParts, isApart: boolean): void {
     const uses = this.uses.get(frame) ?? 0
     this.uses.set(frame, uses + 1)
     if (isApart) this.apart.add(frame)

@@ -78,7 +78,7 @@ export class TaskRunner {
         const value = this.#encodeWhole(task, buffers)
         return { value, transfer: [value.buffer] }
       }
-      case 'lossless': {
+      case 'encode-frames': {
         const value = this.#frames.encode(task, buffers)
         return { value, transfer: [value.bytes.buffer] }
       }

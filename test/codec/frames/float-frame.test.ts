@@ -3,7 +3,7 @@ import t from 'tap'
 import {
   applySteps,
   decodeFrame,
-  type Frame,
+  type FloatFrame,
   type FrameStep,
 } from '../../../src/codec/frames/float-frame.ts'
 import { PlainMachine } from '../../../src/codec/kernels/plain.ts'
@@ -34,7 +34,10 @@ function halves(count: number): Uint8Array {
   return new Uint8Array(values.buffer)
 }
 
-function scene(steps: (parts: Uint8Array[]) => FrameStep[]): { frame: Frame; parts: Uint8Array[] } {
+function scene(steps: (parts: Uint8Array[]) => FrameStep[]): {
+  frame: FloatFrame
+  parts: Uint8Array[]
+} {
   const base = Uint16Array.from({ length: COUNT }, () => 0x3c00 + random.below(0x180))
   const parts = [new Uint8Array(base.buffer)]
   return {

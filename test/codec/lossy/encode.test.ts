@@ -6,8 +6,8 @@ import { runPass } from '../../../src/codec/lossy/passes.ts'
 import type { Grid } from '../../../src/codec/lossy/program.ts'
 import {
   type PlannedTensor,
-  type PlanOptions,
-  planDelta,
+  planRecordDelta,
+  type RecordDeltaOptions,
 } from '../../../src/codec/wdelta/v1/writer.ts'
 
 /** Runs so short that small tensors have many, with every kind of border. */
@@ -15,12 +15,12 @@ const GRID: Grid = { cell: 8, run: 48 }
 const f = Math.fround
 const machine = new PlainMachine()
 
-type Options = Pick<PlanOptions, 'strategy' | 'outlierFraction' | 'sparsity'>
+type Options = Pick<RecordDeltaOptions, 'strategy' | 'outlierFraction' | 'sparsity'>
 
 function plan(shape: number[], options: Options): PlannedTensor {
   const count = shape.reduce((a, b) => a * b, 1)
   const tensor = { name: 'w', shape, count, dtype: 'F32' as const, changed: true }
-  return planDelta({ ...options, parentHash: '0'.repeat(64), tensors: [tensor] }).tensors[0]!
+  return planRecordDelta({ ...options, parentHash: '0'.repeat(64), tensors: [tensor] }).tensors[0]!
 }
 
 /** The arrays that we write for a delta, by name. */

@@ -3,11 +3,11 @@ import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import { CELL, FRAME_BYTES } from '../../../src/codec/base/limits.ts'
 import { planHash, planRange, planTensor } from '../../../src/codec/plan/plan.ts'
 import { applyLink, baseRecipes, type Recipe } from '../../../src/codec/plan/recipes.ts'
-import type { FrameSegment, Segment } from '../../../src/codec/plan/segments.ts'
+import type { FloatFrameSegment, Segment } from '../../../src/codec/plan/segments.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import type {
-  DeltaIndexV1,
-  DeltaTensor,
+  RecordDelta,
+  RecordTensor,
   SparseTensor,
 } from '../../../src/codec/wdelta/delta-index.ts'
 
@@ -16,7 +16,7 @@ const base = (tensors: { name: string; dtype: Dtype; shape: number[] }[]) => {
   return { layout, recipes: baseRecipes([{ path: 'model.safetensors', layout, blob: 'base' }]) }
 }
 
-const delta = (tensors: DeltaTensor[]): DeltaIndexV1 => ({
+const delta = (tensors: RecordTensor[]): RecordDelta => ({
   format: 1,
   parentHash: '0'.repeat(64),
   strategy: 'int4',
@@ -34,7 +34,7 @@ const common = (name: string, shape: number[]) => ({
 })
 
 /** An int4 tensor whose arrays stand at round offsets; one outlier in each cell but the first. */
-const int4 = (name: string, shape: number[]): DeltaTensor => {
+const int4 = (name: string, shape: number[]): RecordTensor => {
   const { count } = common(name, shape)
   const cells = Math.ceil(count / CELL)
   const ranks = Array.from({ length: cells + 1 }, (_, i) => Math.max(0, i - 1))
@@ -210,7 +210,7 @@ t.test(
   },
 )
 
-const sparse = (name: string, shape: number[], zero = false): DeltaTensor => ({
+const sparse = (name: string, shape: number[], zero = false): RecordTensor => ({
   ...common(name, shape),
   strategy: 'sparse',
   zero,
@@ -233,12 +233,12 @@ t.test(
       (_, i) => few.ranks[cells.filter(cell => cell < i).length]!,
     )
     const kept = { ...sparse('w', shape), kept: 9 } as SparseTensor
-    const segmentsOf = (tensor: DeltaTensor) => {
+    const segmentsOf = (tensor: RecordTensor) => {
       const link = { blob: 'delta', index: delta([tensor]), domain: 'stored' } as const
       const recipe = applyLink(recipes, link).get('w')!
       const end = layout.size - layout.header.length
       return [...planTensor(recipe, 'BF16', { start: 0, end })].map(segment => {
-        const { frame, spans } = segment as FrameSegment
+        const { frame, spans } = segment as FloatFrameSegment
         return { first: frame.first, spans }
       })
     }
@@ -252,7 +252,7 @@ t.test(
   'an integer tensor is copied where the delta leaves it, and comes back as F32 where it does not',
   async t => {
     const { recipes } = base([{ name: 'ids', dtype: 'I64', shape: [4] }])
-    const apply = (tensor: DeltaTensor) =>
+    const apply = (tensor: RecordTensor) =>
       applyLink(recipes, { blob: 'd', index: delta([tensor]), domain: 'stored' }).get('ids')!
     t.strictSame(apply(sparse('ids', [4], true)), recipes.get('ids'))
     t.match(apply(sparse('ids', [4])), { dtype: 'F32', steps: [{ op: 'add' }] })
@@ -269,7 +269,7 @@ t.test(
 
 t.test('a delta that does not fit its parent is refused', async t => {
   const { recipes } = base([{ name: 'w', dtype: 'F32', shape: [2, 3] }])
-  const apply = (tensor: DeltaTensor) => () =>
+  const apply = (tensor: RecordTensor) => () =>
     applyLink(recipes, { blob: 'd', index: delta([tensor]), domain: 'stored' })
   t.throws(apply(sparse('v', [2, 3])), { name: 'CodecError', rule: 'tensor-unknown' })
   t.throws(apply(sparse('w', [3, 2])), { name: 'CodecError', rule: 'shape-mismatch' })

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { CodecError } from '../../../src/codec/base/errors.ts'
 import { CELL } from '../../../src/codec/base/limits.ts'
-import type { DeltaIndexV1, DeltaTensor } from '../../../src/codec/wdelta/delta-index.ts'
+import type { RecordDelta, RecordTensor } from '../../../src/codec/wdelta/delta-index.ts'
 import { Random } from '../../support/random.ts'
 import { goldenDeltas, join, readDelta, sealed } from '../../support/wdelta-files.ts'
 import { mutate, seedFiles, smallDelta } from '../../support/wdelta-samples.ts'
@@ -10,7 +10,7 @@ const { MUTATIONS = '10000' } = process.env
 const COUNT = Number(MUTATIONS)
 
 /** The index, or the rule of its refusal. Any other exception is a fault. */
-function outcome(file: Uint8Array, step = Math.max(file.length, 1)): DeltaIndexV1 | string {
+function outcome(file: Uint8Array, step = Math.max(file.length, 1)): RecordDelta | string {
   try {
     return readDelta(file, step)
   } catch (error) {
@@ -19,7 +19,7 @@ function outcome(file: Uint8Array, step = Math.max(file.length, 1)): DeltaIndexV
   }
 }
 
-function rangesOf(tensor: DeltaTensor): { start: number; end: number }[] {
+function rangesOf(tensor: RecordTensor): { start: number; end: number }[] {
   switch (tensor.strategy) {
     case 'int4':
       return [tensor.outlierIdx, tensor.outlierVals, tensor.packed]
@@ -30,7 +30,7 @@ function rangesOf(tensor: DeltaTensor): { start: number; end: number }[] {
   }
 }
 
-function assertSound({ size, tensors }: DeltaIndexV1, file: Uint8Array): void {
+function assertSound({ size, tensors }: RecordDelta, file: Uint8Array): void {
   const problems = tensors.filter(tensor => {
     const within = rangesOf(tensor).every(({ start, end }) => start <= end && end <= size - 32)
     if (tensor.strategy === 'quantized') return !within

@@ -8,11 +8,11 @@ import {
   rankAt,
   type SparseTensor,
 } from '../../../src/codec/wdelta/delta-index.ts'
-import type { DeltaHeader } from '../../../src/codec/wdelta/v1/format.ts'
+import type { RecordDeltaHeader } from '../../../src/codec/wdelta/v1/format.ts'
 import {
-  DeltaReader,
-  type DeltaReaderOptions,
   indexDelta,
+  RecordDeltaReader,
+  type RecordDeltaReaderOptions,
 } from '../../../src/codec/wdelta/v1/reader.ts'
 import {
   deltaFile,
@@ -100,7 +100,7 @@ const int4With = (other: Record): Record[] =>
   int4Records.map(one => (one.field === other.field ? other : one))
 
 /** The rule by which a file is refused; the same whole, in single bytes and in pieces. */
-function ruleOf(t: Test, file: Uint8Array, options?: DeltaReaderOptions): string {
+function ruleOf(t: Test, file: Uint8Array, options?: RecordDeltaReaderOptions): string {
   const rules = [file.length, 1, 7].map(step => {
     try {
       readDelta(file, Math.max(step, 1), options)
@@ -157,8 +157,10 @@ t.test('what the index says', async t => {
 
 t.test('the header is there before the arrays, once', async t => {
   const file = deltaFile(headerOf(allEntries), allRecords)
-  const seen: DeltaHeader[] = []
-  const reader = new DeltaReader(createHash('sha256'), { onHeader: header => seen.push(header) })
+  const seen: RecordDeltaHeader[] = []
+  const reader = new RecordDeltaReader(createHash('sha256'), {
+    onHeader: header => seen.push(header),
+  })
   const end = 15 + JSON.stringify(headerOf(allEntries)).length
   reader.push(file.subarray(0, end + 31))
   t.equal(reader.header, null)
@@ -184,7 +186,7 @@ t.test('a long header is parsed in steps, and the rest is read after them', asyn
   const file = deltaFile(headerOf(entries), records)
   const expected = readDelta(file)
   for (const step of [file.length, 4096]) {
-    const reader = new DeltaReader(createHash('sha256'))
+    const reader = new RecordDeltaReader(createHash('sha256'))
     let steps = 0
     const run = <T>(work: Steps<T>): T => {
       for (;;) {
@@ -206,7 +208,7 @@ t.test('a long header is parsed in steps, and the rest is read after them', asyn
 
 t.test('what onHeader throws ends the reading', async t => {
   const refusal = new Error('not for this parent')
-  const reader = new DeltaReader(createHash('sha256'), {
+  const reader = new RecordDeltaReader(createHash('sha256'), {
     onHeader: () => {
       throw refusal
     },
@@ -253,7 +255,7 @@ t.test('a file size that is known refuses earlier', async t => {
   t.equal(ruleOf(t, good, { fileSize: size - 1 }), 'overrun')
   t.equal(ruleOf(t, join(good, 'x'), { fileSize: size }), 'file-size')
   const early = (bytes: Uint8Array, fileSize: number): void => {
-    new DeltaReader(createHash('sha256'), { fileSize }).push(bytes)
+    new RecordDeltaReader(createHash('sha256'), { fileSize }).push(bytes)
   }
   const { length } = JSON.stringify(headerOf({ i: int4Entry() }))
   const start = int4File([]).subarray(0, 15 + length + 32)

@@ -3,14 +3,14 @@ import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import type { CodecError } from '../../../src/codec/base/errors.ts'
 import type {
   ArrayRange,
-  DeltaIndexV1,
-  DeltaTensor,
+  RecordDelta,
+  RecordTensor,
 } from '../../../src/codec/wdelta/delta-index.ts'
 import {
-  type DeltaPlan,
-  type PlanOptions,
   type PlanTensor,
-  planDelta,
+  planRecordDelta,
+  type RecordDeltaOptions,
+  type RecordDeltaPlan,
 } from '../../../src/codec/wdelta/v1/writer.ts'
 import {
   goldenDeltas,
@@ -21,14 +21,14 @@ import {
 } from '../../support/wdelta-files.ts'
 
 /** Where the array of a field lies, by the reference's name of the field. */
-function rangeOf(tensor: DeltaTensor, field: string): ArrayRange | null {
+function rangeOf(tensor: RecordTensor, field: string): ArrayRange | null {
   const key = field.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase())
   const range = (tensor as unknown as Record<string, unknown>)[key]
   return range !== null && typeof range === 'object' ? (range as ArrayRange) : null
 }
 
 /** int4's scalars are values in the index; in the file they stand between the outliers and the nibbles. */
-function arrayBytes(file: Uint8Array, tensor: DeltaTensor, field: string): Uint8Array {
+function arrayBytes(file: Uint8Array, tensor: RecordTensor, field: string): Uint8Array {
   const range = rangeOf(tensor, field)
   if (range) return file.subarray(range.start, range.end)
   if (tensor.strategy !== 'int4') throw new Error(`no array ${field}`)
@@ -36,9 +36,9 @@ function arrayBytes(file: Uint8Array, tensor: DeltaTensor, field: string): Uint8
   return new Uint8Array(Float16Array.of(value).buffer)
 }
 
-function planOf(index: DeltaIndexV1): DeltaPlan {
+function planOf(index: RecordDelta): RecordDeltaPlan {
   const [first] = index.tensors
-  return planDelta({
+  return planRecordDelta({
     strategy: index.strategy,
     parentHash: index.parentHash,
     outlierFraction: first?.strategy === 'int4' ? first.outlierFraction : undefined,
@@ -71,10 +71,10 @@ const tensor = (
   changed = true,
 ): PlanTensor => ({ name, shape, count: shape.reduce((a, b) => a * b, 1), dtype, changed })
 
-const plan = (options: Partial<PlanOptions>): DeltaPlan =>
-  planDelta({ strategy: 'int4', parentHash: PARENT, tensors: [tensor('w', [4])], ...options })
+const plan = (options: Partial<RecordDeltaOptions>): RecordDeltaPlan =>
+  planRecordDelta({ strategy: 'int4', parentHash: PARENT, tensors: [tensor('w', [4])], ...options })
 
-const headerOf = ({ header }: DeltaPlan): string => new TextDecoder().decode(header)
+const headerOf = ({ header }: RecordDeltaPlan): string => new TextDecoder().decode(header)
 
 t.test('what a strategy cannot hold becomes sparse, and every planned file reads back', async t => {
   const tensors = [
@@ -182,7 +182,7 @@ t.test('records keep the given order, the header sorts', async t => {
 })
 
 t.test('refuses what it cannot plan', async t => {
-  const refused = (rule: string, options: Partial<PlanOptions>): void => {
+  const refused = (rule: string, options: Partial<RecordDeltaOptions>): void => {
     t.throws(() => plan(options), { name: 'CodecError', kind: 'encode', rule }, rule)
   }
   for (const outlierFraction of [0, 1, -0.5, Number.NaN, Number.POSITIVE_INFINITY]) {

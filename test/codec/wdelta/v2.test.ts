@@ -5,7 +5,7 @@ import { CodecError } from '../../../src/codec/base/errors.ts'
 import { FRAME_BYTES, LIMITS } from '../../../src/codec/base/limits.ts'
 import { ENCODINGS, encodeFrame } from '../../../src/codec/frames/frame-encodings.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
-import type { LosslessIndex, LosslessTensor } from '../../../src/codec/wdelta/delta-index.ts'
+import type { FrameDelta, FrameTensor } from '../../../src/codec/wdelta/delta-index.ts'
 import { WdeltaReader } from '../../../src/codec/wdelta/reader.ts'
 import {
   frameCount,
@@ -16,8 +16,8 @@ import {
   tailBytes,
 } from '../../../src/codec/wdelta/v2/format.ts'
 import { parseIndexSteps, writeIndex } from '../../../src/codec/wdelta/v2/index-bytes.ts'
-import { LosslessReader, readIndex } from '../../../src/codec/wdelta/v2/reader.ts'
-import { LosslessWriter } from '../../../src/codec/wdelta/v2/writer.ts'
+import { FrameDeltaReader, readIndex } from '../../../src/codec/wdelta/v2/reader.ts'
+import { FrameDeltaWriter } from '../../../src/codec/wdelta/v2/writer.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
 import { Random } from '../../support/random.ts'
 
@@ -27,7 +27,7 @@ const hasher = () => {
   return { update: (bytes: Uint8Array) => void hash.update(bytes), digest: () => hash.digest() }
 }
 
-type Source = NonNullable<LosslessTensor['source']>
+type Source = NonNullable<FrameTensor['source']>
 interface Sample {
   readonly name: string
   readonly dtype: Dtype
@@ -48,13 +48,13 @@ const SAMPLES: Sample[] = [
   { name: 'tied', dtype: 'U8', shape: [7] },
 ]
 
-type Content = Parameters<LosslessWriter['end']>[0]
+type Content = Parameters<FrameDeltaWriter['end']>[0]
 
 /** A small delta; `spoil` changes what its index says. */
 function build(spoil: (content: Content) => Content = content => content): Uint8Array {
   const random = new Random(3)
   const layout = buildLayout([...SAMPLES], new Map([['format', 'pt']]))
-  const writer = new LosslessWriter(threadKernels(), hasher())
+  const writer = new FrameDeltaWriter(threadKernels(), hasher())
   const parts = [writer.begin()]
   const frames = { encodings: [] as number[], records: [] as number[], checksums: [] as bigint[] }
   const known = new Map<string, number>()
@@ -98,8 +98,8 @@ function build(spoil: (content: Content) => Content = content => content): Uint8
   return Buffer.concat(parts)
 }
 
-function read(file: Uint8Array, step = file.length): LosslessIndex {
-  const reader = new LosslessReader(threadKernels(), hasher())
+function read(file: Uint8Array, step = file.length): FrameDelta {
+  const reader = new FrameDeltaReader(threadKernels(), hasher())
   for (let at = 0; at < file.length; at += step) reader.push(file.subarray(at, at + step))
   return reader.end()
 }
@@ -145,7 +145,7 @@ t.test(
       SAMPLES.map(({ name }) => name),
     )
     const [c, tied] = ['c', 'tied'].map(name => index.tensors.find(tensor => tensor.name === name)!)
-    const recordOf = (tensor: LosslessTensor) => index.frames.records[tensor.firstFrame]
+    const recordOf = (tensor: FrameTensor) => index.frames.records[tensor.firstFrame]
     t.equal(recordOf(c!), recordOf(tied!), 'equal bytes are stored once')
     for (const [i, start] of index.records.starts.entries()) {
       const record = file.subarray(start, start + index.records.lengths[i]!)
@@ -472,7 +472,7 @@ t.test('records are those that came', async t => {
 t.test('an index outlives the memory that its file came in', async t => {
   const file = Buffer.from(build())
   const expected = read(file)
-  const reader = new LosslessReader(threadKernels(), hasher())
+  const reader = new FrameDeltaReader(threadKernels(), hasher())
   const chunk = Buffer.alloc(file.length)
   file.copy(chunk)
   reader.push(chunk)

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { threadKernels } from '../../../src/workers/kernels.ts'
-import type { LosslessParts, Part, Piece } from '../../../src/workers/tasks.ts'
+import type { DeltaFrameParts, Part, Piece } from '../../../src/workers/tasks.ts'
 import { FileReader } from '../../../src/workers/thread/file-reader.ts'
 import { FrameMaker } from '../../../src/workers/thread/frame-maker.ts'
 
@@ -47,7 +47,7 @@ t.test('a task is left off at the part that it is at', async t => {
     for (let level = 0; level < 64; level++) {
       const prediction = { source: [piece], size: BYTES, dtype: 'U8' } as const
       const rest = { dtype: 'U8', encoding: 'copy', size: BYTES, checksum: 0n } as const
-      const frame: LosslessParts = { ...rest, record: part, prediction }
+      const frame: DeltaFrameParts = { ...rest, record: part, prediction }
       piece = { kind: 'lossless', frame, slice: { start: 0, end: BYTES } }
     }
     t.throws(() => [...bench.produce([piece], [])], CANCELLED)
@@ -57,7 +57,7 @@ t.test('a task is left off at the part that it is at', async t => {
     const { bench, asked } = benchOf(2)
     const job = { dtype: 'U8', size: BYTES, tuned: part, prediction: null, lineage: 0 } as const
     const frames = new Array(100).fill(job)
-    t.throws(() => bench.encode({ kind: 'lossless', frames }, []), CANCELLED)
+    t.throws(() => bench.encode({ kind: 'encode-frames', frames }, []), CANCELLED)
     t.equal(asked(), 3)
   })
   await t.test('between parts that are verified', async t => {

@@ -2,19 +2,19 @@ import t from 'tap'
 import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
 import type { Prediction } from '../../../src/codec/plan/segments.ts'
-import type { LosslessParts, Piece } from '../../../src/workers/tasks.ts'
+import type { DeltaFrameParts, Piece } from '../../../src/workers/tasks.ts'
 import { SharedFrames } from '../../../src/workers/thread/shared-frames.ts'
 
-function frame(dtype: Dtype, prediction: Prediction<Piece> | null): LosslessParts {
+function frame(dtype: Dtype, prediction: Prediction<Piece> | null): DeltaFrameParts {
   return { dtype, encoding: 'sparse', record: null, size: FRAME_BYTES, checksum: 0n, prediction }
 }
 
-const sliceOf = (of: LosslessParts, start: number, end: number): Piece => {
+const sliceOf = (of: DeltaFrameParts, start: number, end: number): Piece => {
   return { kind: 'lossless', frame: of, slice: { start, end } }
 }
 
 /** A frame of F16 at the end of `pairs` times F64 and F16 in turn: each F16 frame of four F64 ones, each of those of a quarter of it. */
-function zigzag(pairs: number): LosslessParts {
+function zigzag(pairs: number): DeltaFrameParts {
   let last = frame('F16', null)
   for (let pair = 0; pair < pairs; pair++) {
     const quarter = FRAME_BYTES / 4
@@ -71,7 +71,7 @@ t.test('what one frame alone wants, of its own width, is made where that is made
 t.test('a task that failed leaves nothing to the next', async t => {
   const shared = new SharedFrames()
   const piece = sliceOf(zigzag(2), 0, FRAME_BYTES)
-  let made: LosslessParts | null = null
+  let made: DeltaFrameParts | null = null
   const fail = () =>
     shared.make([piece], part => {
       if (made) throw new Error('bad')

@@ -1,5 +1,5 @@
 import type { Dtype } from '../../base/dtypes.ts'
-import type { StrategyV1 } from '../delta-index.ts'
+import type { RecordStrategy } from '../../base/strategies.ts'
 
 /** Bytes before the JSON header: magic, uint32 version, uint32 header length. */
 export const PREFIX_BYTES = 15
@@ -14,7 +14,7 @@ export interface ArrayField {
 }
 
 /** The arrays of each strategy in the order in which the reference writes them. */
-export const FIELDS: Readonly<Record<StrategyV1, readonly ArrayField[]>> = {
+export const FIELDS: Readonly<Record<RecordStrategy, readonly ArrayField[]>> = {
   sparse: [
     { name: 'indices', dtype: 'int64', itemBytes: 8 },
     { name: 'values', dtype: 'float32', itemBytes: 4 },
@@ -63,9 +63,9 @@ export interface QuantizedEntry extends EntryBase {
 export type TensorEntry = Int4Entry | SparseEntry | QuantizedEntry
 
 /** The header of a `.wdelta`, checked as far as it alone allows; `tensors` in header order. */
-export interface DeltaHeader {
+export interface RecordDeltaHeader {
   readonly parentHash: string
-  readonly strategy: StrategyV1
+  readonly strategy: RecordStrategy
   readonly tensors: readonly TensorEntry[]
 }
 

@@ -8,10 +8,10 @@ import {
 } from '../../base/json-values.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { Steps } from '../../base/steps.ts'
+import { RECORD_STRATEGIES, type RecordStrategy } from '../../base/strategies.ts'
 import { checkName } from '../../base/utf8.ts'
-import type { StrategyV1 } from '../delta-index.ts'
 import { quoted, refuse } from '../refuse.ts'
-import { type DeltaHeader, FIELDS, type TensorEntry } from './format.ts'
+import { FIELDS, type RecordDeltaHeader, type TensorEntry } from './format.ts'
 
 /** Longest string that an unknown key may hold, in UTF-16 units. */
 const EXTRA_TEXT = 256
@@ -26,7 +26,10 @@ const EXTRA_TEXT = 256
  * `tuned-dtype`, `sparsity`, `outlier-fraction`, `element-count`, `column-count`, `outlier-count`, `array-ref`,
  * `extra-key`
  */
-export function* parseDeltaHeaderSteps(json: Uint8Array, offset: number): Steps<DeltaHeader> {
+export function* parseRecordDeltaHeaderSteps(
+  json: Uint8Array,
+  offset: number,
+): Steps<RecordDeltaHeader> {
   const entries: TensorEntry[] = []
   const take = ({ key, value, keyOffset }: JsonMember) => {
     entries.push(readEntry(key, value, keyOffset))
@@ -108,10 +111,12 @@ class Fields {
   }
 }
 
-function readStrategy(fields: Fields): StrategyV1 {
+function readStrategy(fields: Fields): RecordStrategy {
   const text = fields.text('strategy', 'strategy')
-  if (text === 'int4' || text === 'sparse' || text === 'quantized') return text
-  return fields.fail('strategy', 'strategy-unknown', 'int4, sparse or quantized')
+  const strategy = RECORD_STRATEGIES.find(known => known === text)
+  if (strategy) return strategy
+  const expected = `${RECORD_STRATEGIES.slice(0, -1).join(', ')} or ${RECORD_STRATEGIES.at(-1)}`
+  return fields.fail('strategy', 'strategy-unknown', expected)
 }
 
 function readEntry(name: string, value: JsonValue, keyOffset: number): TensorEntry {
@@ -161,7 +166,7 @@ function readTunedDtype(fields: Fields): Dtype | null {
 
 function readStrategyFields(
   fields: Fields,
-  strategy: StrategyV1,
+  strategy: RecordStrategy,
   base: { name: string; shape: number[]; count: number; tunedDtype: Dtype | null },
 ): TensorEntry {
   const { count, shape } = base

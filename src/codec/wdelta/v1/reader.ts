@@ -2,22 +2,22 @@ import type { Hasher } from '../../base/hasher.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { begin, complete, STEP_ITEMS, type Steps } from '../../base/steps.ts'
 import { utf8 } from '../../base/utf8.ts'
-import type { DeltaIndexV1, DeltaTensor } from '../delta-index.ts'
+import type { RecordDelta, RecordTensor } from '../delta-index.ts'
 import { MAGIC } from '../magic.ts'
 import { type Program, PushCursor } from '../push-cursor.ts'
 import { quoted, refuse } from '../refuse.ts'
 import { Aligner } from './checks.ts'
-import { type ArrayField, type DeltaHeader, PREFIX_BYTES, TRAILER_BYTES } from './format.ts'
-import { parseDeltaHeaderSteps } from './header.ts'
+import { type ArrayField, PREFIX_BYTES, type RecordDeltaHeader, TRAILER_BYTES } from './format.ts'
+import { parseRecordDeltaHeaderSteps } from './header.ts'
 import { TensorArrays } from './tensor.ts'
 
-export interface DeltaReaderOptions {
+export interface RecordDeltaReaderOptions {
   /** Bytes of the whole file, where they are known in advance: lengths beyond it are refused when they are claimed. */
   readonly fileSize?: number
   /** Most elements of all tensors together; LIMITS.elements if absent. */
   readonly maxElements?: number
   /** Called once with the header, before anything of what follows it is looked at; what it throws ends the reading. */
-  readonly onHeader?: (header: DeltaHeader) => void
+  readonly onHeader?: (header: RecordDeltaHeader) => void
 }
 
 /** Lengths from here on are not exact in a double, and no file is as long. */
@@ -31,9 +31,9 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  * again by every call after it.
  * Source: deltatensors 0.2.0 `format.py`; stricter than it wherever it would take a file silently wrong.
  */
-export class DeltaReader {
+export class RecordDeltaReader {
   readonly #hasher: Hasher
-  readonly #options: DeltaReaderOptions
+  readonly #options: RecordDeltaReaderOptions
   readonly #cursor: PushCursor
   readonly #aligner = new Aligner()
   readonly #tensors = new Map<string, TensorArrays>()
@@ -41,22 +41,22 @@ export class DeltaReader {
   readonly #order = new Set<TensorArrays>()
   readonly #tail = new Uint8Array(TRAILER_BYTES)
   #tailBytes = 0
-  #header: DeltaHeader | null = null
+  #header: RecordDeltaHeader | null = null
   /** Where the record that is being read begins; null before the first. */
   #record: number | null = null
   /** What the bytes are that come next, for messages. */
   #reading = 'the prefix'
   #failure: unknown = null
-  #index: DeltaIndexV1 | null = null
+  #index: RecordDelta | null = null
 
-  constructor(hasher: Hasher, options: DeltaReaderOptions = {}) {
+  constructor(hasher: Hasher, options: RecordDeltaReaderOptions = {}) {
     this.#hasher = hasher
     this.#options = options
     this.#cursor = new PushCursor(cursor => this.#parse(cursor))
   }
 
   /** The header, as soon as all of it has come. */
-  get header(): DeltaHeader | null {
+  get header(): RecordDeltaHeader | null {
     return this.#header
   }
 
@@ -80,12 +80,12 @@ export class DeltaReader {
    * Ends the file: verifies the trailer and that everything came.
    * @throws CodecError as {@link push}; `too-short`, `checksum`, `truncated`, `stray-bytes`, `overrun`, `array-missing`
    */
-  end(): DeltaIndexV1 {
+  end(): RecordDelta {
     return complete(this.finish())
   }
 
   /** {@link end} in steps. */
-  finish(): Steps<DeltaIndexV1> {
+  finish(): Steps<RecordDelta> {
     return this.#guard(this.#finish())
   }
 
@@ -187,7 +187,7 @@ export class DeltaReader {
   }
 
   *#openHeader(json: Uint8Array): Steps<void> {
-    const header = yield* parseDeltaHeaderSteps(json, PREFIX_BYTES)
+    const header = yield* parseRecordDeltaHeaderSteps(json, PREFIX_BYTES)
     const { maxElements = LIMITS.elements } = this.#options
     let elements = 0
     let bytes = this.#cursor.position
@@ -267,7 +267,7 @@ export class DeltaReader {
     return items
   }
 
-  *#finish(): Steps<DeltaIndexV1> {
+  *#finish(): Steps<RecordDelta> {
     if (this.#index) return this.#index
     const payload = this.#cursor.position
     const size = payload + this.#tailBytes
@@ -285,7 +285,7 @@ export class DeltaReader {
     }
     for (const tensor of this.#tensors.values()) if (!this.#order.has(tensor)) tensor.finish()
     const { parentHash, strategy } = this.#header!
-    const tensors: DeltaTensor[] = []
+    const tensors: RecordTensor[] = []
     for (const tensor of this.#order) {
       if (tensors.length % STEP_ITEMS === 0) yield
       tensors.push(tensor.finish())
@@ -312,10 +312,10 @@ export class DeltaReader {
 
 /**
  * The index of a `.wdelta` that is in memory as a whole; `hasher` is a fresh SHA-256.
- * @throws CodecError as {@link DeltaReader}
+ * @throws CodecError as {@link RecordDeltaReader}
  */
-export function indexDelta(bytes: Uint8Array, hasher: Hasher): DeltaIndexV1 {
-  const reader = new DeltaReader(hasher, { fileSize: bytes.length })
+export function indexDelta(bytes: Uint8Array, hasher: Hasher): RecordDelta {
+  const reader = new RecordDeltaReader(hasher, { fileSize: bytes.length })
   reader.push(bytes)
   return reader.end()
 }

@@ -1,4 +1,4 @@
-import type { ArrayRange, DeltaTensor } from '../delta-index.ts'
+import type { ArrayRange, RecordTensor } from '../delta-index.ts'
 import { quoted, refuse } from '../refuse.ts'
 import {
   type Aligner,
@@ -76,7 +76,7 @@ export class TensorArrays {
   }
 
   /** The tensor's entry of the index, once all data has come. @throws CodecError `array-missing` */
-  finish(): DeltaTensor {
+  finish(): RecordTensor {
     const [missing] = this.#missing()
     if (missing) refuse('array-missing', `${this.#label(missing)}: the file has no such array`)
     const { entry } = this

@@ -1,8 +1,8 @@
 import { type Dtype, isFloat } from '../../base/dtypes.ts'
 import { CodecError } from '../../base/errors.ts'
 import { LIMITS } from '../../base/limits.ts'
+import type { RecordStrategy } from '../../base/strategies.ts'
 import { compareUtf8, utf8 } from '../../base/utf8.ts'
-import type { StrategyV1 } from '../delta-index.ts'
 import { MAGIC } from '../magic.ts'
 import { quoted } from '../refuse.ts'
 import {
@@ -15,8 +15,8 @@ import {
   TRAILER_BYTES,
 } from './format.ts'
 
-export interface PlanOptions {
-  readonly strategy: StrategyV1
+export interface RecordDeltaOptions {
+  readonly strategy: RecordStrategy
   /** Part of a tensor's elements that int4 keeps as float16, in (0, 1); 0.01 if absent. */
   readonly outlierFraction?: number | undefined
   /** Part of a tensor's elements that sparse drops, in [0, 1); 0.9 if absent. */
@@ -56,8 +56,8 @@ export interface PlannedTensor {
 }
 
 /** A `.wdelta` of version 1 before a value of it is known: prefix, sizes and order are settled. */
-export interface DeltaPlan {
-  readonly strategy: StrategyV1
+export interface RecordDeltaPlan {
+  readonly strategy: RecordStrategy
   /** The JSON header as it stands in the file. */
   readonly header: Uint8Array
   /** In record order. */
@@ -75,7 +75,7 @@ export interface DeltaPlan {
  * @throws CodecError of kind `encode`: `outlier-fraction`, `sparsity`, `parent-hash`, `no-tensors`,
  * `integer-changed`, `header-length`
  */
-export function planDelta(options: PlanOptions): DeltaPlan {
+export function planRecordDelta(options: RecordDeltaOptions): RecordDeltaPlan {
   const { strategy, parentHash } = options
   const settled = checkOptions(options)
   let size = TRAILER_BYTES
@@ -95,7 +95,7 @@ export function planDelta(options: PlanOptions): DeltaPlan {
 }
 
 /** Everything before the first array record: magic, version, header length, header. */
-export function deltaPrefix({ header }: DeltaPlan): Uint8Array {
+export function recordDeltaPrefix({ header }: RecordDeltaPlan): Uint8Array {
   const bytes = new Uint8Array(PREFIX_BYTES + header.length)
   bytes.set(MAGIC)
   const view = new DataView(bytes.buffer)
@@ -123,12 +123,12 @@ export function recordHeader(name: string, field: ArrayField, length: number): U
 }
 
 interface SettledOptions {
-  readonly strategy: StrategyV1
+  readonly strategy: RecordStrategy
   readonly outlierFraction: number
   readonly sparsity: number
 }
 
-function checkOptions(options: PlanOptions): SettledOptions {
+function checkOptions(options: RecordDeltaOptions): SettledOptions {
   const { strategy, outlierFraction = 0.01, sparsity = 0.9, parentHash, tensors } = options
   if (!(outlierFraction > 0 && outlierFraction < 1)) {
     refuse('outlier-fraction', `expected a fraction above 0 and below 1, got ${outlierFraction}`)
@@ -184,7 +184,7 @@ function withArrays(entry: TensorEntry, kept: number): PlannedTensor {
 
 function headerJson(
   parentHash: string,
-  strategy: StrategyV1,
+  strategy: RecordStrategy,
   tensors: readonly PlannedTensor[],
 ): string {
   const entries = tensors

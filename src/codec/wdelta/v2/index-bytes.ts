@@ -6,12 +6,7 @@ import { checkName } from '../../base/utf8.ts'
 import { ENCODINGS } from '../../frames/frame-encodings.ts'
 import { readHeaderSteps } from '../../safetensors/header.ts'
 import { assembleTensorsSteps, checkPath } from '../../safetensors/model-folder.ts'
-import type {
-  LosslessIndex,
-  LosslessShard,
-  LosslessSource,
-  LosslessTensor,
-} from '../delta-index.ts'
+import type { FrameDelta, FrameTensor, HashedShard, TensorSource } from '../delta-index.ts'
 import { quoted, refuse } from '../refuse.ts'
 import { ByteReader, ByteWriter } from './bytes.ts'
 import { frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './format.ts'
@@ -32,9 +27,9 @@ const SAME_NAME = 1
 const OTHER_NAME = 2
 /** What {@link writeIndex} takes: an index before its file has a size; records begin where their lengths put them. */
 export type IndexContent = Pick<
-  LosslessIndex,
+  FrameDelta,
   'parentHash' | 'parentIdentity' | 'shards' | 'tensors' | 'frames'
-> & { readonly records: Pick<LosslessIndex['records'], 'lengths' | 'checksums'> }
+> & { readonly records: Pick<FrameDelta['records'], 'lengths' | 'checksums'> }
 
 /** The bytes of an index, not yet compressed: see `FORMAT.md`, "Index". */
 export function writeIndex(content: IndexContent): Uint8Array {
@@ -70,7 +65,7 @@ export function* writeIndexSteps(content: IndexContent): Steps<Uint8Array> {
   return out.end()
 }
 
-function writeSource(out: ByteWriter, name: string, source: LosslessSource | null): void {
+function writeSource(out: ByteWriter, name: string, source: TensorSource | null): void {
   out.u8(source === null ? NO_SOURCE : source.name === name ? SAME_NAME : OTHER_NAME)
   if (source === null) return
   out.text8(source.dtype)
@@ -98,7 +93,7 @@ export interface IndexBounds {
  * @throws CodecError of kind `delta`: `index`, `shard`, `model-size`, `too-many-frames`, `source`, `record`, `frame`, `encoding`; what
  * safetensors headers, names and paths are refused for
  */
-export function* parseIndexSteps(bytes: Uint8Array, bounds: IndexBounds): Steps<LosslessIndex> {
+export function* parseIndexSteps(bytes: Uint8Array, bounds: IndexBounds): Steps<FrameDelta> {
   const { size } = bounds
   const input = new ByteReader(bytes)
   const parentIdentity = toHex(input.bytes(HASH_BYTES))
@@ -152,9 +147,9 @@ function* readShards(
   input: ByteReader,
   most: number,
   { maxBytes }: IndexBounds,
-): Steps<LosslessShard[]> {
+): Steps<HashedShard[]> {
   const count = readShardCount(input)
-  const shards: LosslessShard[] = []
+  const shards: HashedShard[] = []
   const paths = new Set<string>()
   let [headers, tensors, bytes] = [0, 0, 0]
   for (let i = 0; i < count; i++) {
@@ -202,7 +197,7 @@ function readShardHeader(input: ByteReader, before: number): Uint8Array {
 function* readRecords(
   input: ByteReader,
   { indexAt, records }: IndexBounds,
-): Steps<LosslessIndex['records']> {
+): Steps<FrameDelta['records']> {
   const count = input.u32()
   // Each has a word of its length in front, and one byte at least; a word and the length of the index follow the last.
   const most = Math.min(LIMITS.frames, (indexAt - PREFIX_BYTES_V2 - 8) / 5)
@@ -229,16 +224,13 @@ function* readRecords(
   return { starts, lengths, checksums }
 }
 
-function* readTensors(
-  input: ByteReader,
-  shards: readonly LosslessShard[],
-): Steps<LosslessTensor[]> {
+function* readTensors(input: ByteReader, shards: readonly HashedShard[]): Steps<FrameTensor[]> {
   const expected = shards.reduce((sum, { layout }) => sum + layout.tensors.length, 0)
   const count = input.u32()
   if (count !== expected) {
     refuse('index', `expected ${expected} tensors, as the headers name, got ${count}`)
   }
-  const tensors: LosslessTensor[] = []
+  const tensors: FrameTensor[] = []
   let firstFrame = 0
   for (const { layout } of shards) {
     for (const placed of layout.tensors) {
@@ -258,7 +250,7 @@ function* readTensors(
   return tensors
 }
 
-function readSource(input: ByteReader, name: string): LosslessSource | null {
+function readSource(input: ByteReader, name: string): TensorSource | null {
   const kind = input.u8()
   if (kind === NO_SOURCE) return null
   if (kind !== SAME_NAME && kind !== OTHER_NAME) {
@@ -279,15 +271,15 @@ function readSource(input: ByteReader, name: string): LosslessSource | null {
 
 /** True if a tensor of the parent can predict one: frames of both begin at the same elements, and its values can be cast. */
 export function canPredict(
-  source: Pick<LosslessSource, 'dtype' | 'shape'>,
-  tensor: Pick<LosslessTensor, 'dtype' | 'shape'>,
+  source: Pick<TensorSource, 'dtype' | 'shape'>,
+  tensor: Pick<FrameTensor, 'dtype' | 'shape'>,
 ): boolean {
   const alike = source.dtype === tensor.dtype || (isFloat(source.dtype) && isFloat(tensor.dtype))
   if (!alike || source.shape.length !== tensor.shape.length) return false
   return source.shape.every((dimension, i) => i === 0 || dimension === tensor.shape[i])
 }
 
-function checkSource(tensor: LosslessTensor, source: LosslessSource): void {
+function checkSource(tensor: FrameTensor, source: TensorSource): void {
   if (!canPredict(source, tensor)) {
     const came = `${source.dtype} [${source.shape}] for ${tensor.dtype} [${tensor.shape}]`
     refuse('source', `${quoted(tensor.name)}: a source cannot be ${came}`)
@@ -301,10 +293,7 @@ function checkSource(tensor: LosslessTensor, source: LosslessSource): void {
   if (bits % 8 !== 0) refuse('source', `${quoted(tensor.name)}: a source that is no whole bytes`)
 }
 
-function readFrames(
-  input: ByteReader,
-  tensors: readonly LosslessTensor[],
-): LosslessIndex['frames'] {
+function readFrames(input: ByteReader, tensors: readonly FrameTensor[]): FrameDelta['frames'] {
   const last = tensors.at(-1)
   const expected = last ? last.firstFrame + frameCount(last.bytes) : 0
   const count = input.u32()
@@ -315,8 +304,8 @@ function readFrames(
 
 /** Every frame has a record that can be its, and every record a frame. */
 function* checkFrames(
-  tensors: readonly LosslessTensor[],
-  frames: LosslessIndex['frames'],
+  tensors: readonly FrameTensor[],
+  frames: FrameDelta['frames'],
   lengths: Uint32Array,
 ): Steps<void> {
   let next = 0
@@ -336,7 +325,7 @@ function* checkFrames(
 
 /** What is wrong with a frame of `size` bytes, where the first record that none before has named is `next`. */
 function frameFault(
-  { encodings, records }: LosslessIndex['frames'],
+  { encodings, records }: FrameDelta['frames'],
   frame: number,
   size: number,
   { next, lengths }: { next: number; lengths: Uint32Array },

@@ -2,7 +2,7 @@ import type { Hasher } from '../../base/hasher.ts'
 import { FRAME_BYTES, LIMITS } from '../../base/limits.ts'
 import { complete, type Steps } from '../../base/steps.ts'
 import type { FrameKernels } from '../../frames/frame-kernels.ts'
-import type { LosslessIndex } from '../delta-index.ts'
+import type { FrameDelta } from '../delta-index.ts'
 import { type Program, PushCursor } from '../push-cursor.ts'
 import { refuse } from '../refuse.ts'
 import {
@@ -23,7 +23,6 @@ export interface RecordColumns {
 
 /** The index of a version 2 file as it is stored: its checksum is right, nothing of it has been inflated. */
 export interface StoredIndex {
-  readonly format: 2
   readonly stored: Uint8Array
   readonly tail: Tail
   /** Bytes of the whole file. */
@@ -36,7 +35,7 @@ export interface StoredIndex {
  * Reads a `.wdelta` of version 2 that arrives in pieces of any size and gives its index. Checks every length and every checksum of
  * stored bytes and the SHA-256 at the end; holds one record, the length and xxh64 of each, and the index.
  */
-export class LosslessReader {
+export class FrameDeltaReader {
   readonly #tools: FrameKernels
   readonly #hasher: Hasher
   readonly #cursor: PushCursor
@@ -63,7 +62,7 @@ export class LosslessReader {
   }
 
   /** Ends the file. @throws CodecError as {@link push}; `truncated`; as {@link openIndex} */
-  end(): LosslessIndex {
+  end(): FrameDelta {
     return openIndex(this.finish(), this.#tools)
   }
 
@@ -178,12 +177,12 @@ export async function readIndex(
   read: (start: number, end: number) => Promise<Uint8Array>,
   size: number,
   tools: FrameKernels,
-): Promise<LosslessIndex> {
+): Promise<FrameDelta> {
   return openIndex(await readStoredIndex(read, size, tools), tools)
 }
 
 /** What an index says. @throws CodecError `zstd`, and as {@link indexSteps} */
-export function openIndex(index: StoredIndex, { compression }: FrameKernels): LosslessIndex {
+export function openIndex(index: StoredIndex, { compression }: FrameKernels): FrameDelta {
   const inflated = compression.decompress(index.stored, index.tail.inflated)
   return complete(indexSteps(index, inflated))
 }
@@ -196,7 +195,7 @@ export function* indexSteps(
   { tail, size, records }: StoredIndex,
   inflated: Uint8Array,
   maxBytes: number = Number.POSITIVE_INFINITY,
-): Steps<LosslessIndex> {
+): Steps<FrameDelta> {
   const came = records ? records.lengths.length : null
   const bounds = { size, indexAt: tail.offset, records: came, maxBytes, stored: tail.stored }
   const index = yield* parseIndexSteps(inflated, bounds)
@@ -204,7 +203,7 @@ export function* indexSteps(
   return index
 }
 
-function* checkRecords({ records }: LosslessIndex, came: RecordColumns): Steps<void> {
+function* checkRecords({ records }: FrameDelta, came: RecordColumns): Steps<void> {
   for (let i = 0; i < came.lengths.length; i++) {
     if (i % STEP_RECORDS === 0) yield
     if (came.lengths[i] !== records.lengths[i]) {
@@ -216,16 +215,13 @@ function* checkRecords({ records }: LosslessIndex, came: RecordColumns): Steps<v
   }
 }
 
-function sealedIndex(
-  index: Omit<StoredIndex, 'format'>,
-  { machine }: Pick<FrameKernels, 'machine'>,
-): StoredIndex {
+function sealedIndex(index: StoredIndex, { machine }: Pick<FrameKernels, 'machine'>): StoredIndex {
   const { stored, tail } = index
   const checksum = machine.checksum(stored)
   if (checksum !== tail.checksum) {
     refuse('index-checksum', `expected xxh64 ${tail.checksum}, got ${checksum}`, tail.offset)
   }
-  return { format: 2, ...index }
+  return index
 }
 
 function checkStoredBytes(length: number, at: number): void {

@@ -1,6 +1,6 @@
 import { complete, STEP_ITEMS, type Steps } from '../../base/steps.ts'
 import { ENCODINGS, type Encoding } from '../../frames/frame-encodings.ts'
-import type { LosslessIndex, LosslessTensor } from '../delta-index.ts'
+import type { FrameDelta, FrameTensor } from '../delta-index.ts'
 import { frameCount, NO_RECORD } from './format.ts'
 
 /** How many frames have an encoding, and in how many bytes they are stored. */
@@ -12,23 +12,23 @@ export interface EncodingUse {
 }
 
 export interface TensorStorage {
-  readonly tensor: LosslessTensor
+  readonly tensor: FrameTensor
   readonly storedBytes: number
   readonly encodings: readonly EncodingUse[]
 }
 
 /** What the records of a lossless delta are spent on: in all, and tensor by tensor. Encodings that do not come are left out. */
-export function losslessStorage(index: LosslessIndex): LosslessStorage {
-  return complete(losslessStorageSteps(index))
+export function frameStorage(index: FrameDelta): FrameStorage {
+  return complete(frameStorageSteps(index))
 }
 
-export interface LosslessStorage {
+export interface FrameStorage {
   readonly encodings: readonly EncodingUse[]
   readonly tensors: readonly TensorStorage[]
 }
 
-/** {@link losslessStorage} in steps. */
-export function* losslessStorageSteps(index: LosslessIndex): Steps<LosslessStorage> {
+/** {@link frameStorage} in steps. */
+export function* frameStorageSteps(index: FrameDelta): Steps<FrameStorage> {
   const { frames, records } = index
   const all = new Tally()
   let next = 0

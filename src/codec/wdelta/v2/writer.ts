@@ -11,7 +11,7 @@ export const INDEX_LEVEL = 9
  * Writes a `.wdelta` of version 2 in one pass: prefix, records as they come, index. Each call gives the bytes that come next in
  * the file; all of them are hashed on the way.
  */
-export class LosslessWriter {
+export class FrameDeltaWriter {
   readonly #tools: FrameKernels
   readonly #hasher: Hasher
   readonly #lengths: number[] = []
