@@ -133,7 +133,7 @@ type Variable = keyof Environment
 const VARIABLES = Object.keys(SCHEMA.shape) as Variable[]
 
 /**
- * The configuration that an environment describes (`API.md`, "Environment"). Each variable may also be given as `NAME_FILE`, the path of a
+ * The configuration that an environment describes (`README.md`, "Deploy"). Each variable may also be given as `NAME_FILE`, the path of a
  * file that holds it; an empty one counts as not given.
  * @throws ConfigError with a line for every variable that is wrong
  */

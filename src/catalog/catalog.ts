@@ -11,7 +11,7 @@ export interface FileRecord {
   readonly blob: string | null
 }
 
-/** Reconstruction error against what was uploaded: see `API.md`, Model. */
+/** Error of a lossy delta against what was uploaded, over finite values. */
 export interface ErrorFigures {
   readonly nmse: number
   readonly maxAbs: number

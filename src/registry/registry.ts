@@ -7,7 +7,7 @@ import type { CacheFigures } from '../storage/blob-store.ts'
 export type { CacheFigures, Scope }
 export { STRATEGIES }
 
-/** A model as `API.md` shows it. */
+/** A model as the REST API shows it: Model of `openapi.yaml`. */
 export interface Model {
   readonly id: string
   readonly name: string

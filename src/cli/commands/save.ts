@@ -156,7 +156,7 @@ interface Parent {
   readonly order: readonly string[]
 }
 
-/** The parent's values and the hash that names them: see `DESIGN.md`, "Lineage domains". Proves the chain that leads there. */
+/** The parent's values and the hash that names them (`docs/lineage.md`). Proves the chain that leads there. */
 async function openParent(
   engine: Engine,
   chain: Chain,

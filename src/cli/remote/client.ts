@@ -3,7 +3,7 @@ import { UsageError } from '../command.ts'
 import { CliError } from '../failure.ts'
 import { type Body, send } from './http.ts'
 
-/** What the commands use of a model as `API.md` shows it. */
+/** What the commands use of a Model of the REST API (`openapi.yaml`). */
 export interface Model {
   readonly id: string
   readonly name: string

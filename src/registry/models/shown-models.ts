@@ -4,7 +4,7 @@ import type { ListedModel, Model } from '../registry.ts'
 import type { OpenedModels } from './opened-models.ts'
 import { isRotten } from './true-records.ts'
 
-/** Models as `API.md` shows them. Where a row is not what was inserted, its manifest is asked. */
+/** Models as the REST API shows them. Where a row is not what was inserted, its manifest is asked. */
 export class ShownModels {
   readonly #catalog: Catalog
   readonly #models: OpenedModels
@@ -39,7 +39,7 @@ export class ShownModels {
   }
 }
 
-/** A record with all of its files as `API.md` shows it: without what only the registry needs. */
+/** A record with all of its files as the REST API shows it: without what only the registry needs. */
 export function toModel(record: ModelRecord): Model {
   const { manifest: _manifest, delta: _delta, signature: _signature, hashes, ...shown } = record
   return {

@@ -14,7 +14,7 @@ import { signatureOf } from '../models/signature.ts'
 import { translateErrors } from '../translate.ts'
 import { hashValues, identityOf } from './proofs.ts'
 
-/** Models that are hashed in the order of a delta's records when no kept hash matches: `DESIGN.md`, "Lineage domains". */
+/** Most models that are hashed in the order of a delta's records when no kept hash matches (`docs/lineage.md`). */
 const MAX_HASHED = 8
 /** Models that are opened to see whether a delta fits. */
 const MAX_OPENED = 32

@@ -36,7 +36,7 @@ export function hashValues(
   return engine.digest(planHash(recipes, names, domain), signal)
 }
 
-/** What a model is known by: the hashes that a delta may name it by, see `DESIGN.md`, "Lineage domains", and its identity. */
+/** What a model is known by: the hashes that a delta may name it by, and its identity (`docs/lineage.md`). */
 export interface ModelHashes {
   readonly hashes: ModelRecord['hashes']
   readonly identity: string
