@@ -16,14 +16,14 @@ export interface Core {
   readonly room: Room
   readonly lease: Lease
   readonly holds: Holds
-  /** Over the blobs of models: bad ones have stand-ins. */
+  /** Reads the blobs of models. A bad blob is replaced by its stand-in. */
   readonly engine: Engine
-  /** Over blobs as they are stored, without copies that are nearer. */
+  /** Reads blobs from the store itself, past any cache. */
   readonly storedEngine: Engine
   readonly models: OpenedModels
   readonly damages: Damages
   readonly strays: Strays
-  /** Manifests of publications that failed, and that could not be deleted then: the sweep's. */
+  /** Manifests of failed publications that could not be deleted at once. The sweep deletes them. */
   readonly abandoned: Set<string>
   readonly log: Log | undefined
 }

@@ -26,11 +26,11 @@ export interface RegistryDeps {
   readonly catalog: Catalog
   readonly blobs: BlobStore
   readonly pool: Pool
-  /** Folder for files of a moment: it has room for a copy of the catalog. */
+  /** Folder for temporary files; needs room for a copy of the catalog. */
   readonly scratch: string
-  /** Of the disk that the catalog is on; without it, nobody looks after that. */
+  /** Room of the disk that the catalog is on. Without it, the disk may fill up unnoticed. */
   readonly room?: Room | undefined
-  /** What an upload left is not swept before it is so old, in milliseconds. */
+  /** Milliseconds before leftovers of an upload are swept. One hour if absent. */
   readonly sweepGraceMs?: number | undefined
   /**
    * Most bytes of all safetensors files of a model that a `.wdelta` describes: what could be uploaded as files. Any number if absent.
@@ -46,18 +46,18 @@ export interface RegistryDeps {
 
 const SWEEP_GRACE_MS = 3_600_000
 
-/** Batches under way per worker: one computes while the bytes of the next are read. */
+/** Batches under way for each worker: one computes while the bytes of the next are read. */
 const BATCHES_PER_WORKER = 2
-/** Batches of 2 MiB that all downloads together have made before they are asked for. */
+/** Most batches of 2 MiB that all downloads together prefetch. */
 const MAX_PREFETCHED = 8
-/** Streams where `maxStreams` is not given. */
+/** Streams if `maxStreams` is absent. */
 const DEFAULT_STREAMS = 96
-/** Buffers beside one for each stream: for what is made ahead, and for what publications read. */
+/** Buffers in addition to one for each stream: for prefetched batches and for publications. */
 const SPARE_BUFFERS = 32
 
 /**
- * The registry over its parts, after it has taken up what the store has and the catalog lacks, and swept what uploads left. The caller
- * closes it and then its parts when it is no longer used. Rejects with RegistryError if the catalog or the blob store do not answer, or do
+ * Opens the registry over its parts: takes the lease, brings catalog and store together, and sweeps leftovers of uploads. The caller
+ * closes it and then its parts. Rejects with RegistryError if the catalog or the blob store do not answer, or do
  * not belong together, and `store-in-use` if another registry uses the store.
  */
 export async function openRegistry(deps: RegistryDeps): Promise<Registry> {
@@ -87,7 +87,7 @@ export async function openRegistry(deps: RegistryDeps): Promise<Registry> {
   }
 }
 
-/** What the methods share. */
+/** Makes what the groups of methods share. */
 async function assemble(deps: RegistryDeps, room: Room, lease: Lease): Promise<Core> {
   const { catalog, blobs, log, openBytes = openBytesWithin(0) } = deps
   const holds = await holdsOf(catalog)
@@ -111,7 +111,7 @@ async function holdsOf(catalog: Catalog): Promise<Holds> {
   return processHolds({ newest, bad })
 }
 
-/** Over what is stored, not copies of it. */
+/** The engine of this process, over the store itself. */
 function engineOf({ blobs, pool, maxStreams = DEFAULT_STREAMS }: RegistryDeps): Engine {
   return Engine.over(storedBlobs(blobs), {
     pool,

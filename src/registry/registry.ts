@@ -34,7 +34,7 @@ export interface Model {
   readonly createdAt: string
 }
 
-/** A model in a list, which leaves out `files` where there are more than 100. */
+/** A model in a list, without `files` if there are more than 100. */
 export type ListedModel = Omit<Model, 'files'> & Partial<Pick<Model, 'files'>>
 
 export interface ModelPage {
@@ -105,8 +105,8 @@ interface PublishOptions {
   /** A model's id or `namespace/name[@revision]`. */
   readonly parent?: string | undefined
   /**
-   * Asked once the model is proven, before anything of it can be seen, and again right before its row: what it rejects with refuses the
-   * publication. An upload may take hours, and who sends it may lose the right to.
+   * Called once the model is proven, before anything of it is visible, and again right before its row; a rejection refuses the publication. An
+   * upload may take hours, and its sender may lose the right to publish meanwhile.
    */
   readonly authorized?: (() => Promise<void>) | undefined
 }
@@ -180,7 +180,7 @@ export interface ScrubFinding {
   readonly blob: string
 }
 
-/** An SQLite file of the catalog, to be disposed of when it has been read, or will not be. */
+/** A copy of the catalog as an SQLite file. To be disposed of, read or not. */
 export interface Backup extends Content, AsyncDisposable {}
 
 export interface ScrubReport {
@@ -247,8 +247,7 @@ export interface Care {
   /** A consistent copy of the catalog as it is now. */
   backup(): Promise<Backup>
   /**
-   * Drops all memory that is only kept to be used again, and collects what is garbage: the next requests are slower. What is under way
-   * keeps what it has.
+   * Drops caches and pooled memory and collects garbage; the next requests are slower. Requests under way keep what they use.
    */
   trim(): Promise<void>
   /** Rejects if the catalog or the blob store do not answer, or another registry has taken over the store. */
@@ -279,13 +278,13 @@ export interface Stats {
 
 /** What the process has done and has under way, for its metrics and its upkeep. */
 export interface Figures {
-  /** Bad blocks that were met since the start, each as often as it was read. */
+  /** Bad blocks read since the start; one counts each time it is read. */
   readonly badBlocks: number
-  /** Tasks that worker threads run, or that wait for one. */
+  /** Tasks that worker threads run, or that wait for a thread. */
   readonly tasks: number
-  /** How the local copies of what is in a bucket do; null for a store that is on this machine. */
+  /** Cache statistics; null for a store without a cache. */
   readonly cache: CacheFigures | null
-  /** Bytes that are kept to be used again beyond what a few streams need. */
+  /** Bytes of pooled buffers beyond what a few streams need. */
   readonly spareBytes: number
 }
 

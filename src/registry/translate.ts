@@ -10,7 +10,7 @@ const CODES: Readonly<Record<CodecError['kind'], ErrorCode>> = {
   range: 'range-not-satisfiable',
 }
 
-/** The codec's refusals become problems at this wall, with `rule` and `offset` kept; RegistryErrors pass, anything else is `internal`. */
+/** Turns errors of the layers below into RegistryErrors. A CodecError keeps its `rule` and `offset`; anything unknown is `internal`. */
 export function translateErrors(error: unknown): RegistryError {
   if (error instanceof RegistryError) return error
   if (error instanceof CodecError) {
@@ -31,7 +31,7 @@ export function translateErrors(error: unknown): RegistryError {
   return new RegistryError('internal', 'an unexpected error', { cause: error })
 }
 
-/** A blob that a worker could not read: the codes are those of the blob store. */
+/** A blob that a worker could not read, with the codes of the blob store. */
 function translateFileError(cause: FileError): RegistryError {
   const code =
     cause.code === 'ENOENT'
@@ -42,7 +42,7 @@ function translateFileError(cause: FileError): RegistryError {
   return new RegistryError(code, cause.message, { cause })
 }
 
-/** Runs `work` and translates what it throws. */
+/** Runs `work` and translates its errors. */
 export async function translated<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work()
@@ -51,7 +51,7 @@ export async function translated<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The same methods; what they reject with is translated. */
+/** The same methods with translated errors. */
 export function translateAll<T extends { [K in keyof T]: (...args: never[]) => Promise<unknown> }>(
   methods: T,
 ): T {

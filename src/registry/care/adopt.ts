@@ -11,17 +11,17 @@ import { type Head, keysOf, readHeads } from './strays.ts'
 import { survey } from './survey.ts'
 import { readTombstones } from './tombstones.ts'
 
-/** Models whose blobs are looked for at once. */
+/** Models whose blobs are looked up at once. */
 const WIDTH = 16
 
 interface Stores {
   readonly catalog: Catalog
   readonly blobs: BlobStore
-  /** Of the disk that the catalog is on. */
+  /** Room of the disk that the catalog is on. */
   readonly room?: Room | undefined
 }
 
-/** A manifest in the store that the catalog does not know and that makes no model. */
+/** A manifest in the store that the catalog does not know and that could not be adopted. */
 export interface Unadopted {
   readonly manifest: string
   readonly why: string
@@ -110,7 +110,7 @@ export async function adoptModels(
   return { models, unadopted }
 }
 
-/** What a model lacks in the store; null where it has everything. */
+/** Why a model cannot be adopted: what is missing in the store. Null if nothing is. */
 async function lacks(blobs: BlobStore, head: ManifestHead): Promise<string | null> {
   for (const { key, size } of head.blobs) {
     const found = await blobs.size(key).catch((error: RegistryError) => {

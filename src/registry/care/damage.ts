@@ -9,8 +9,8 @@ import { checkedSource, readChecked } from '../models/checked-reads.ts'
 import type { OpenedModels } from '../models/opened-models.ts'
 
 /**
- * What is known of bad blocks. A blob with one is marked, and the catalog says so of all models that need it; where it knows another blob of
- * the same content, that is read in its place from then on.
+ * Keeps track of bad blocks. A blob with one is marked in the catalog, which shows it for all models that need the blob. If the catalog knows another
+ * blob of the same content, that one is read from then on.
  */
 export class Damages {
   readonly #catalog: Catalog
@@ -19,7 +19,7 @@ export class Damages {
   readonly #bad: BadBlobs
   #badBlocks = 0
 
-  /** On a full disk, marks are made in lent `room`. */
+  /** `room`: where marks are written on a full disk. */
   constructor({
     catalog,
     blobs,
@@ -48,8 +48,8 @@ export class Damages {
   }
 
   /**
-   * Takes note of a failed read: see `ByteSource.retry`. A block that is bad is read once more, from the store itself, before that is said of it.
-   * Rejects with what the catalog does.
+   * Handles a failed read: see `ByteSource.retry`. A bad block is read once more from the store itself before the blob is marked.
+   * Rejects as the catalog does.
    */
   async failed(error: unknown, tries: number): Promise<boolean> {
     if (!(error instanceof BlockError)) return false
@@ -65,21 +65,21 @@ export class Damages {
     return copy !== null && copy.key !== bad
   }
 
-  /** Marks a blob with a bad block at `offset`: one row, however many models need it. */
+  /** Marks a blob with a bad block at `offset`. One row changes, however many models need the blob. */
   async mark(key: string, offset: number): Promise<void> {
     await this.#bad.mark(key)
     const damage = { offset, at: new Date().toISOString() }
     await this.#room.lend(() => this.#catalog.setBlobDamage(key, damage))
   }
 
-  /** A blob was read as a whole, and is as it was stored. */
+  /** Clears the mark of a blob that was read whole and is sound. */
   async clear(key: string): Promise<void> {
     if (!(await this.#bad.clear(key))) return
     await this.#room.lend(() => this.#catalog.setBlobDamage(key, null))
   }
 }
 
-/** What the names of a model's blobs are made of. */
+/** The fields that the names of a model's blobs are made of. */
 export type Names = Pick<ModelRecord, 'name' | 'delta' | 'files'>
 
 /** The name of a blob in its model: the path of a file, or what a client downloads the delta as. */
@@ -89,14 +89,14 @@ export function fileOf({ name, delta, files }: Names, key: string): Damage['file
 }
 
 /**
- * Reads a block once more that was bad where a read is not tried again, in the middle of a publication: only then is it evicted, or marked.
- * Nothing is said of what is bad: the error that came first says it.
+ * Re-reads a block that failed its checksum during a publication, where reads are not tried again, so that it is evicted from the cache or marked as
+ * damaged. Does not throw for a bad block: the first error reports it.
  */
 export async function confirmDamage(
   deps: { catalog: Catalog; models: OpenedModels; source: ByteSource },
   error: unknown,
 ): Promise<void> {
-  // Some are translated where they pass.
+  // The error may have been translated already.
   const bad = [error, (error as Error).cause].find(each => each instanceof BlockError)
   if (!bad) return
   const { blob, offset } = bad
@@ -107,6 +107,6 @@ export async function confirmDamage(
     const checked = checkedSource(deps.source, sums)
     await readChecked(checked, { blob, start: offset, end: offset + 1 })
   } catch {
-    // Whoever reads it next is told.
+    // The next read reports it.
   }
 }

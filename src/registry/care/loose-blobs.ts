@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { BlobRecord, Catalog } from '../../catalog/catalog.ts'
 
-/** Blobs that the catalog is asked for, or told of, in one turn of the event loop: a few milliseconds. */
+/** Blobs listed or forgotten in one turn of the event loop: a few milliseconds. */
 const BLOBS_PER_TURN = 1000
 
 /** All known blobs that no model refers to, in turns of the event loop. Rejects as the catalog does. */

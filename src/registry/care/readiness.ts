@@ -3,17 +3,20 @@ import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import type { Room } from '../../storage/disk-room.ts'
 
-/** How long an answer of the store is repeated, in milliseconds: everybody may ask, and a bucket is paid for each look. */
+/** Milliseconds for which the store's answer is reused: anybody may ask, and each request to a bucket costs money. */
 const VERDICT_MS = 1000
 
-/** Whether catalog and store answer, and there is room to write. The catalog is asked each time, the rest at most once a second, by one look at a time. */
+/**
+ * Whether catalog and store answer and there is room to write. The catalog is asked each time, the rest at most once a second and by one request at
+ * a time.
+ */
 export class Readiness {
   readonly #catalog: Catalog
   readonly #blobs: BlobStore
   readonly #room: Room
   readonly #now: () => number
   #verdict: Promise<void> | null = null
-  /** When the verdict is asked for anew; never while the store has not answered. */
+  /** Time at which the verdict expires; never while the store has not answered. */
   #until = 0
 
   /** `now`: milliseconds of a clock that never goes back. */
@@ -24,7 +27,10 @@ export class Readiness {
     this.#now = now
   }
 
-  /** Rejects with what the catalog or the store does, `blob-missing` where the store has lost the mark of this catalog, `storage-full` where nothing can be written. */
+  /**
+   * Rejects with what the catalog or the store does, `blob-missing` where the store has lost the mark of this catalog, `storage-full` where nothing
+   * can be written.
+   */
   async check(): Promise<void> {
     const identity = await this.#catalog.identity()
     if (!this.#verdict || this.#now() >= this.#until) this.#verdict = this.#look(identity)

@@ -82,7 +82,7 @@ async function* oldestFirst(catalog: Catalog): AsyncGenerator<Candidate> {
 class Pass {
   readonly #deps: ScrubDeps
   readonly #options: ScrubOptions
-  /** What is bad of each blob that was read, by key; nothing where it is sound. */
+  /** Bad ranges of each blob that was read, by key; none for a sound blob. */
   readonly #blobs = new Map<string, readonly BadRun[]>()
   readonly #findings: ScrubFinding[] = []
   readonly #cleared: string[] = []
@@ -117,14 +117,14 @@ class Pass {
     const bad = keys.filter(key => this.#blobs.get(key)!.length > 0)
     if (bad.length === 0 && !wasDamaged && !isRowBad) return
     const now = await this.#deps.catalog.model(id)
-    // Deleted while it was read: what is missing of it has gone with it.
+    // The model was deleted while it was read: its blobs went with it.
     if (!now) return
     for (const key of bad) await this.#report(record, head?.model ?? record, key)
     if (isRowBad) this.#reportRow(head.model, manifest)
     if (bad.length === 0 && now.damaged === null) this.#clear(id)
   }
 
-  /** Whether the row of a model, with its files, is what its manifest says. One that is not counts as damage from now on. */
+  /** Whether the row of a model and its files agree with its manifest. A row that does not is marked as damaged. */
   async #isTrue(row: ModelRecord, head: ManifestHead): Promise<boolean> {
     if (isRotten(row)) return false
     const { catalog, models } = this.#deps
@@ -137,7 +137,7 @@ class Pass {
     return false
   }
 
-  /** Bytes of a blob; null for one that the catalog has lost. */
+  /** Bytes of a blob; null if the catalog has lost it. */
   async #size(key: string): Promise<number | null> {
     try {
       return (await this.#deps.catalog.blob(key)).size
@@ -157,7 +157,7 @@ class Pass {
     if (this.#clearedTotal++ < MAX_REPORTED) this.#cleared.push(id)
   }
 
-  /** What a manifest says; null where it cannot be read. */
+  /** The head of a manifest; null if it cannot be read. */
   async #manifest(key: string): Promise<ManifestHead | null> {
     const size = await this.#size(key)
     if (size === null) {
@@ -208,7 +208,7 @@ class Pass {
     else await damages.clear(key)
   }
 
-  /** Reports what is bad of a blob, which `names` has the name of. */
+  /** Reports the bad ranges of a blob, whose file name comes from `names`. */
   async #report(record: ModelRecord, names: Names, key: string): Promise<void> {
     const { id, name, revision } = record
     for (const { start, end, why } of this.#blobs.get(key)!) {
@@ -219,19 +219,19 @@ class Pass {
     }
   }
 
-  /** The tensors that bad bytes belong to, as far as what describes them can be read. */
+  /** The tensors that bad bytes belong to, as far as the header or index that describes them can be read. */
   async #tensors(record: ModelRecord, key: string, run: { start: number; end: number }) {
     try {
       const { manifest } = await this.#deps.models.open(record)
       return tensorsAt(manifest, key, run).slice(0, MAX_NAMED_TENSORS)
     } catch {
-      // The header, the index or the manifest is what is bad: that is said already.
+      // The header, the index or the manifest is bad: that is reported already.
       return []
     }
   }
 }
 
-/** Neighbouring bad blocks as one run. What a blob lacks is bad to its end. */
+/** Neighbouring bad blocks as one range. The missing end of a blob is bad. */
 function runsOf(bad: readonly BadBlock[], size: number): BadRun[] {
   const runs: BadRun[] = []
   for (const { offset, why } of bad) {

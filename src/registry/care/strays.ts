@@ -7,13 +7,13 @@ import { mapOrdered } from '../../workers/map-ordered.ts'
 import type { Log } from '../log.ts'
 import { type ManifestHead, readManifestHead } from '../models/manifest.ts'
 
-/** Manifests that are read at once. */
+/** Manifests read at once. */
 const WIDTH = 16
 
-/** What the store says of one blob that cannot be read, though it answers. */
+/** Error codes of the store that mean: this blob cannot be read, although the store answers. */
 const UNREADABLE: readonly string[] = ['blob-short', 'storage-failed']
 
-/** What a manifest says, and what the catalog will know of the manifest itself. */
+/** The head of a manifest, and the record of its own blob. */
 export interface Head extends ManifestHead {
   readonly record: BlobRecord
 }
@@ -24,7 +24,7 @@ export interface BadManifest {
   readonly why: string
 }
 
-/** Reads manifests from the store itself. Those that were deleted and are listed all the same are left out: some lists are behind. */
+/** Reads manifests from the store itself. Leaves out those that were deleted but are still listed: listings may be stale. */
 export async function* readHeads(
   blobs: BlobStore,
   manifests: Iterable<BlobInfo>,
@@ -37,7 +37,7 @@ export async function* readHeads(
 async function readHead(blobs: BlobStore, manifest: BlobInfo): Promise<Head | BadManifest | null> {
   const { key, size } = manifest
   try {
-    // Copies that are nearer may be bad, and who reads here does not ask twice.
+    // Past the cache, which may be bad: nothing checks and retries this read.
     const bytes = await blobs.upstream.read(key, { start: 0, end: size })
     const sha256 = createHash('sha256').update(bytes).digest('hex')
     return { ...(await readManifestHead(key, bytes)), record: { key, size, sha256 } }
@@ -55,14 +55,14 @@ async function readHead(blobs: BlobStore, manifest: BlobInfo): Promise<Head | Ba
  */
 export class Strays {
   readonly #log: Log | undefined
-  /** The blobs that each one names; null where it cannot be read. */
+  /** The blobs that each manifest names; null if it cannot be read. */
   readonly #named = new Map<string, readonly string[] | null>()
 
   constructor(log?: Log) {
     this.#log = log
   }
 
-  /** Takes note of one, and tells the log the first time. */
+  /** Records a manifest; logs it the first time. */
   note(manifest: string, why: string, blobs: readonly string[] | null): void {
     if (this.#named.has(manifest)) return
     this.#named.set(manifest, blobs)
@@ -71,8 +71,8 @@ export class Strays {
   }
 
   /**
-   * What these manifests, all that the catalog does not know, may need of the store: true for a blob that must be spared. What one that cannot be read
-   * names was stored before it. Rejects as the store does.
+   * A test for blobs that these manifests, all that the catalog does not know, may need: true for a blob that must be spared. The blobs of a
+   * manifest that cannot be read were stored before it, so all older ones are spared. Rejects as the store does.
    */
   async claims(
     blobs: BlobStore,

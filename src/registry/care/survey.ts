@@ -2,10 +2,10 @@ import { setImmediate } from 'node:timers/promises'
 import type { Catalog } from '../../catalog/catalog.ts'
 import type { BlobInfo, BlobStore } from '../../storage/blob-store.ts'
 
-/** Keys of one page: what is read between two turns of the event loop. */
+/** Keys of one page, read in one turn of the event loop. */
 const PAGE = 1000
 
-/** What the store has and the catalog lacks, and the other way round. Either may have changed since. */
+/** The differences between store and catalog. Both may have changed since. */
 export interface Survey {
   /** Blobs, then manifests. */
   readonly unknown: readonly BlobInfo[]
@@ -20,7 +20,7 @@ export async function survey(catalog: Catalog, blobs: BlobStore): Promise<Survey
   const known = await knownKeys(catalog)
   const unknown: BlobInfo[] = []
   for (const kind of ['blobs/', 'manifests/']) {
-    // A look at each of those that are known would take far longer than their names.
+    // Comparing names is far faster than looking each blob up.
     for await (const info of blobs.list(kind, key => !known.delete(key))) unknown.push(info)
   }
   return { unknown, missing: [...known] }

@@ -9,7 +9,7 @@ import type { Strays } from './strays.ts'
 import { type Survey, survey } from './survey.ts'
 import { sweepTombstones } from './tombstones.ts'
 
-/** Blobs that a report names; it counts all. */
+/** Most blobs that a report names; it counts all. */
 const MAX_REPORTED = 1000
 
 export interface SweepDeps extends OwnedStore {
@@ -19,15 +19,15 @@ export interface SweepDeps extends OwnedStore {
   readonly strays: Strays
   /** Manifests of failed publications that could not be deleted at once: the only unknown ones that go. */
   readonly abandoned: Set<string>
-  /** What an upload left is not deleted before it is so old, in milliseconds. */
+  /** Milliseconds before leftovers of an upload may be deleted. */
   readonly graceMs: number
 }
 
 /**
- * Deletes the blobs that no model refers to and that nothing under way holds, and what uploads left that nobody goes on with. The catalog
- * forgets a blob before the store deletes it, so that no publication can take it up in between. A manifest goes first: one that the
- * catalog does not know would be taken for a model's. That the catalog can be written is seen before anything else goes: see {@link Catalog}.
- * What manifests name that the catalog does not know stays: see {@link Strays}. `surveyed`: what was seen already, or it is looked at now.
+ * Deletes blobs that no model refers to and that nothing pins, and leftovers of abandoned uploads. The catalog forgets a blob before the store
+ * deletes it, so that no publication can take it up in between. Manifests go first: one that the catalog does not know would be taken for a
+ * model's. The catalog is written before anything else is deleted: see {@link Catalog}. Blobs that unknown manifests name stay: see {@link Strays}.
+ * `surveyed`: the result of a survey, or it is made now.
  */
 export async function sweep(
   deps: SweepDeps,
@@ -43,12 +43,12 @@ export async function sweep(
   const unreferenced = await unpinned(pins, await unreferencedBlobs(catalog))
   const keys = unreferenced.map(({ key }) => key)
   if (!dryRun) await deleteBlobs(deps, keys.filter(isManifest))
-  // Some at a time: what is forgotten stays so, also where there is no room to forget the next ones.
+  // In batches: those that are forgotten stay forgotten even if there is no room for the next ones.
   const lent = {
     forgetBlobs: (some: readonly string[]) => room.lend(() => catalog.forgetBlobs(some)),
   }
   const forgotten = new Set(dryRun ? keys : await forgetBlobs(lent, keys))
-  // A publication that saw the blob still known pinned it before: its row will make it known again.
+  // A publication that found the blob in the catalog had pinned it: its row will add the blob again.
   const freed = await unpinned(
     pins,
     unreferenced.filter(({ key }) => forgotten.has(key)),
@@ -82,7 +82,7 @@ async function unpinned<T extends { readonly key: string }>(
   return free
 }
 
-/** Those of the blobs which the catalog does not know that nobody needs, last changed before `before`. */
+/** Blobs unknown to the catalog that nothing needs, last changed before `before`. */
 async function unneeded(
   { catalog, blobs, holds, strays, abandoned }: SweepDeps,
   found: readonly BlobInfo[],
@@ -92,7 +92,7 @@ async function unneeded(
   for (const blob of found) {
     const { key } = blob
     if ((await holds.pins.has(key)) || (await catalog.hasBlob(key))) continue
-    // It may have been pinned, committed and given its row while the catalog was asked.
+    // Checked again: it may have been pinned, committed and given a row during the first check.
     if ((await holds.pins.has(key)) || (await catalog.hasBlob(key))) continue
     unknown.push(blob)
   }

@@ -6,8 +6,8 @@ import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
 import type { Holds } from '../holds/holds.ts'
 
 /**
- * What a deleted model leaves behind where its revision pointed at it and older models have the same one: that the revision points at
- * nothing is in no manifest.
+ * Left behind by a deleted model whose revision pointed at it while older models of the revision remain. Without it, a catalog rebuilt from
+ * manifests would let the revision point at an older model.
  */
 interface Tombstone {
   readonly name: string
@@ -21,7 +21,7 @@ export interface DeletionDeps extends OwnedStore {
   readonly holds: Pick<Holds, 'locks'>
 }
 
-/** Claimed from a tombstone to the deletion that it is for: in between it looks like one that says nothing. */
+/** Locked from writing a tombstone to deleting its model: in between, a sweep would take the tombstone for a spent one. */
 const SUBJECT = 'tombstones'
 
 /** Deletes a model from the catalog, after it has stored its tombstone if it needs one. Rejects as `Catalog.deleteModel`. */
@@ -43,15 +43,15 @@ async function leaveTombstone({ catalog, blobs }: DeletionDeps, model: ModelReco
   await (await blobs.stage(blobKey('tombstones', id), body())).commit()
 }
 
-/** Every tombstone in the store that can be understood: one that has rotted says nothing, and keeps nobody from what is sound. */
+/** All tombstones in the store that can be read. A rotten one is left out. */
 export async function readTombstones(blobs: BlobStore): Promise<(Tombstone & { key: string })[]> {
   const tombstones: (Tombstone & { key: string })[] = []
   for await (const { key, size } of blobs.list('tombstones/')) {
-    // Nothing checks them, so that no copy is good enough.
+    // They have no checksum, so a cached copy is not good enough.
     const bytes = await blobs.upstream
       .read(key, { start: 0, end: size })
       .catch((error: RegistryError) => {
-        // Deleted, and listed all the same: some lists are behind.
+        // It was deleted but is still listed: listings may be stale.
         if (error.code === 'blob-missing') return null
         throw error
       })
@@ -72,7 +72,7 @@ function parseTombstone(bytes: Uint8Array): Tombstone | null {
   }
 }
 
-/** Deletes the tombstones that say nothing any more: their revision points at something again, or nothing older is left. */
+/** Deletes spent tombstones: their revision points at a model again, or no older model is left. */
 export async function sweepTombstones(stores: DeletionDeps): Promise<void> {
   const { catalog, blobs, holds } = stores
   await using _turn = await holds.locks.acquire(SUBJECT)

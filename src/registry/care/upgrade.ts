@@ -50,9 +50,9 @@ export interface UpgradeDeps {
   readonly damages: Damages
 }
 
-/** Models of one page. */
+/** Models read in one page. */
 const PAGE = 100
-/** What the store says of a blob that has lost bytes. */
+/** Error codes of the store for a blob that has lost bytes. */
 const LOST: readonly string[] = ['blob-missing', 'blob-short']
 
 /**
@@ -67,7 +67,7 @@ export async function upgradeManifests(
   const upgrades = new Upgrades(deps, await catalog.damagedBlobs())
   const failed: { id: string; why: string }[] = []
   let upgraded = 0
-  // Those of this version are not looked at: there may be many.
+  // Skips models of this version: there may be many.
   const before = 'manifests/'
   for (let after: string | undefined = ''; after !== undefined; ) {
     const models: ModelRecord[] = await catalog.modelsByManifest({ after, before, limit: PAGE })
@@ -81,7 +81,7 @@ export async function upgradeManifests(
   return { upgraded, failed }
 }
 
-/** A blob whose bytes are not those that were published, as far as can be said. */
+/** A blob whose bytes are not those that were published. */
 class BadBlob extends Error {
   readonly key: string
 
@@ -91,11 +91,11 @@ class BadBlob extends Error {
   }
 }
 
-/** What one pass over the models of earlier versions knows of their blobs. */
+/** One pass over the models of earlier versions, and what it learned about their blobs. */
 class Upgrades {
   readonly #deps: UpgradeDeps
   readonly #sums = new Map<string, BlockSums>()
-  /** By key: the blobs of which a bad block is known. */
+  /** Blobs with a known bad block, by key. */
   readonly #bad: Map<string, DamagedBlob>
 
   constructor(deps: UpgradeDeps, bad: readonly DamagedBlob[]) {
@@ -103,7 +103,7 @@ class Upgrades {
     this.#bad = new Map(bad.map(blob => [blob.key, blob]))
   }
 
-  /** Upgrades a model. Returns why that cannot be done, null where it is. */
+  /** Upgrades a model. Returns why it cannot be upgraded, or null. */
   async model(record: ModelRecord): Promise<string | null> {
     const { damages } = this.#deps
     const { manifest } = record
@@ -113,7 +113,7 @@ class Upgrades {
       return null
     } catch (error) {
       const { code, message } = error as RegistryError
-      // It says nothing of the model that the store does not answer now.
+      // The store does not answer now: that says nothing about the model.
       if (code !== 'storage-unavailable' && code !== 'storage-full') {
         await damages.mark(error instanceof BadBlob ? error.key : manifest, 0)
       }
@@ -180,7 +180,7 @@ class Upgrades {
     }
   }
 
-  /** The checksums of a blob, whose bytes are those that were published. Rejects with BadBlob where they are not. */
+  /** The checksums of a blob. Rejects with BadBlob if its bytes are not those that were published. */
   async #sumsOf({ key, size, sha256 }: BlobRecord): Promise<BlockSums> {
     const known = this.#sums.get(key)
     if (known) return known
@@ -205,7 +205,7 @@ class Upgrades {
     return sums
   }
 
-  /** Whether a blob that was bad has not been put right since, as far as its time tells. */
+  /** Whether a bad blob is unchanged since it was found, judged by its time. */
   async #isStillBad(key: string): Promise<boolean> {
     const bad = this.#bad.get(key)
     if (!bad) return false

@@ -1,7 +1,7 @@
 import type { BlobStore } from '../../storage/blob-store.ts'
 import type { Lease } from './lease.ts'
 
-/** Keys that are deleted before the lease is looked at again. */
+/** Most keys deleted between two checks of the lease. */
 const BATCH = 200
 
 /** A store, and the right to write to it. */

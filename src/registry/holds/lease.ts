@@ -7,57 +7,57 @@ import type { Log } from '../log.ts'
 import { mayRun, ownProcessMark, type ProcessMark } from './process-mark.ts'
 
 export interface LeaseOptions {
-  /** If this process does not renew its lease for so long, milliseconds, it loses it to who waits for it. */
+  /** Milliseconds without a renewal after which a waiting process may take the lease. */
   readonly staleMs: number
-  /** Waits, and rejects when the signal aborts. It must not keep the process alive. */
+  /** Waits for some milliseconds. Rejects when the signal aborts; must not keep the process alive. */
   readonly pause: (ms: number, signal: AbortSignal) => Promise<void>
-  /** Of this process; null where the system does not tell: others are then judged by their renewals alone. */
+  /** Mark of this process. Null where the system gives none: other owners are then judged by their renewals alone. */
   readonly process: ProcessMark | null
   readonly log: Log | undefined
 }
 
 const STALE_MS = 12_000
-/** Renewals in that time: two may come to nothing. */
+/** Renewals in the time of a lease: two may fail. */
 const RENEWALS = 3
-/** Between two looks at an owner that may live, milliseconds. */
+/** Milliseconds between two checks of an owner that may be alive. */
 const LOOK_MS = 1000
-/** All records lie in one folder, so that one look finds them. */
+/** Folder of all records: one listing finds them. */
 const FAN = '00'
-/** Hex digits in the key of a record: of the instance, then of the number of the renewal. */
+/** Hex digits in the key of a record: those of the instance, then those of the renewal's number. */
 const INSTANCE_DIGITS = 30
 const SERIAL_DIGITS = 8
 
-/** What the store has of one instance: its key counts the renewals. */
+/** The record of one instance in the store; its key counts the renewals. */
 interface Owner {
   readonly instance: string
-  /** More than one while it renews its lease. */
+  /** Two while the lease is being renewed. */
   readonly keys: readonly string[]
-  /** When the newest was written, milliseconds of the store's clock. */
+  /** Time at which the newest was written, milliseconds of the store's clock. */
   readonly renewedAt: number
   readonly record: OwnerRecord
 }
 
 /** The JSON of a record. */
 interface OwnerRecord {
-  /** Of that owner, whatever this process is told. */
+  /** Lease time of that owner, whatever this process is configured with. */
   readonly staleMs: number
   readonly process: ProcessMark | null
 }
 
 /**
- * The right to write to a blob store, which one process at a time has: two catalogs that are copies of one another would destroy each other's
- * models. The owner keeps a record in the store, and puts a new one in its place every few seconds. Who takes the store over deletes the records
- * of the owner before, which has lost the lease when its own is gone, whatever any clock says. Nothing rests on conditional writes.
+ * The right to write to a blob store. One process has it at a time: two catalogs that are copies of one another would destroy each other's
+ * models. The owner keeps a record in the store and replaces it every few seconds. A process that takes the store over deletes the records of
+ * the owner before it; that owner has lost the lease once its record is gone, whatever any clock says. Nothing depends on conditional writes.
  *
- * An owner looks for its record before it deletes anything, and between the manifest of a model and its row: it sees who took over before that
- * look, and who does so later finds the manifest.
+ * An owner checks its record before it deletes anything, and between the manifest of a model and its row. It sees a takeover that came before the
+ * check; a takeover that comes later finds the manifest.
  */
 export class Lease implements AsyncDisposable {
   readonly #blobs: BlobStore
   readonly #options: LeaseOptions
   readonly #instance = randomBytes(INSTANCE_DIGITS / 2).toString('hex')
   readonly #end = new AbortController()
-  /** Records of this process that count for nothing, and may still be in the store. */
+  /** Records of this process that are out of date and may still be in the store. */
   readonly #spent = new Set<string>()
   #serial = 0
   #key = ''
@@ -65,7 +65,7 @@ export class Lease implements AsyncDisposable {
   #renewing: Promise<void> = Promise.resolve()
 
   private constructor(blobs: BlobStore, options: LeaseOptions) {
-    // Only the store itself tells what it has now.
+    // A cache may be out of date.
     this.#blobs = blobs.upstream
     this.#options = options
   }
@@ -83,7 +83,7 @@ export class Lease implements AsyncDisposable {
       process: options.process === undefined ? await ownProcessMark() : options.process,
     })
     try {
-      // Of two that come at once, at least one sees the other: each writes before it looks.
+      // Each process writes before it looks, so at least one of two sees the other.
       lease.#key = await lease.#write()
       await lease.#takeOver()
     } catch (error) {
@@ -103,7 +103,7 @@ export class Lease implements AsyncDisposable {
     )
   }
 
-  /** Looks in the store whether this process still has the lease. Rejects `store-in-use` if not, and as the store does. */
+  /** Checks in the store that this process still has the lease. Rejects `store-in-use` if not, and as the store does. */
   async confirm(): Promise<void> {
     this.check()
     for (;;) {
@@ -120,7 +120,7 @@ export class Lease implements AsyncDisposable {
   async renew(): Promise<void> {
     this.check()
     const next = await this.#write()
-    // Until the one before is seen to be there, the new one proves nothing: somebody may have taken over.
+    // The new record proves nothing until the old one is seen: another process may have taken over.
     this.#spent.add(next)
     if (!(await this.#has(this.#key))) {
       this.#lose()
@@ -171,7 +171,7 @@ export class Lease implements AsyncDisposable {
       const ended: Owner[] = []
       for (const owner of owners) if (await this.#hasEnded(owner, now, watch)) ended.push(owner)
       await this.#blobs.delete(ended.flatMap(({ keys }) => keys))
-      // One that has renewed its lease in between is there again: only a look that finds nobody ends this.
+      // An owner may renew its lease in between: only a listing without any owner ends this.
       if (ended.length === owners.length) continue
       if (watch.waitedMs === 0) log?.info({ owners }, 'waiting for the lease of the blob store')
       await pause(LOOK_MS, this.#end.signal)
@@ -180,11 +180,11 @@ export class Lease implements AsyncDisposable {
     }
   }
 
-  /** Whether an owner is gone for good; rejects `store-in-use` if it is seen to be there. */
+  /** Whether an owner has ended. Rejects `store-in-use` if it is seen to be alive. */
   async #hasEnded(owner: Owner, now: number, { waitedMs, firstSeen }: Watch): Promise<boolean> {
     const { process: own } = this.#options
     const { instance, keys, renewedAt, record } = owner
-    // One that runs may be the owner of another store, of which this one is a copy: only a renewal shows that it uses this one.
+    // A running owner may use another store of which this one is a copy: only a renewal shows that it uses this one.
     if (own && record.process && !(await mayRun(record.process, own))) return true
     const first = firstSeen.get(instance) ?? keys[0]!
     firstSeen.set(instance, first)
@@ -195,7 +195,7 @@ export class Lease implements AsyncDisposable {
     )
   }
 
-  /** The other processes that have records, and what time it is for the store. */
+  /** The other processes that have records, and the time by the store's clock. */
   async #look(): Promise<{ owners: Owner[]; now: number }> {
     const listed = new Map<string, { keys: string[]; renewedAt: number }>()
     for await (const { key, modified } of this.#blobs.list('owners/')) {
@@ -210,7 +210,7 @@ export class Lease implements AsyncDisposable {
     const owners: Owner[] = []
     for (const [instance, { keys, renewedAt }] of listed) {
       const record = await this.#read(keys.sort().at(-1)!)
-      // Some lists are behind.
+      // Listings may be stale.
       if (record) owners.push({ instance, keys, renewedAt, record })
     }
     return { owners, now }
@@ -223,7 +223,7 @@ export class Lease implements AsyncDisposable {
       return JSON.parse(Buffer.from(bytes).toString()) as OwnerRecord
     } catch (error) {
       if ((error as RegistryError).code === 'blob-missing') return null
-      // One that was copied in part says nothing; its key counts.
+      // A record that was copied in part has no content; its key counts.
       if (error instanceof SyntaxError) return { staleMs: STALE_MS, process: null }
       throw error
     }
@@ -258,9 +258,9 @@ export class Lease implements AsyncDisposable {
   }
 }
 
-/** What is seen of other owners while this process waits. */
+/** What was seen of other owners while this process waits. */
 interface Watch {
   waitedMs: number
-  /** By instance: the record that was there at the first look. */
+  /** By instance: the record found at the first check. */
   readonly firstSeen: Map<string, string>
 }

@@ -1,10 +1,10 @@
 import { readFile, readlink } from 'node:fs/promises'
 
-/** Tells a process from every other one that its machine has run since it was started. */
+/** Identifies a process among all that its machine has run since it was started. */
 export interface ProcessMark {
   /** Random, one for each start of the machine. */
   readonly boot: string
-  /** The namespace in which `pid` counts: that of a container, or of the machine. */
+  /** The namespace of `pid`: that of a container, or of the machine. */
   readonly namespace: string
   readonly pid: number
   /** When the process began, in ticks of the clock since the machine was started: a pid is used again. */
@@ -14,7 +14,7 @@ export interface ProcessMark {
 /** The number of `starttime` among the fields after the name of the program. Source: proc_pid_stat(5). */
 const BEGAN_FIELD = 19
 
-/** The mark of this process; null where the system does not tell (all but Linux). */
+/** The mark of this process; null on all systems but Linux. */
 export async function ownProcessMark(): Promise<ProcessMark | null> {
   const { pid } = process
   try {
@@ -25,7 +25,10 @@ export async function ownProcessMark(): Promise<ProcessMark | null> {
   }
 }
 
-/** False if the process with this mark has ended; true if it runs, or if that cannot be told: it may be on another machine, or in another container. */
+/**
+ * False if the process with this mark has ended. True if it runs, or if nothing is known of it: it may be on another machine or in another
+ * container.
+ */
 export async function mayRun(mark: ProcessMark, own: ProcessMark): Promise<boolean> {
   if (mark.boot !== own.boot || mark.namespace !== own.namespace) return true
   try {

@@ -4,7 +4,7 @@ import type { BlobStore } from '../../storage/blob-store.ts'
 import type { ByteSource } from '../../workers/byte-source.ts'
 import { BlockError } from '../../workers/errors.ts'
 
-/** What becomes of blobs with bad blocks. */
+/** What to read in place of a blob with bad blocks. */
 export interface BadBlobs {
   /** The blob to read for `key`. */
   standIn(key: string): string
@@ -12,7 +12,7 @@ export interface BadBlobs {
   failed(error: unknown, tries: number): Promise<boolean>
 }
 
-/** The blobs as they are stored, without copies that are nearer. No read is tried again. */
+/** Blobs read from the store itself, past any cache. No read is tried again. */
 export function storedBlobs(blobs: BlobStore): ByteSource {
   return sourceOf(
     blobs.upstream,
@@ -21,7 +21,7 @@ export function storedBlobs(blobs: BlobStore): ByteSource {
   )
 }
 
-/** The blobs of models. A read that failed is tried again from the store itself, or from another copy of what was bad. */
+/** The blobs of models. A failed read is tried again from the store itself, or from another copy of the bad blob. */
 export function modelBlobs(blobs: BlobStore, bad: BadBlobs): ByteSource {
   const standIn = (key: string) => bad.standIn(key)
   const retry: ByteSource['retry'] = async (error, tries) =>
@@ -30,7 +30,7 @@ export function modelBlobs(blobs: BlobStore, bad: BadBlobs): ByteSource {
   return sourceOf(blobs, standIn, retry)
 }
 
-/** The bytes of the blobs that `resolve` names. A blob that lacks some is a bad one, like one that has others. */
+/** The bytes of the blobs that `resolve` names. A missing or short blob is a bad one, like one with wrong bytes. */
 function sourceOf(
   blobs: BlobStore,
   resolve: (key: string) => string,

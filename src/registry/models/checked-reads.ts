@@ -8,7 +8,7 @@ import { threadKernels } from '../../workers/kernels.ts'
 
 type Sums = ReadonlyMap<string, BlockSums>
 
-/** A source of which every byte is checked against `sums`. What none of them has is never read: that would be a fault of ours. */
+/** A source whose bytes are all checked against `sums`. Throws `internal` for a blob that none of them has: that is a bug of the caller. */
 export function checkedSource(source: ByteSource, ...sums: readonly Sums[]): ByteSource {
   return {
     ...source,

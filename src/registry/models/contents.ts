@@ -13,7 +13,7 @@ import type { OpenedModel } from './opened-models.ts'
 
 const BINARY = 'application/octet-stream'
 
-/** Types that are safe to show and that clients look for; everything else is bytes. */
+/** Media types that are safe to display and that clients expect; everything else is plain bytes. */
 const MEDIA_TYPES: Readonly<Record<string, string>> = {
   json: 'application/json',
   txt: 'text/plain; charset=utf-8',
@@ -123,7 +123,7 @@ export function tensorContent(
   const { dtype, shape } = recipe
   const planned = content(checkedEngine(engine, sums), {
     size: storedBytes(recipe),
-    // The model is fixed by its digest, the tensor by its place in the URL.
+    // The digest fixes the model, the URL the tensor.
     etag: `${record.sha256}-${Buffer.from(name).toString('base64url').slice(0, 64)}`,
     sha256: null,
     filename: 'tensor.bin',
@@ -149,7 +149,7 @@ async function* translateStream(chunks: AsyncGenerator<Uint8Array>): AsyncGenera
   try {
     yield* chunks
   } catch (error) {
-    // What was accepted at publication no longer decodes: that is our fault, not the client's.
+    // It decoded when it was published: the fault is the registry's, not the client's.
     if (error instanceof CodecError) {
       throw new RegistryError('storage-failed', 'stored bytes do not decode', { cause: error })
     }

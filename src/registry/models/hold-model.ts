@@ -5,8 +5,8 @@ import type { Content } from '../registry.ts'
 import type { OpenedModel, OpenedModels } from './opened-models.ts'
 
 /**
- * Keeps what a model is read from until that is disposed of, also if the model is deleted meanwhile. Pinned first, then seen to be there, so
- * that no sweep can slip between. Rejects `model-not-found` for one that was deleted.
+ * Keeps the blobs of a model until the result is disposed of, even if the model is deleted meanwhile. They are pinned first, and the model is looked
+ * up after that, so that no sweep comes in between. Rejects `model-not-found` for a deleted model.
  */
 export async function holdModel(
   { catalog, pins }: { catalog: Catalog; pins: Pins },
@@ -18,7 +18,7 @@ export async function holdModel(
   throw new RegistryError('model-not-found', `model ${id} was deleted`)
 }
 
-/** A content whose bytes stay until they have been read, also if its model is deleted meanwhile. */
+/** A content whose blobs stay until they have been read, even if the model is deleted meanwhile. */
 export function pinnedContent<T extends Content>(
   stores: { catalog: Catalog; pins: Pins; models: OpenedModels },
   model: OpenedModel,

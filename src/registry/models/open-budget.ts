@@ -2,14 +2,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { getHeapStatistics } from 'node:v8'
 import { RegistryError } from '../../errors.ts'
 
-/** Milliseconds that something large waits for memory that others use, before it is refused. */
+/** Milliseconds that a large request waits for memory before it is refused. */
 const WAIT_MS = 60_000
-/** Share of the budget up to which nothing waits: small models come by whatever large ones do. */
+/** Share of the budget up to which nothing waits, so that large models never hold up small ones. */
 const SMALL_SHARE = 1 / 64
 
-/** Models take so much at most of the heap, and of the memory that the process may take … */
+/** Largest share of the heap, and of the process's memory, that open models may take … */
 const SHARE = 0.4
-/** … and never more than so many bytes. */
+/** … and the most bytes, whatever those are. */
 const MAX_BYTES = 1024 ** 3
 
 /** Bytes that models may take in a process of `residentBytes`; 0 for one of any size. */
@@ -18,7 +18,7 @@ export function openBytesWithin(residentBytes: number): number {
   return Math.min(MAX_BYTES, SHARE * (residentBytes === 0 ? heap : Math.min(heap, residentBytes)))
 }
 
-/** What is held of one model of a lineage by all that is built on it. */
+/** The memory of one model of a lineage that everything built on it shares. */
 export interface Layer {
   readonly bytes: number
   readonly parent: Layer | null
@@ -30,12 +30,12 @@ interface Waiter {
 }
 
 /**
- * The memory of all that is open or being opened, by an estimate in bytes. Counts each layer once, however many models reach it; makes room
- * by giving up what nobody uses; and lets what is large wait until there is room.
+ * Bounds the estimated memory of all models that are open or being opened. Counts each layer once, however many models share it; closes unused
+ * models to make room; large models wait until there is room.
  */
 export class OpenBudget {
   readonly #most: number
-  /** Gives up something that nobody uses; false where there is nothing. */
+  /** Closes one unused model; false if there is none. */
   readonly #giveUp: () => boolean
   readonly #users = new Map<Layer, number>()
   readonly #waiting: Waiter[] = []
@@ -46,12 +46,12 @@ export class OpenBudget {
     this.#giveUp = giveUp
   }
 
-  /** Bytes of all that is open, and set aside. */
+  /** Bytes of all open models and reservations. */
   get used(): number {
     return this.#used
   }
 
-  /** Counts `bytes`, and the layers, until they are given back with {@link leave}. Gives up what is in their way and not used. */
+  /** Counts `bytes` and the layers until {@link leave}. Closes unused models to make room. */
   enter(bytes: number, layer: Layer | null): void {
     this.#used += bytes
     for (let at = layer; at; at = at.parent) {
@@ -77,7 +77,7 @@ export class OpenBudget {
     this.#grant()
   }
 
-  /** @throws RegistryError `lineage-too-large` for more bytes than there ever are */
+  /** @throws RegistryError `lineage-too-large` for more bytes than the whole budget */
   check(bytes: number): void {
     const most = this.#most
     if (bytes <= most) return
@@ -89,9 +89,8 @@ export class OpenBudget {
   }
 
   /**
-   * Sets `bytes` aside until that is disposed of; waits while others use too much. `besideBytes` are those that the caller uses already.
-   * Rejects `lineage-too-large` if it wants more than there ever is, `overloaded` if the others go on for too long, and with
-   * `signal.reason`.
+   * Reserves `bytes` until the result is disposed of; waits while others use too much. `besideBytes`: what the caller uses already.
+   * Rejects `lineage-too-large` if both exceed the whole budget, `overloaded` after a wait that is too long, and with `signal.reason`.
    */
   async reserve(bytes: number, besideBytes = 0, signal?: AbortSignal): Promise<Disposable> {
     this.check(besideBytes + bytes)
@@ -117,9 +116,9 @@ export class OpenBudget {
     } catch (error) {
       const place = this.#waiting.indexOf(waiter)
       if (place >= 0) this.#waiting.splice(place, 1)
-      // Granted between the end of the waiting and this line.
+      // It was granted just after the wait ended.
       else this.#used -= bytes
-      // Those behind it may fit where it did not.
+      // Smaller requests behind it may fit.
       this.#grant()
       signal?.throwIfAborted()
       throw error
@@ -128,7 +127,7 @@ export class OpenBudget {
     }
   }
 
-  /** Lets those in that wait, in their order, as far as there is room. */
+  /** Grants waiting requests in their order, as far as there is room. */
   #grant(): void {
     for (let next = this.#waiting[0]; next && this.#makeRoom(next.bytes); next = this.#waiting[0]) {
       this.#waiting.shift()

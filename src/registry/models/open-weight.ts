@@ -5,13 +5,13 @@ import type { FrameDelta, RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import type { Manifest } from './manifest.ts'
 
 /**
- * What a model holds in memory while it is open, in bytes of an estimate: measured once for each kind of thing, from above, with the names
- * of tensors at the length that they have in a header.
+ * Estimated bytes of an open model in memory. The figures are upper bounds that were measured for each kind of object; names of tensors count with
+ * their length in the header.
  */
 export interface OpenWeight {
-  /** Of what is built on it too: bytes of its recipes, and of the index of its delta, that theirs lead to. */
+  /** Shared with everything built on it: its recipes and the index of its delta. */
   readonly kept: number
-  /** Of itself alone: the table of its recipes, its manifest, its layouts. */
+  /** Its own: the table of its recipes, its manifest, its layouts. */
   readonly own: number
 }
 
@@ -22,12 +22,12 @@ const RECIPE_BYTES = 220
 const STEP_BYTES = 60
 /** A tensor of a delta's index, with its source or its arrays. */
 const INDEX_TENSOR_BYTES = 180
-/** With the number of the cell, where the others keep nothing. */
+/** Includes the number of the cell. */
 const RANK_BYTES = 16
 const ERROR_FIGURES_BYTES = 150
 const BLOB_BYTES = 500
 
-/** The weight of a model whose parent, if it has one, has the recipes `parent`. What it shares with that weighs nothing again. */
+/** The weight of a model whose parent, if any, has the recipes `parent`. Recipes that both share count for the parent alone. */
 export function* weighModel(
   { shards, delta, blobs }: Pick<Manifest, 'shards' | 'delta' | 'blobs'>,
   recipes: Recipes,
@@ -47,7 +47,7 @@ export function* weighModel(
   return { own, kept: kept + (index.frames ? weighColumns(index) : weighRanks(index)) }
 }
 
-/** A layout: its header, and its tensors, whose names are as long as that at most. */
+/** Bytes of a layout: its header and its tensors, whose names are no longer than the header. */
 export function weighLayout({ header, tensors }: Layout): number {
   return header.length * 2 + tensors.length * LAYOUT_TENSOR_BYTES
 }

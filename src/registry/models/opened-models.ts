@@ -22,28 +22,28 @@ import { type Layer, OpenBudget, reachOf } from './open-budget.ts'
 import { weighLayout, weighModel } from './open-weight.ts'
 import { isRotten, isTrue, manifestKey, recordOf } from './true-records.ts'
 
-/** A model with everything that a plan needs, in memory. */
+/** An open model: everything that a plan needs, in memory. */
 export interface OpenedModel {
-  /** From the manifest, and never from the row. */
+  /** From the manifest, never from the row. */
   readonly record: ModelRecord
   readonly manifest: Manifest
   readonly recipes: Recipes
-  /** What the blobs that the recipes read are checked against: those of its whole lineage, and its side files. */
+  /** Checksums of all blobs that the recipes read, of the whole lineage, and of the side files. */
   readonly sums: ReadonlyMap<string, BlockSums>
   /** The `dtype=stored` reconstruct stream. */
   readonly layout: Layout
-  /** What is held of it by all that is built on it, and below it what it is built on. */
+  /** The memory that everything built on it shares, on top of what it is built on. */
   readonly layer: Layer
-  /** Bytes that it takes beside its layer: see `OpenWeight`. */
+  /** Bytes beside its layer: see `OpenWeight`. */
   readonly ownBytes: number
 }
 
-/** Models that stay open: a lineage of full depth and some more. */
+/** Most models that stay open: a lineage of full depth and some more. */
 const MAX_MODELS = 96
-/** While a model is opened: bytes for each of its tensors, and for each byte of its manifest. */
+/** Bytes reserved while a model is opened, for each of its tensors and for each byte of its manifest. */
 const OPENING_TENSOR_BYTES = 800
 const OPENING_MANIFEST_BYTES = 2
-/** Tensors of a model above which it is opened alone: several could each have half of the memory that they need, and wait for the rest. */
+/** Models with more tensors are opened one at a time: several could each hold half of the memory that they need, and wait for the rest. */
 const LARGE_TENSORS = 20_000
 
 /** A model that is open or being opened. */
@@ -51,15 +51,15 @@ interface Entry {
   opened: Promise<OpenedModel>
   /** Null until it is open. */
   model: OpenedModel | null
-  /** Bytes that are counted for it beside its layer. */
+  /** Bytes counted for it beside its layer. */
   bytes: number
-  /** Those that use it now: it stays counted for them, whatever becomes of its place. */
+  /** Number of users. While there are any, its memory stays counted even if it is closed. */
   users: number
-  /** Layouts of its reconstruct stream that are cast to a dtype. */
+  /** Layouts of its reconstruct stream cast to a dtype. */
   readonly casts: Map<FloatDtype, Promise<Layout>>
 }
 
-/** Opens models; the most recently used stay open, as far as the budget goes. A model never changes, so nothing is ever stale. */
+/** Opens models. The most recently used stay open within the budget. A model never changes, so nothing is ever stale. */
 export class OpenedModels {
   readonly #catalog: Catalog
   readonly #source: ByteSource
@@ -70,8 +70,8 @@ export class OpenedModels {
   readonly #rotten: (id: string) => void
 
   /**
-   * `mostBytes` bounds what is open, by the estimate of `weighModel`. `rotten` is told of each model that is read whose row is not what its
-   * manifest says.
+   * `mostBytes` bounds the memory of open models, as `weighModel` estimates it. `rotten` is called for each model whose row differs from its
+   * manifest.
    */
   constructor(
     catalog: Catalog,
@@ -90,7 +90,7 @@ export class OpenedModels {
     return this.#budget.used
   }
 
-  /** The model and, on the way, all that it is built on. Rejects with RegistryError. */
+  /** Opens a model and everything that it is built on. Rejects with RegistryError. */
   async open(record: ModelRecord): Promise<OpenedModel> {
     if (record.tensors < LARGE_TENSORS || this.#entries.has(record.id)) return this.#open(record)
     using _turn = await this.#large.take()
@@ -98,7 +98,7 @@ export class OpenedModels {
     return await this.#open(record)
   }
 
-  /** Keeps a model open, and counted, until that is disposed of. */
+  /** Keeps a model open and counted until the result is disposed of. */
   hold(model: OpenedModel): Disposable {
     const entry = this.#entryOf(model)
     entry.users++
@@ -111,14 +111,14 @@ export class OpenedModels {
     }
   }
 
-  /** Sets memory aside for what is made beside `besideBytes` that the caller holds: see `OpenBudget.reserve`. */
+  /** Reserves memory, on top of `besideBytes` that the caller holds: see `OpenBudget.reserve`. */
   reserve(bytes: number, besideBytes: number, signal: AbortSignal): Promise<Disposable> {
     return this.#budget.reserve(bytes, besideBytes, signal)
   }
 
   /**
-   * Rejects `lineage-too-large` for a model that could not be opened even if no other were: so much does it take with all that it is built
-   * on. `manifestBytes` is the size of its manifest.
+   * Rejects `lineage-too-large` for a model that, with everything that it is built on, could not be opened even alone. `manifestBytes` is the size
+   * of its manifest.
    */
   async checkFits(
     { manifest, manifestBytes }: { manifest: Manifest; manifestBytes: number },
@@ -130,7 +130,7 @@ export class OpenedModels {
     this.#budget.check(reachOf(parent?.layer ?? null) + Math.max(own + kept, opening))
   }
 
-  /** The layout of the model's reconstruct stream with floating-point tensors cast to `dtype`; it is kept as long as the model is. */
+  /** The layout of the model's reconstruct stream with float tensors cast to `dtype`; kept while the model is open. */
   castLayout(model: OpenedModel, dtype: FloatDtype): Promise<Layout> {
     const entry = this.#entryOf(model)
     const known = entry.casts.get(dtype)
@@ -141,7 +141,7 @@ export class OpenedModels {
     return cast
   }
 
-  /** What the manifest of a model says in place of its row. Rejects as {@link open}. */
+  /** The record of a model from its manifest, in place of its row. Rejects as {@link open}. */
   async truth(row: ModelRecord): Promise<ModelRecord> {
     const key = manifestKey(row)
     const { size } = await this.#catalog.blob(key)
@@ -154,13 +154,13 @@ export class OpenedModels {
     return recordFrom(row, head, { key, size })
   }
 
-  /** From now on the row of a model counts as damage. */
+  /** Marks the row of a model as damaged. */
   async distrust(id: string): Promise<void> {
     this.#rotten(id)
     await this.#catalog.distrust(id)
   }
 
-  /** Forgets a model. */
+  /** Closes a model. */
   close(id: string): void {
     const entry = this.#entries.get(id)
     if (!entry) return
@@ -190,7 +190,7 @@ export class OpenedModels {
     return opened
   }
 
-  /** The entry of a model that was opened: a new one if it has been given up since. */
+  /** The entry of an open model: a new one if it has been closed since. */
   #entryOf(model: OpenedModel): Entry {
     const { id } = model.record
     const known = this.#entries.get(id)
@@ -206,14 +206,14 @@ export class OpenedModels {
   #count(entry: Entry, model: OpenedModel): void {
     entry.model = model
     entry.bytes += model.ownBytes
-    // Not given up for itself.
+    // It must not be closed to make room for itself.
     entry.users++
     this.#budget.enter(entry.bytes, model.layer)
     while (this.#entries.size > MAX_MODELS && this.#giveUp()) {}
     entry.users--
   }
 
-  /** Closes the model that nobody has used for longest; false if all are in use. */
+  /** Closes the least recently used model that has no user; false if all are in use. */
   #giveUp(): boolean {
     for (const [id, { model, users }] of this.#entries) {
       if (!model || users > 0) continue
@@ -235,7 +235,7 @@ export class OpenedModels {
     return layout
   }
 
-  /** Forgets all of them. */
+  /** Closes all models. */
   closeAll(): void {
     for (const id of this.#entries.keys()) this.close(id)
   }
@@ -249,7 +249,7 @@ export class OpenedModels {
     }
   }
 
-  /** The parent comes first, so that a long lineage never has more than two manifests in memory. */
+  /** Opens the parent first, so that a long lineage never has more than two manifests in memory. */
   async #read(row: ModelRecord): Promise<OpenedModel> {
     const known = isRotten(row) ? await this.truth(row) : row
     const { id, tensors } = known
@@ -274,7 +274,7 @@ export class OpenedModels {
     return { record, manifest, recipes, sums, layout, layer, ownBytes: own }
   }
 
-  /** Reads a model whose row has turned out to be another than its manifest says. */
+  /** Reads a model again whose row differs from its manifest. */
   async #readAnew(id: string): Promise<OpenedModel> {
     await this.distrust(id)
     const row = await this.#catalog.model(id)
@@ -292,7 +292,7 @@ export class OpenedModels {
     })
   }
 
-  /** What is missing of a model that was deleted meanwhile is gone, not damaged. */
+  /** Blobs that are missing because the model was deleted meanwhile are not damage. */
   #sourceOf(id: string): ByteSource {
     return retriedWhile(this.#source, () => this.#catalog.hasModel(id))
   }
@@ -304,7 +304,7 @@ export class OpenedModels {
   }
 }
 
-/** Bytes that opening a model takes for a moment. */
+/** Bytes that opening a model needs temporarily. */
 function openingBytes(tensors: number, manifestBytes: number): number {
   return tensors * OPENING_TENSOR_BYTES + manifestBytes * OPENING_MANIFEST_BYTES
 }

@@ -14,7 +14,7 @@ export class ShownModels {
     this.#models = models
   }
 
-  /** One model with all of its files. Rejects `damaged` where neither its row nor its manifest can be believed. */
+  /** One model with all of its files. Rejects `damaged` if both its row and its manifest are bad. */
   async one(row: ModelRecord): Promise<Model> {
     if (isRotten(row)) return toModel(await this.#models.truth(row))
     const { id, files, filesTotal } = row
@@ -28,7 +28,7 @@ export class ShownModels {
     }
   }
 
-  /** The models of a page. One of which nothing can be believed is left out: it must not hide the others. */
+  /** The models of a page. A model whose row and manifest are both bad is left out, so that it does not hide the others. */
   async page(rows: readonly ModelRecord[]): Promise<ListedModel[]> {
     const shown: ListedModel[] = []
     for (const row of rows) {

@@ -7,7 +7,7 @@ interface Run {
   readonly end: number
 }
 
-/** Names of the tensors that have bytes in a run of one of a model's blobs; none for a header, an index, or a side file. */
+/** Names of the tensors that have bytes in a range of a blob of the model; none for a header, an index, or a side file. */
 export function tensorsAt({ shards, delta }: Manifest, key: string, run: Run): string[] {
   if (delta?.blob === key) return inDelta(delta.index, run)
   const shard = shards.find(({ blob }) => blob === key)

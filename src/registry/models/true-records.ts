@@ -4,19 +4,19 @@ import { digestModel } from '../../catalog/rows.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import { type ManifestHead, toRecord } from './manifest.ts'
 
-/** Whether a row is known not to be what was inserted: of what it says, only the id is used. */
+/** Whether a row is known to differ from what was inserted. Only its id may be used then. */
 export function isRotten({ damaged }: Pick<ModelRecord, 'damaged'>): boolean {
   return damaged?.file === CATALOG_FILE
 }
 
-/** The key of a model's manifest, whatever became of its row. */
+/** The key of a model's manifest, even if its row is bad. */
 export function manifestKey(row: ModelRecord): string {
   return isRotten(row) ? blobKey('manifests', row.id) : row.manifest
 }
 
 /**
- * The record of a model from its manifest, which has a SHA-256 of itself: what is served comes from here, and never from a row. The row tells
- * what changes: damage, and whether the parent of a base is still there.
+ * The record of a model from its manifest, which has a SHA-256 of itself. What is served comes from here, never from a row. The row adds what
+ * changes: damage, and whether the parent of a base still exists.
  */
 export function recordOf(
   row: ModelRecord,
@@ -28,7 +28,7 @@ export function recordOf(
   return { ...toRecord({ ...model, parent }, manifest, blobs), damaged: row.damaged }
 }
 
-/** Whether a row, which may leave out its files, is what its manifest says. */
+/** Whether a row, with or without its files, agrees with the manifest. */
 export function isTrue(row: ModelRecord, truth: ModelRecord): boolean {
   const hasFiles = row.files.length === row.filesTotal
   const files = hasFiles ? row.files : truth.files

@@ -36,7 +36,7 @@ import {
   unexpectedPart,
 } from './receive.ts'
 
-/** Memory that a publication takes for each byte of an index, if that is full of tensors of a few bytes. */
+/** Bytes reserved for each byte of an index: the worst case, an index full of tiny tensors. */
 const INDEX_BYTES = 12
 /** The one safetensors file that a model published as `.wdelta` serves. */
 const WEIGHTS = 'model.safetensors'
@@ -44,7 +44,7 @@ const WEIGHTS = 'model.safetensors'
 /** What receiving a delta needs. */
 type ReceiveDeps = MatchDeps & Pick<PublishDeps, 'maxModelBytes'>
 
-/** Memory that a publication takes for each tensor. */
+/** Bytes reserved for each tensor. */
 const TENSOR_BYTES = 1000
 
 interface ReceivedDelta {
@@ -109,7 +109,7 @@ async function oneShard({ manifest }: OpenedModel, recipes: Recipes): Promise<Ma
   return [{ path: WEIGHTS, layout, blob: null }]
 }
 
-/** Refuses a model that is larger than any that could be uploaded as files, before a byte of it is decoded. */
+/** Refuses a model that is larger than an upload of files may be, before any of it is decoded. */
 function checkModelSize(
   shards: readonly ManifestShard[],
   { maxModelBytes }: Pick<PublishDeps, 'maxModelBytes'>,
@@ -120,7 +120,7 @@ function checkModelSize(
   throw new CodecError('delta', 'model-size', message)
 }
 
-/** Refuses a lossless delta that gives other files than it says. */
+/** Refuses a lossless delta whose files differ from the digests in its index. */
 function checkShards({ shards }: FrameDelta, files: readonly FileRecord[]): void {
   for (const { path, sha256 } of shards) {
     const found = files.find(file => file.path === path)?.sha256
@@ -158,7 +158,7 @@ async function receiveParts(
   return { delta, sides: [...sides.values()] }
 }
 
-/** Stages a `.wdelta` while it is indexed; its parent is looked for as soon as its header is there. */
+/** Stages a `.wdelta` while it is indexed. Looks for its parent as soon as its header is complete. */
 async function receiveDelta(
   deps: ReceiveDeps,
   publication: Publication,

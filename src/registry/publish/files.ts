@@ -49,7 +49,7 @@ export async function publishFiles(
   const parent = options.parent === undefined ? null : await findParent(deps, options.parent)
   const { name, revision, message } = options
   const naming: Naming = { name, revision, message }
-  // Every return below is awaited here: the publication is disposed of when this function's block ends.
+  // Every return below is awaited: the publication is disposed of at the end of this function.
   const { authorized } = options
   await using publication = new Publication({ ...deps, authorized })
   const opened = parent && strategy !== 'whole' ? await openParent(deps, publication, parent) : null
@@ -69,7 +69,7 @@ export async function publishFiles(
   return await publishEncoded(checked, publication, naming, fineTune, signal)
 }
 
-/** The strategy of an upload. @throws RegistryError `bad-request` for one that needs a parent and has none */
+/** The strategy of an upload. @throws RegistryError `bad-request` if it needs a parent and has none */
 function chooseStrategy({ parent, strategy }: PublishFilesOptions): Strategy {
   const chosen = strategy ?? (parent === undefined ? 'whole' : 'lossless')
   if (chosen === 'whole' || parent !== undefined) return chosen
@@ -84,7 +84,7 @@ interface FineTune {
   readonly options: PublishFilesOptions
 }
 
-/** Publishes a fine-tune as a version 1 delta; its uploaded shards are kept only until that is proven. */
+/** Publishes a fine-tune as a version 1 delta. Its uploaded shards are kept only until the delta is proven. */
 async function publishEncoded(
   deps: PublishDeps,
   publication: Publication,

@@ -13,7 +13,7 @@ interface Fresh {
 export class FreshBlobs {
   readonly #byContent = new Map<string, Fresh>()
 
-  /** A committed blob of this content, whose user the caller becomes; null where there is none. */
+  /** A committed blob of this content, which the caller now uses; null if there is none. */
   take(sha256: string): BlobRecord | null {
     const fresh = this.#byContent.get(sha256)
     if (!fresh) return null
@@ -21,24 +21,24 @@ export class FreshBlobs {
     return fresh.record
   }
 
-  /** Offers a blob that was just committed; the caller is its first user, and knows of no other blob of this content. */
+  /** Offers a blob that was just committed. The caller is its first user and knows of no other blob of this content. */
   add(record: BlobRecord): void {
     this.#byContent.set(record.sha256, { record, users: 1 })
   }
 
-  /** A row refers to these blobs: they are the catalog's, who finds them there needs no offer. Nobody has to let go of them any more. */
+  /** A row now refers to these blobs: publications find them in the catalog, and need not release them. */
   settle(records: Iterable<BlobRecord>): void {
     for (const { sha256, key } of records) {
       if (this.#byContent.get(sha256)?.record.key === key) this.#byContent.delete(sha256)
     }
   }
 
-  /** Lets go of blobs that the caller took or added. Returns those that nobody needs: no row refers to them, and nobody can take them any more. */
+  /** Releases blobs that the caller took or added. Returns those without users and without a row: nobody can take them any more. */
   release(records: Iterable<BlobRecord>): BlobRecord[] {
     const dropped: BlobRecord[] = []
     for (const record of records) {
       const fresh = this.#byContent.get(record.sha256)
-      // It has been settled since.
+      // A row has come to refer to it since.
       if (fresh?.record.key !== record.key) continue
       fresh.users--
       if (fresh.users > 0) continue

@@ -16,10 +16,10 @@ import type { Publication } from './publication.ts'
 import { insertProven, type Naming, type PublishDeps } from './publish.ts'
 import { inFile, inPathOrder, ModelFiles, sideFiles, teed } from './receive.ts'
 
-/** Memory that a publication takes for each byte of the header of a file, if that is full of tensors of a few bytes: its index is made and read. */
+/** Bytes reserved for each byte of a header: the worst case, a header full of tiny tensors, whose index is written and read. */
 const LOSSLESS_BYTES = 16
 
-/** Publishes a fine-tune as a lossless delta, encoded while it comes in: nothing of it is stored whole, at no time. */
+/** Publishes a fine-tune as a lossless delta. It is encoded while it comes in and never stored whole. */
 export async function publishLossless(
   deps: PublishDeps,
   publication: Publication,
@@ -98,7 +98,7 @@ async function* encodeShard(
   }
 }
 
-/** What was reconstructed is what came. */
+/** Checks that the reconstructed files are those that were uploaded. */
 function checkProof(files: readonly FileRecord[], uploaded: readonly HashedShard[]): void {
   for (const { path, sha256 } of uploaded) {
     const found = files.find(file => file.path === path)?.sha256

@@ -72,8 +72,8 @@ export async function hashModel(
 }
 
 /**
- * How the float32 hash comes about: it is the stored one, or there is none; from the stored values on their way to the others; or in a pass of its
- * own, where steps give other values than those stored, and where what is decoded is only read: then two workers hash side by side.
+ * How to take the float32 hash: it equals the stored one, or there is none; shared with the pass over stored values; or in a pass of its own, where
+ * steps change the values, or where decoding is only reading, so that two workers hash side by side.
  */
 function float32Pass(recipes: readonly Recipe[]): 'stored' | 'none' | 'shared' | 'apart' {
   if (!recipes.every(({ dtype }) => canWiden(dtype))) return 'none'
@@ -84,7 +84,7 @@ function float32Pass(recipes: readonly Recipe[]): 'stored' | 'none' | 'shared' |
 
 /**
  * Reconstructs the files of a model and hashes it, side by side. `check` throws for files that are not what they should be.
- * The rest is left off with what fails first, and has ended when that is thrown.
+ * The first failure aborts the rest; all of it has ended when the error is thrown.
  */
 export async function proveModel(
   engine: Engine,
@@ -120,7 +120,7 @@ async function allOrNone<const T extends readonly unknown[]>(
   }
 }
 
-/** The identity of a model, hex, taken now if it was not when it was published. */
+/** The identity of a model, hex; computed now if it was not when the model was published. */
 export async function identityOf(
   engine: Engine,
   { manifest, recipes }: OpenedModel,
@@ -129,7 +129,7 @@ export async function identityOf(
   return manifest.identity ?? identify(engine, recipes, signal)
 }
 
-/** The safetensors files of a model whose bytes are reconstructed, each hashed by doing so. */
+/** Reconstructs the safetensors files of a model and hashes each. */
 async function proveFiles(
   engine: Engine,
   recipes: Recipes,

@@ -17,15 +17,15 @@ export interface PublicationDeps extends OwnedStore {
   readonly holds: Pick<Holds, 'pins' | 'locks'>
   readonly fresh: FreshBlobs
   readonly models: Pick<OpenedModels, 'hold' | 'reserve'>
-  /** Manifests of publications that failed, and that could not be deleted then: the sweep's. */
+  /** Manifests of failed publications that could not be deleted at once. The sweep deletes them. */
   readonly abandoned: Set<string>
-  /** Whether a stored blob has the bytes that it should have; one that has not is marked, and found no more. */
+  /** Whether a stored blob has the bytes that it should have. A bad one is marked, and is no longer found. */
   readonly isSound: (key: string, sums: BlockSums, signal: AbortSignal) => Promise<boolean>
   /** See `PublishOptions.authorized`. */
   readonly authorized?: (() => Promise<void>) | undefined
 }
 
-/** Bytes on their way in: staged, hashed, not yet visible. */
+/** An incoming blob: staged and hashed, not yet visible. */
 export interface StagedBlob extends BlobRecord {
   readonly staged: Staged
   readonly sums: BlockSums
@@ -44,14 +44,14 @@ export class Publication implements AsyncDisposable {
   /** By SHA-256. */
   readonly #kept = new Map<string, BlobRecord>()
   readonly #sums = new Map<string, BlockSums>()
-  /** Committed for us alone and dropped at the end: the manifest, unless the row stands, and what is temporary. */
+  /** Keys committed for this publication alone and deleted at its end: temporary blobs, and the manifest if no row was inserted. */
   readonly #ours = new Set<string>()
-  /** Blobs that no row referred to when we came to need them: other publications may need them too. */
+  /** Blobs without a row when this publication came to need them. Other publications may use them too. */
   readonly #shared: BlobRecord[] = []
   readonly #held = new AsyncDisposableStack()
   readonly #heldModels = new Set<OpenedModel>()
   readonly #heldLayers = new Set<Layer>()
-  /** Memory of what is held, each thing once, and set aside. */
+  /** Bytes of all that is held or reserved, each thing counted once. */
   #heldBytes = 0
   readonly #locks: Locks
   readonly #fresh: FreshBlobs
@@ -78,12 +78,12 @@ export class Publication implements AsyncDisposable {
     return [...this.#kept.values()]
   }
 
-  /** What the blobs that are committed so far, the temporary ones too, are checked against when they are read back. */
+  /** Checksums of all blobs committed so far, temporary ones among them. */
   get sums(): ReadonlyMap<string, BlockSums> {
     return this.#sums
   }
 
-  /** Keeps what a model is read from until the end of this publication, however often it is asked to: see {@link holdModel}. */
+  /** Keeps the blobs of a model until the end of this publication: see {@link holdModel}. Holding it again does nothing. */
   async hold(model: OpenedModel): Promise<void> {
     if (this.#heldModels.has(model)) return
     this.#heldModels.add(model)
@@ -97,7 +97,7 @@ export class Publication implements AsyncDisposable {
   }
 
   /**
-   * Sets memory aside until the end of this publication. Rejects `lineage-too-large` if it alone takes more than there is, `overloaded` if
+   * Reserves memory until the end of this publication. Rejects `lineage-too-large` if it alone takes more than there is, `overloaded` if
    * others do for too long.
    */
   async reserve(bytes: number, signal: AbortSignal): Promise<void> {
@@ -135,20 +135,22 @@ export class Publication implements AsyncDisposable {
     for (;;) {
       const { record, isProven } = await this.#place(blob)
       if (isProven) return record
-      // Not in the turn: others of this content need not wait for it.
+      // Outside the lock: other publications of this content need not wait for it.
       if (await this.#isSound(record.key, blob.sums, signal)) return this.#share(blob, record)
     }
   }
 
-  /** What has the content of a staged blob: that blob itself, where nothing else does. What lies in the store for long is still to be proven. */
+  /**
+   * A blob with the content of a staged one: the staged blob itself if there is no other. A blob from an earlier publication is still to be proven.
+   */
   async #place(blob: StagedBlob): Promise<{ record: BlobRecord; isProven: boolean }> {
     await using _turn = await this.#locks.acquire(blob.sha256)
-    // Fresh ones first: one that is so no more is in the catalog by then.
+    // Fresh ones first: a blob that stops being fresh is in the catalog by then.
     const known = this.#kept.get(blob.sha256) ?? (await this.#takeFresh(blob))
     if (known) return { record: await this.#share(blob, known), isProven: true }
     const stored = await this.#findStored(blob)
     if (stored) return { record: stored, isProven: false }
-    // Awaited here: the turn ends with this block.
+    // Awaited here: the lock is released at the end of this block.
     return { record: await this.#keepFresh(blob), isProven: true }
   }
 
@@ -190,12 +192,12 @@ export class Publication implements AsyncDisposable {
     return blob.key
   }
 
-  /** Rejects if who publishes may do so no more. */
+  /** Rejects if the caller may no longer publish. */
   authorize(): Promise<void> {
     return this.#authorized()
   }
 
-  /** Stages and commits bytes, in pieces, that are this model's alone, under a key of their own. */
+  /** Stages and commits bytes that belong to this model alone, in pieces, under `key`. */
   async keepBytes(
     key: string,
     pieces: readonly Uint8Array[],
@@ -224,14 +226,14 @@ export class Publication implements AsyncDisposable {
 
   async #deleteOurs(): Promise<void> {
     const isGone = await this.#drop([...this.#ours])
-    // Not before our manifest is gone, which names them.
+    // After the manifest that names them is gone.
     const dropped = this.#fresh.release(this.#shared)
     if (isGone) await this.#drop(dropped.map(({ key }) => key))
   }
 
   /**
-   * As a sweep does it: a row that could not be inserted must not come back without its blobs, nor be made again from its manifest. False for a
-   * failure: it leaves bytes that no row refers to, which are the sweep's.
+   * Deletes blobs as a sweep does: a row that could not be inserted must not come back without its blobs, nor be made again from its manifest.
+   * False for a failure: the sweep deletes what is left.
    */
   async #drop(keys: readonly string[]): Promise<boolean> {
     if (keys.length === 0) return true
@@ -240,13 +242,13 @@ export class Publication implements AsyncDisposable {
       await deleteBlobs({ blobs: this.#blobs, lease: this.#lease }, keys)
       return true
     } catch {
-      // It would take the manifest for that of a model, unless it is told.
+      // Without this note the sweep would take the manifest for a model's.
       for (const key of keys) if (key.startsWith('manifests/')) this.#abandoned.add(key)
       return false
     }
   }
 
-  /** A blob of this content that will stay: pinned first, then seen to be known, so that no sweep can slip between. */
+  /** A stored blob of this content. It is pinned first and looked up after that, so that no sweep comes in between. */
   async #findStored({ sha256, size }: BlobRecord): Promise<BlobRecord | null> {
     const stored = await this.#catalog.findBlob(sha256, size)
     if (!stored) return null

@@ -35,7 +35,7 @@ export interface Naming {
   readonly message: string
 }
 
-/** A model that has been proven and that only its manifest and its row still lack. */
+/** A proven model that only needs its manifest and its row. */
 export interface ProvenModel extends ModelHashes, Pick<Manifest, 'shards' | 'delta'> {
   readonly kind: 'base' | 'delta'
   readonly strategy: Strategy
@@ -61,10 +61,10 @@ export async function insertProven(
   const only = shards.length === 1 ? files.find(({ path }) => path === shards[0]!.path) : undefined
   const sha256 = only?.sha256 ?? (await hashFile(engine, recipes, layout, signal))
   const blobs = publication.kept.map(blob => ({ ...blob, ...publication.sums.get(blob.key)! }))
-  // From its time to its row, no other model may come to the revision: the order of times is that of the rows.
+  // Locked from its time to its row, so that times and rows of a revision have the same order.
   await using _turn = await holds.locks.acquire(`${naming.name}@${naming.revision}`)
   signal.throwIfAborted()
-  // A manifest that a crash leaves without its row is adopted at the next start: none is written for who may not publish.
+  // Checked before the manifest is written: after a crash the next start would adopt it.
   await publication.authorize()
   const all = [...recipes.values()]
   const model = {

@@ -13,7 +13,7 @@ import type { UploadPart } from '../registry.ts'
 import { translateErrors } from '../translate.ts'
 import type { Publication, StagedBlob } from './publication.ts'
 
-/** Memory that a publication takes for each byte of the header of a file, if that is full of tensors of a few bytes and stored whole. */
+/** Bytes reserved for each byte of a header: the worst case, a header full of tiny tensors. */
 const WHOLE_BYTES = 10
 
 const SHARD_INDEX = 'model.safetensors.index.json'
@@ -49,9 +49,9 @@ export async function receiveFiles(
   return { files, shards }
 }
 
-/** The files of a model as they come in: what is checked of them, whichever way the shards are stored. */
+/** Checks the files of a model as they come in, however the shards are stored. */
 export class ModelFiles {
-  /** Those that are staged. */
+  /** The staged files. */
   readonly files: ReceivedFile[] = []
   readonly #publication: Publication
   readonly #signal: AbortSignal
@@ -63,7 +63,7 @@ export class ModelFiles {
     this.#signal = signal
   }
 
-  /** Checks the next part, and tells whether it is a safetensors file. @throws RegistryError `bad-request` */
+  /** Checks the next part. True for a safetensors file. @throws RegistryError `bad-request` */
   isShard(part: UploadPart): boolean {
     const { path } = part
     if (part.field !== 'file') throw unexpectedPart(part, 'file')
@@ -72,7 +72,7 @@ export class ModelFiles {
     return path.endsWith('.safetensors')
   }
 
-  /** Stages a file that is no safetensors file. */
+  /** Stages a side file. */
   async side({ path, body }: UploadPart): Promise<void> {
     const collected = path === SHARD_INDEX ? collect(body) : null
     const blob = await this.#publication.stage(collected?.body ?? body, this.#signal)
@@ -121,7 +121,7 @@ export async function receiveFile(
   }
 }
 
-/** Gives a reader the next bytes; the header that they complete is parsed before more of them is taken, with memory for its tensors. */
+/** Feeds a reader. A header that becomes complete is parsed, with memory reserved for its tensors, before more bytes are taken. */
 async function takeChunk(
   publication: Publication,
   reader: LayoutReader,
@@ -149,7 +149,7 @@ export function unexpectedPart({ field }: UploadPart, expected: string): Registr
   return new RegistryError('bad-request', `expected a part named ${expected}, got ${field}`)
 }
 
-/** Passes `body` on while `see` looks at each chunk, and is waited for; what `see` throws ends it. */
+/** Passes `body` on after `see` has taken each chunk; what `see` throws ends it. */
 export async function* teed(
   body: AsyncIterable<Uint8Array>,
   see: (chunk: Uint8Array) => unknown,
@@ -180,7 +180,7 @@ function collect(body: AsyncIterable<Uint8Array>) {
   return { body: teed(body, see), bytes: () => Buffer.concat(chunks) }
 }
 
-/** Names the file in what a codec error says. */
+/** Puts the file's path in front of the message of a codec error. */
 export function inFile(path: string, error: unknown): RegistryError {
   const { code, message, details, cause } = translateErrors(error)
   if (code !== 'malformed-safetensors' && code !== 'malformed-delta') {
@@ -197,7 +197,7 @@ export function asShards(shards: readonly ReceivedShard[]): Shard[] {
   return shards.map(({ path, layout }) => ({ path, layout }))
 }
 
-/** The side files of a model, from where they are kept. */
+/** The records of a model's side files. */
 export function sideFiles(
   sides: readonly ReceivedFile[],
   kept: readonly BlobRecord[],

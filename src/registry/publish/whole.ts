@@ -7,7 +7,7 @@ import type { Publication } from './publication.ts'
 import { insertProven, type Naming, type PublishDeps } from './publish.ts'
 import type { ReceivedFile } from './receive.ts'
 
-/** Publishes received files as they are: a base. `parent` is only named, the base needs it for nothing. */
+/** Publishes received files as they are: a base. `parent` is recorded as lineage only. */
 export async function publishWhole(
   deps: PublishDeps,
   publication: Publication,
