@@ -1,6 +1,7 @@
 import type { Catalog } from '../catalog/catalog.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 import { type Room, UNLIMITED } from '../storage/disk-room.ts'
+import { isNear } from '../storage/near-store.ts'
 import { BufferPool } from '../workers/buffer-pool.ts'
 import { Engine } from '../workers/engine.ts'
 import type { Pool } from '../workers/pool.ts'
@@ -80,7 +81,7 @@ export async function openRegistry(deps: RegistryDeps): Promise<Registry> {
     figures: () => ({
       badBlocks: damages.badBlocks,
       tasks: engine.busy,
-      cache: blobs.cache,
+      cache: isNear(blobs) ? blobs.cache : null,
       spareBytes: engine.spareBytes,
     }),
     close: () => parts.disposeAsync(),

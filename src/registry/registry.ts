@@ -2,7 +2,7 @@ import type { Damage, ErrorFigures, Scope } from '../catalog/catalog.ts'
 import type { FloatDtype } from '../codec/base/dtypes.ts'
 import { STRATEGIES, type Strategy } from '../codec/base/strategies.ts'
 import type { EncodingUse } from '../codec/wdelta/v2/storage.ts'
-import type { CacheFigures } from '../storage/blob-store.ts'
+import type { CacheFigures } from '../storage/near-store.ts'
 
 export type { CacheFigures, Scope }
 export { STRATEGIES }

@@ -19,31 +19,12 @@ export interface BlobInfo {
   readonly modified: Date
 }
 
-/** A file of this machine that has the bytes of a blob from `start` on. */
-export interface LocalFile {
-  readonly path: string
-  readonly start: number
-}
-
-/** How the copies do that are nearer than the store itself. */
-export interface CacheFigures {
-  readonly hits: number
-  readonly misses: number
-  /** Chunks that were dropped because their bytes were not those that were stored. */
-  readonly corrupt: number
-  readonly bytes: number
-}
-
 /**
  * Bytes under keys of `blobKey` that nothing else has had, immutable once committed. All methods reject with
  * RegistryError: `blob-missing` only where the store says so, `storage-full` for ENOSPC and EDQUOT,
  * `storage-failed` (cause kept) for anything else. An aborted `signal` rejects with its reason.
  */
 export interface BlobStore {
-  /** The store itself, where this one keeps copies that are nearer; or this one. */
-  readonly upstream: BlobStore
-  /** Null where there are no such copies. */
-  readonly cache: CacheFigures | null
   /** Writes `body` to its end. On a failure of either side nothing stays behind and the body is closed. */
   stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged>
   /**
@@ -58,14 +39,6 @@ export interface BlobStore {
   ): Promise<Uint8Array<ArrayBuffer>>
   /** The path of a blob that is a file of this machine, which other threads may read; null for one that must be fetched. */
   locate(key: string): string | null
-  /** As `read`, for another thread to use: in a buffer, or in files of this machine, in order, that it may read. They may go at any time. */
-  fetch(
-    key: string,
-    range: ByteRange,
-    signal?: AbortSignal,
-  ): Promise<Uint8Array<ArrayBuffer> | LocalFile[]>
-  /** Forgets the copies of the bytes around `offset` that are nearer than the store itself: they were found to be wrong. */
-  evict(key: string, offset: number): Promise<void>
   /** Bytes of a blob. */
   size(key: string): Promise<number>
   /**

@@ -14,10 +14,6 @@ export async function openStoreAfar(folder: string): Promise<StoreAfar> {
   const store = await openFolderBlobStore(folder)
   const reads: ByteRange[] = []
   const afar: StoreAfar = {
-    get upstream() {
-      return afar
-    },
-    cache: null,
     reads,
     onRead: () => {},
     stage: (key, body, signal) => store.stage(key, body, signal),
@@ -26,9 +22,7 @@ export async function openStoreAfar(folder: string): Promise<StoreAfar> {
       await afar.onRead(range)
       return store.read(key, range, signal, into)
     },
-    fetch: (key, range, signal) => afar.read(key, range, signal),
     locate: () => null,
-    evict: (key, offset) => store.evict(key, offset),
     size: key => store.size(key),
     list: (prefix, isWanted) => store.list(prefix, isWanted),
     delete: keys => store.delete(keys),

@@ -3,6 +3,7 @@ import { RegistryError } from '../../errors.ts'
 import { blobKey, nameOfKey } from '../../storage/blob-key.ts'
 import type { BlobInfo, BlobStore } from '../../storage/blob-store.ts'
 import { type Room, UNLIMITED } from '../../storage/disk-room.ts'
+import { sizeIfThere } from '../../storage/size.ts'
 import { mapOrdered } from '../../workers/map-ordered.ts'
 import { Lease, type LeaseOptions } from '../holds/lease.ts'
 import type { Log } from '../log.ts'
@@ -113,10 +114,7 @@ export async function adoptModels(
 /** Why a model cannot be adopted: what is missing in the store. Null if nothing is. */
 async function lacks(blobs: BlobStore, head: ManifestHead): Promise<string | null> {
   for (const { key, size } of head.blobs) {
-    const found = await blobs.size(key).catch((error: RegistryError) => {
-      if (error.code !== 'blob-missing') throw error
-      return null
-    })
+    const found = await sizeIfThere(blobs, key)
     if (found === null) return `blob ${key} is missing`
     if (found !== size) return `blob ${key} has ${found} bytes, expected ${size}`
   }

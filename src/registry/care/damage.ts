@@ -2,6 +2,7 @@ import type { Catalog, Damage, ModelRecord } from '../../catalog/catalog.ts'
 import { deltaFilename, MANIFEST_FILE } from '../../catalog/file-names.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import type { Room } from '../../storage/disk-room.ts'
+import { isNear } from '../../storage/near-store.ts'
 import type { ByteSource } from '../../workers/byte-source.ts'
 import { BlockError } from '../../workers/errors.ts'
 import type { BadBlobs } from '../holds/holds.ts'
@@ -55,7 +56,7 @@ export class Damages {
     if (!(error instanceof BlockError)) return false
     const bad = this.standIn(error.blob)
     if (tries === 0) {
-      await this.#blobs.evict(bad, error.offset)
+      if (isNear(this.#blobs)) await this.#blobs.evict(bad, error.offset)
       return true
     }
     this.#badBlocks++

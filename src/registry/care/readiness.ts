@@ -2,6 +2,7 @@ import type { Catalog } from '../../catalog/catalog.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import type { Room } from '../../storage/disk-room.ts'
+import { upstreamOf } from '../../storage/near-store.ts'
 
 /** Milliseconds for which the store's answer is reused: anybody may ask, and each request to a bucket costs money. */
 const VERDICT_MS = 1000
@@ -41,7 +42,7 @@ export class Readiness {
     this.#until = Number.POSITIVE_INFINITY
     try {
       // The mark is small, always there, and what makes the store this catalog's.
-      await this.#blobs.upstream.size(blobKey('catalogs', identity))
+      await upstreamOf(this.#blobs).size(blobKey('catalogs', identity))
       await this.#room.check()
     } finally {
       this.#until = this.#now() + VERDICT_MS

@@ -1,5 +1,6 @@
-import type { RegistryError } from '../../errors.ts'
 import { isBlobKey } from '../../storage/blob-key.ts'
+import { upstreamOf } from '../../storage/near-store.ts'
+import { sizeIfThere } from '../../storage/size.ts'
 import { mapOrdered } from '../../workers/map-ordered.ts'
 import type { Log } from '../log.ts'
 import { adoptModels, claimStore } from './adopt.ts'
@@ -40,17 +41,12 @@ async function markMissing(
   { catalog, blobs, damages, log }: TakeUpDeps,
   missing: readonly string[],
 ): Promise<void> {
-  // Some lists are behind.
-  // A key that is none is that of a row that is not what was inserted: nothing is under it.
-  const look = async (key: string) => ({ key, isThere: isBlobKey(key) && (await isThere(key)) })
-  const isThere = (key: string) =>
-    blobs.upstream.size(key).then(
-      () => true,
-      (error: RegistryError) => {
-        if (error.code === 'blob-missing') return false
-        throw error
-      },
-    )
+  // A list of the store may be behind, so each key is looked for. What is not a key at all comes from a damaged row: nothing is under it.
+  const store = upstreamOf(blobs)
+  const look = async (key: string) => ({
+    key,
+    isThere: isBlobKey(key) && (await sizeIfThere(store, key)) !== null,
+  })
   for await (const { key, isThere } of mapOrdered(missing, WIDTH, look)) {
     if (isThere || (await catalog.modelsOf(key, 1)).length === 0) continue
     await damages.mark(key, 0)

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import type { BlobRecord } from '../../catalog/catalog.ts'
 import type { RegistryError } from '../../errors.ts'
 import type { BlobInfo, BlobStore } from '../../storage/blob-store.ts'
+import { upstreamOf } from '../../storage/near-store.ts'
 import { BlockError } from '../../workers/errors.ts'
 import { mapOrdered } from '../../workers/map-ordered.ts'
 import type { Log } from '../log.ts'
@@ -38,7 +39,7 @@ async function readHead(blobs: BlobStore, manifest: BlobInfo): Promise<Head | Ba
   const { key, size } = manifest
   try {
     // Past the cache, which may be bad: nothing checks and retries this read.
-    const bytes = await blobs.upstream.read(key, { start: 0, end: size })
+    const bytes = await upstreamOf(blobs).read(key, { start: 0, end: size })
     const sha256 = createHash('sha256').update(bytes).digest('hex')
     return { ...(await readManifestHead(key, bytes)), record: { key, size, sha256 } }
   } catch (error) {

@@ -2,6 +2,7 @@ import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
 import type { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
+import { upstreamOf } from '../../storage/near-store.ts'
 import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
 import type { Holds } from '../holds/holds.ts'
 
@@ -48,7 +49,7 @@ export async function readTombstones(blobs: BlobStore): Promise<(Tombstone & { k
   const tombstones: (Tombstone & { key: string })[] = []
   for await (const { key, size } of blobs.list('tombstones/')) {
     // They have no checksum, so a cached copy is not good enough.
-    const bytes = await blobs.upstream
+    const bytes = await upstreamOf(blobs)
       .read(key, { start: 0, end: size })
       .catch((error: RegistryError) => {
         // It was deleted but is still listed: listings may be stale.

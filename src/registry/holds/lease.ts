@@ -3,6 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { RegistryError } from '../../errors.ts'
 import { blobKey, nameOfKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
+import { upstreamOf } from '../../storage/near-store.ts'
+import { sizeIfThere } from '../../storage/size.ts'
 import type { Log } from '../log.ts'
 import { mayRun, ownProcessMark, type ProcessMark } from './process-mark.ts'
 
@@ -66,7 +68,7 @@ export class Lease implements AsyncDisposable {
 
   private constructor(blobs: BlobStore, options: LeaseOptions) {
     // A cache may be out of date.
-    this.#blobs = blobs.upstream
+    this.#blobs = upstreamOf(blobs)
     this.#options = options
   }
 
@@ -230,13 +232,7 @@ export class Lease implements AsyncDisposable {
   }
 
   async #has(key: string): Promise<boolean> {
-    return this.#blobs.size(key).then(
-      () => true,
-      (error: RegistryError) => {
-        if (error.code === 'blob-missing') return false
-        throw error
-      },
-    )
+    return (await sizeIfThere(this.#blobs, key)) !== null
   }
 
   /** Writes a new record and returns its key. */

@@ -1,6 +1,7 @@
 import type { Span } from '../../codec/base/ranges.ts'
 import type { RegistryError } from '../../errors.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
+import { isNear, upstreamOf } from '../../storage/near-store.ts'
 import type { ByteSource } from '../../workers/byte-source.ts'
 import { BlockError } from '../../workers/errors.ts'
 
@@ -15,7 +16,7 @@ export interface BadBlobs {
 /** Blobs read from the store itself, past any cache. No read is tried again. */
 export function storedBlobs(blobs: BlobStore): ByteSource {
   return sourceOf(
-    blobs.upstream,
+    upstreamOf(blobs),
     key => key,
     async () => null,
   )
@@ -26,7 +27,7 @@ export function modelBlobs(blobs: BlobStore, bad: BadBlobs): ByteSource {
   const standIn = (key: string) => bad.standIn(key)
   const retry: ByteSource['retry'] = async (error, tries) =>
     (await bad.failed(error, tries)) ? upstream : null
-  const upstream = sourceOf(blobs.upstream, standIn, retry)
+  const upstream = sourceOf(upstreamOf(blobs), standIn, retry)
   return sourceOf(blobs, standIn, retry)
 }
 
@@ -44,10 +45,12 @@ function sourceOf(
       if (code === 'blob-short') throw new BlockError(blob, start, 'short', { cause: error })
       throw error
     }
+  const fetch = (key: string, span: Span, signal: AbortSignal | undefined) =>
+    isNear(blobs) ? blobs.fetch(key, span, signal) : blobs.read(key, span, signal)
   return {
     read: (span, signal) => blobs.read(resolve(span.blob), span, signal).catch(bad(span)),
     locate: blob => blobs.locate(resolve(blob)),
-    fetch: (span, signal) => blobs.fetch(resolve(span.blob), span, signal).catch(bad(span)),
+    fetch: (span, signal) => fetch(resolve(span.blob), span, signal).catch(bad(span)),
     checksumsOf: () => null,
     retry,
   }

@@ -1,11 +1,5 @@
-import type {
-  BlobInfo,
-  BlobStore,
-  ByteRange,
-  CacheFigures,
-  LocalFile,
-  Staged,
-} from '../blob-store.ts'
+import type { BlobInfo, BlobStore, ByteRange, Staged } from '../blob-store.ts'
+import type { CacheFigures, LocalFile, NearStore } from '../near-store.ts'
 import { type ChunkName, DiskChunks } from './disk-chunks.ts'
 
 /** What is kept at once, as one file. */
@@ -35,11 +29,11 @@ export async function openCachedBlobStore(
   store: BlobStore,
   folder: string,
   mostBytes: number,
-): Promise<BlobStore> {
+): Promise<NearStore> {
   return new ChunkCache(store, await DiskChunks.open(folder, mostBytes))
 }
 
-class ChunkCache implements BlobStore {
+class ChunkCache implements NearStore {
   readonly upstream: BlobStore
   readonly #disk: DiskChunks
   /** By chunk: resolves when it is in the folder, or when that did not take it; rejects with what the store does. */

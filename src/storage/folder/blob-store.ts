@@ -36,8 +36,6 @@ function makeFolder(path: string): Promise<string | undefined> {
 }
 
 class FolderBlobStore implements BlobStore {
-  readonly upstream = this
-  readonly cache = null
   readonly #folder: string
   readonly #handles = new FileHandles()
   /** Files of `staged/` that this process has not committed or dropped yet. */
@@ -101,15 +99,9 @@ class FolderBlobStore implements BlobStore {
     }
   }
 
-  fetch(key: string, range: ByteRange, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
-    return this.read(key, range, signal)
-  }
-
   locate(key: string): string {
     return this.#path(key)
   }
-
-  async evict(): Promise<void> {}
 
   async size(key: string): Promise<number> {
     const path = this.#path(key)

@@ -51,8 +51,6 @@ export async function openS3BlobStore(
 }
 
 class S3BlobStore implements BlobStore {
-  readonly upstream = this
-  readonly cache = null
   readonly #bucket: Bucket
   /** Keys of uploads of this process that are neither completed nor dropped. */
   readonly #underWay = new Set<string>()
@@ -98,15 +96,9 @@ class S3BlobStore implements BlobStore {
     return readRange(this.#bucket, key, range, signal, into)
   }
 
-  fetch(key: string, range: ByteRange, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
-    return this.read(key, range, signal)
-  }
-
   locate(): null {
     return null
   }
-
-  async evict(): Promise<void> {}
 
   async size(key: string): Promise<number> {
     checkBlobKey(key)
