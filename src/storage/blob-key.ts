@@ -20,6 +20,11 @@ export function blobKey(kind: BlobKind, name: string): string {
   return `${kind}/${name.slice(0, 2)}/${name}`
 }
 
+/** The kind of blob that a key is of; null for what is no key of {@link blobKey}. */
+export function kindOf(key: string): BlobKind | null {
+  return BLOB_KINDS.find(kind => key.startsWith(`${kind}/`)) ?? null
+}
+
 /** The name in a key of {@link blobKey}. */
 export function nameOfKey(key: string): string {
   return key.slice(key.lastIndexOf('/') + 1)

@@ -1,6 +1,7 @@
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { STRATEGIES } from '../../codec/base/strategies.ts'
+import { inPathOrder } from '../../codec/safetensors/model-folder.ts'
 import { choice, command, numeric, UsageError } from '../command.ts'
 import { CliError } from '../failure.ts'
 import { openProgress } from '../progress.ts'
@@ -88,7 +89,7 @@ async function modelFiles(folder: string): Promise<FormFile[]> {
   if (!files.some(({ path }) => path.endsWith('.safetensors'))) {
     throw new CliError('no-shards', `${folder}: expected at least one .safetensors file`)
   }
-  return files.sort((a, b) => (a.path < b.path ? -1 : 1))
+  return inPathOrder(files)
 }
 
 /** Hidden entries are none of the model's. Links to files are followed, as download caches use them; links to folders may loop. */

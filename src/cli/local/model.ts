@@ -132,8 +132,3 @@ async function inFolder<T>(path: string, work: () => T | Promise<T>): Promise<T>
     throw inFile(path, error)
   }
 }
-
-/** In UTF-16 units, as the names of shards sort. */
-export function inPathOrder<T extends { readonly path: string }>(files: readonly T[]): T[] {
-  return [...files].sort((a, b) => (a.path < b.path ? -1 : 1))
-}

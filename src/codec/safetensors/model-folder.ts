@@ -45,6 +45,11 @@ export function* assembleTensorsSteps(shards: readonly Shard[]): Steps<Map<strin
   return tensors
 }
 
+/** Files by path, in the order of UTF-16 units: that of the reference's `sorted(os.listdir())` for the names that hubs use. */
+export function inPathOrder<T extends { readonly path: string }>(files: readonly T[]): T[] {
+  return [...files].sort((a, b) => (a.path < b.path ? -1 : 1))
+}
+
 /** Names in the order of `hash_state_dict`: by code point, as Python's `sorted`. */
 export function nameOrder(names: Iterable<string>): string[] {
   return [...names].sort(compareUtf8)

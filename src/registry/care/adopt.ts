@@ -1,8 +1,9 @@
 import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
 import { RegistryError } from '../../errors.ts'
-import { blobKey, nameOfKey } from '../../storage/blob-key.ts'
+import { blobKey, kindOf, nameOfKey } from '../../storage/blob-key.ts'
 import type { BlobInfo, BlobStore } from '../../storage/blob-store.ts'
 import { type Room, UNLIMITED } from '../../storage/disk-room.ts'
+import { putBlob } from '../../storage/put.ts'
 import { sizeIfThere } from '../../storage/size.ts'
 import { mapOrdered } from '../../workers/map-ordered.ts'
 import { Lease, type LeaseOptions } from '../holds/lease.ts'
@@ -86,7 +87,7 @@ export async function adoptModels(
   { catalog, blobs, room = UNLIMITED }: Stores,
   unknown: readonly BlobInfo[],
 ): Promise<Adoption> {
-  const manifests = unknown.filter(({ key }) => key.startsWith('manifests/'))
+  const manifests = unknown.filter(({ key }) => kindOf(key) === 'manifests')
   const heads: Head[] = []
   const unadopted: Unadopted[] = []
   for await (const head of readHeads(blobs, manifests)) {
@@ -141,10 +142,7 @@ async function marksOf(blobs: BlobStore): Promise<string[]> {
 }
 
 async function mark(blobs: BlobStore, identity: string): Promise<void> {
-  const body = async function* () {
-    yield Buffer.from(`${identity}\n`)
-  }
-  await (await blobs.stage(blobKey('catalogs', identity), body())).commit()
+  await putBlob(blobs, blobKey('catalogs', identity), Buffer.from(`${identity}\n`))
 }
 
 async function hasModels(catalog: Catalog): Promise<boolean> {

@@ -1,4 +1,5 @@
 import type { Catalog } from '../../catalog/catalog.ts'
+import { kindOf } from '../../storage/blob-key.ts'
 import type { BlobInfo } from '../../storage/blob-store.ts'
 import type { Room } from '../../storage/disk-room.ts'
 import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
@@ -102,5 +103,5 @@ async function unneeded(
 }
 
 function isManifest(key: string): boolean {
-  return key.startsWith('manifests/')
+  return kindOf(key) === 'manifests'
 }

@@ -3,6 +3,7 @@ import type { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import { upstreamOf } from '../../storage/near-store.ts'
+import { putBlob } from '../../storage/put.ts'
 import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
 import type { Holds } from '../holds/holds.ts'
 
@@ -38,10 +39,7 @@ async function leaveTombstone({ catalog, blobs }: DeletionDeps, model: ModelReco
   const { models } = await catalog.list({ name, revision, limit: 2 })
   if (models.length < 2) return
   const tombstone: Tombstone = { name, revision, createdAt }
-  const body = async function* () {
-    yield Buffer.from(JSON.stringify(tombstone))
-  }
-  await (await blobs.stage(blobKey('tombstones', id), body())).commit()
+  await putBlob(blobs, blobKey('tombstones', id), Buffer.from(JSON.stringify(tombstone)))
 }
 
 /** All tombstones in the store that can be read. A rotten one is left out. */

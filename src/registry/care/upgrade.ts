@@ -14,6 +14,7 @@ import type { RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import type { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
+import { putBlob } from '../../storage/put.ts'
 import { threadKernels } from '../../workers/kernels.ts'
 import {
   type Manifest,
@@ -145,11 +146,8 @@ class Upgrades {
       ...described,
       blobs: named,
     })
-    const body = async function* () {
-      yield* pieces
-    }
     const key = blobKey('manifests', model.id)
-    await (await blobs.stage(key, body())).commit()
+    await putBlob(blobs, key, ...pieces)
     const hash = createHash('sha256')
     for (const piece of pieces) hash.update(piece)
     const size = pieces.reduce((sum, { length }) => sum + length, 0)

@@ -1,3 +1,4 @@
+import { kindOf } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import type { Lease } from './lease.ts'
 
@@ -18,7 +19,7 @@ export async function deleteBlobs(
   { blobs, lease }: OwnedStore,
   keys: readonly string[],
 ): Promise<void> {
-  const isManifest = (key: string) => key.startsWith('manifests/')
+  const isManifest = (key: string) => kindOf(key) === 'manifests'
   for (const group of [keys.filter(isManifest), keys.filter(key => !isManifest(key))]) {
     for (let at = 0; at < group.length; at += BATCH) {
       await lease.confirm()

@@ -4,6 +4,7 @@ import { RegistryError } from '../../errors.ts'
 import { blobKey, nameOfKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import { upstreamOf } from '../../storage/near-store.ts'
+import { putBlob } from '../../storage/put.ts'
 import { sizeIfThere } from '../../storage/size.ts'
 import type { Log } from '../log.ts'
 import { mayRun, ownProcessMark, type ProcessMark } from './process-mark.ts'
@@ -239,12 +240,9 @@ export class Lease implements AsyncDisposable {
   async #write(): Promise<string> {
     const { staleMs, process } = this.#options
     const record: OwnerRecord = { staleMs, process }
-    const body = async function* () {
-      yield Buffer.from(JSON.stringify(record))
-    }
     const serial = (this.#serial++).toString(16).padStart(SERIAL_DIGITS, '0')
     const key = blobKey('owners', `${FAN}${this.#instance}${serial}`)
-    await (await this.#blobs.stage(key, body())).commit()
+    await putBlob(this.#blobs, key, Buffer.from(JSON.stringify(record)))
     return key
   }
 

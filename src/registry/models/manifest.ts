@@ -5,6 +5,7 @@ import type { Steps } from '../../codec/base/steps.ts'
 import type { BaseShard, Domain } from '../../codec/plan/recipes.ts'
 import { parseLayoutSteps } from '../../codec/safetensors/header.ts'
 import type { Shard } from '../../codec/safetensors/layout.ts'
+import { inPathOrder } from '../../codec/safetensors/model-folder.ts'
 import type {
   DeltaIndex,
   FrameDelta,
@@ -330,9 +331,7 @@ export async function openFrameDelta(
 
 /** The shards that a lossless delta gives back, in path order. */
 export function frameDeltaShards({ shards }: FrameDelta): ManifestShard[] {
-  return shards
-    .map(({ path, layout }) => ({ path, layout, blob: null }))
-    .sort((a, b) => (a.path < b.path ? -1 : 1))
+  return inPathOrder(shards).map(({ path, layout }) => ({ path, layout, blob: null }))
 }
 
 /** The header of a safetensors file from its JSON, with the length word. */

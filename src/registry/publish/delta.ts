@@ -4,6 +4,7 @@ import { CodecError } from '../../codec/base/errors.ts'
 import { LIMITS } from '../../codec/base/limits.ts'
 import { checkExpansion } from '../../codec/plan/expansion.ts'
 import { applyLinkSteps, type Recipes } from '../../codec/plan/recipes.ts'
+import { inPathOrder } from '../../codec/safetensors/model-folder.ts'
 import type { DeltaIndex, FrameDelta } from '../../codec/wdelta/delta-index.ts'
 import { WdeltaReader } from '../../codec/wdelta/reader.ts'
 import { RegistryError } from '../../errors.ts'
@@ -29,7 +30,6 @@ import {
 import {
   checkNew,
   inFile,
-  inPathOrder,
   type ReceivedFile,
   receiveFile,
   sideFiles,

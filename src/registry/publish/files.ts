@@ -7,7 +7,11 @@ import {
   type Domain,
   type StoredRecipes,
 } from '../../codec/plan/recipes.ts'
-import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-folder.ts'
+import {
+  inPathOrder,
+  nameOrderSteps,
+  shardOrderSteps,
+} from '../../codec/safetensors/model-folder.ts'
 import type { RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import { RecordDeltaReader } from '../../codec/wdelta/v1/reader.ts'
 import { RegistryError } from '../../errors.ts'
@@ -29,7 +33,6 @@ import {
 } from './publish.ts'
 import {
   asShards,
-  inPathOrder,
   type ReceivedFile,
   type ReceivedShard,
   receiveFiles,

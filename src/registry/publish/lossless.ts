@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { FileRecord, ModelRecord } from '../../catalog/catalog.ts'
 import { applyLinkSteps } from '../../codec/plan/recipes.ts'
+import { inPathOrder } from '../../codec/safetensors/model-folder.ts'
 import type { HashedShard } from '../../codec/wdelta/delta-index.ts'
 import { FrameDeltaReader } from '../../codec/wdelta/v2/reader.ts'
 import { RegistryError } from '../../errors.ts'
@@ -14,7 +15,7 @@ import type { UploadPart } from '../registry.ts'
 import { identityOf, proveModel } from './proofs.ts'
 import type { Publication } from './publication.ts'
 import { insertProven, type Naming, type PublishDeps } from './publish.ts'
-import { inFile, inPathOrder, ModelFiles, sideFiles, teed } from './receive.ts'
+import { inFile, ModelFiles, sideFiles, teed } from './receive.ts'
 
 /** Bytes reserved for each byte of a header: the worst case, a header full of tiny tensors, whose index is written and read. */
 const LOSSLESS_BYTES = 16

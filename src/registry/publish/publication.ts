@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { BlobRecord, Catalog, ModelRecord } from '../../catalog/catalog.ts'
 import { BlockSummer, type BlockSums } from '../../codec/base/block-sums.ts'
-import { newBlobKey } from '../../storage/blob-key.ts'
+import { kindOf, newBlobKey } from '../../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../../storage/blob-store.ts'
 import { threadKernels } from '../../workers/kernels.ts'
 import { deleteBlobs, type OwnedStore } from '../holds/delete-blobs.ts'
@@ -243,7 +243,7 @@ export class Publication implements AsyncDisposable {
       return true
     } catch {
       // Without this note the sweep would take the manifest for a model's.
-      for (const key of keys) if (key.startsWith('manifests/')) this.#abandoned.add(key)
+      for (const key of keys) if (kindOf(key) === 'manifests') this.#abandoned.add(key)
       return false
     }
   }

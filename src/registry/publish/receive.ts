@@ -6,6 +6,7 @@ import {
   assembleTensorsSteps,
   checkPath,
   checkShardIndexSteps,
+  inPathOrder,
 } from '../../codec/safetensors/model-folder.ts'
 import { RegistryError } from '../../errors.ts'
 import { inTurns } from '../../workers/turns.ts'
@@ -93,11 +94,6 @@ export class ModelFiles {
     const steps = index ? checkShardIndexSteps(index, shards) : assembleTensorsSteps(shards)
     await inTurns<unknown>(steps, this.#signal)
   }
-}
-
-/** In UTF-16 units, as the reference's `sorted(os.listdir())` orders the names that hubs use. */
-export function inPathOrder<T extends { readonly path: string }>(files: readonly T[]): T[] {
-  return [...files].sort((a, b) => (a.path < b.path ? -1 : 1))
 }
 
 /** Receives one file; safetensors by its name. */
