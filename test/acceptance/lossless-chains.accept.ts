@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Model } from '../../src/registry/registry.ts'
-import { wdelta } from '../cli/helper.ts'
 import { startServer } from '../support/server-process.ts'
+import { type Arguments, wdelta } from '../support/wdelta-process.ts'
 
 /** PAIRS names a folder with the whole models; without it their cut is used. */
 const { PAIRS = join(import.meta.dirname, '../fixtures/pairs') } = process.env
@@ -23,11 +23,11 @@ t.setTimeout(LONGEST_MS)
 const scratch = t.testdir({})
 const server = await startServer(join(scratch, 'data'))
 t.teardown(() => server.kill())
-const REGISTRY = ['--registry', server.url]
+const REGISTRY = { registry: server.url }
 const BASE = join(PAIRS, 'base')
 
-async function run(t: Test, ...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await wdelta(args)
+async function run(t: Test, ...args: Arguments): Promise<string> {
+  const { code, stdout, stderr } = await wdelta(...args)
   t.equal(code, 0, `wdelta ${args[0]} ${stderr}`)
   return stdout
 }
@@ -43,19 +43,17 @@ t.test(
   'a chain of both versions is saved, loaded, pushed and pulled',
   { timeout: LONGEST_MS },
   async t => {
-    await run(t, 'push', BASE, 'acme/chain', ...REGISTRY)
+    await run(t, 'push', BASE, 'acme/chain', REGISTRY)
     let parent = await modelOf('acme/chain')
     const deltas: string[] = []
     for (const [i, { from, strategy }] of CHAIN.entries()) {
       const tuned = join(PAIRS, from)
-      const parents = deltas.flatMap(path => ['--parent-delta', path])
       const delta = join(scratch, `${i}.wdelta`)
-      const how = ['--strategy', strategy]
-      const args = ['--tuned', tuned, '--base', BASE, ...parents, ...how]
-      const told = JSON.parse(await run(t, 'save', delta, ...args))
+      const options = { tuned, base: BASE, parentDelta: deltas, strategy }
+      const told = JSON.parse(await run(t, 'save', delta, options))
       deltas.push(delta)
 
-      await run(t, 'push', tuned, 'acme/chain', '--parent', parent.id, ...how, ...REGISTRY)
+      await run(t, 'push', tuned, 'acme/chain', { parent: parent.id, strategy, ...REGISTRY })
       const model = await modelOf('acme/chain')
       t.match(model, { kind: 'delta', strategy, parent: parent.id })
       // What names the values that a delta is added to: of a lossless parent and a base those that are downloaded.
@@ -67,7 +65,7 @@ t.test(
       t.match(await inspected.json(), { parentHash, strategy })
 
       const out = join(scratch, `loaded-${i}`)
-      await run(t, 'load', ...deltas, '--base', BASE, '--out', out)
+      await run(t, 'load', ...deltas, { base: BASE, out })
       const loaded = weights(out)
       const whole = await (await fetch(`${server.url}/models/${model.id}/reconstruct`)).bytes()
       t.equal(
@@ -78,14 +76,14 @@ t.test(
       if (strategy === 'lossless') t.ok(loaded.equals(weights(tuned)), `${i}: byte for byte`)
 
       // A delta that was saved elsewhere finds its parent by itself: the newest with these values.
-      await run(t, 'push', delta, 'acme/pushed', ...REGISTRY)
+      await run(t, 'push', delta, 'acme/pushed', REGISTRY)
       const pushed = await modelOf('acme/pushed')
       t.equal(pushed.sha256, model.sha256)
       t.equal((await modelOf(pushed.parent!)).sha256, parent.sha256)
       parent = model
     }
-    await run(t, 'verify', ...deltas, '--base', BASE)
-    await run(t, 'pull', 'acme/chain', '--out', join(scratch, 'pulled'), ...REGISTRY)
+    await run(t, 'verify', ...deltas, { base: BASE })
+    await run(t, 'pull', 'acme/chain', { out: join(scratch, 'pulled'), ...REGISTRY })
     t.ok(weights(join(scratch, 'pulled')).equals(weights(join(PAIRS, 'sft-450'))))
   },
 )

@@ -3,10 +3,10 @@ import { globSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } fr
 import { dirname, join, relative } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Model } from '../../src/registry/registry.ts'
-import { wdelta } from '../cli/helper.ts'
 import { FEATURES, type Folder, generateLineage } from '../support/generated-models.ts'
 import { rangesOf, tensorsOf, weightsOf } from '../support/generated-ranges.ts'
 import { startServer } from '../support/server-process.ts'
+import { type Arguments, wdelta } from '../support/wdelta-process.ts'
 
 /** PAIRS names a folder with the whole models; without it their cut is used. `FULL=1` takes all seeds. */
 const { PAIRS = join(import.meta.dirname, '../fixtures/pairs'), FULL } = process.env
@@ -26,7 +26,7 @@ t.setTimeout(LONGEST_MS)
 const scratch = t.testdir({})
 const server = await startServer(join(scratch, 'data'))
 t.teardown(() => server.kill())
-const REGISTRY = ['--registry', server.url]
+const REGISTRY = { registry: server.url }
 
 /** A lineage in folders: a base, and fine-tunes each made from the one before it. */
 interface Lineage {
@@ -54,8 +54,8 @@ function readFolder(path: string): Folder {
 }
 
 /** Runs the command line; what it printed. A failure is one of the test. */
-async function run(t: Test, ...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await wdelta(args)
+async function run(t: Test, ...args: Arguments): Promise<string> {
+  const { code, stdout, stderr } = await wdelta(...args)
   t.equal(code, 0, `wdelta ${args[0]} ${stderr}`)
   return stdout
 }
@@ -79,20 +79,19 @@ async function checkFiles(t: Test, { scratch, folders }: Lineage): Promise<strin
   const deltas: string[] = []
   for (const [i, folder] of tuned.entries()) {
     const out = join(scratch, `${i + 1}.wdelta`)
-    const parents = deltas.flatMap(path => ['--parent-delta', path])
-    const told = await run(t, 'save', out, '--tuned', folder, '--base', base, ...parents)
+    const told = await run(t, 'save', out, { tuned: folder, base, parentDelta: deltas })
     t.match(JSON.parse(told), { path: out, strategy: 'lossless', size: statSync(out).size })
     deltas.push(out)
     if (i !== 0 && i !== tuned.length - 1) continue
     const loaded = join(scratch, `loaded-${i + 1}`)
-    await run(t, 'load', ...deltas, '--base', base, '--out', loaded)
+    await run(t, 'load', ...deltas, { base, out: loaded })
     checkFolder(t, loaded, weightsOf(readFolder(folder)))
   }
-  await run(t, 'verify', ...deltas, '--base', base)
-  const inspected = (await run(t, 'inspect', ...deltas, '--json')).trim()
+  await run(t, 'verify', ...deltas, { base })
+  const inspected = (await run(t, 'inspect', ...deltas, { json: true })).trim()
   t.ok(inspected.includes('lossless'))
   const fast = join(scratch, 'not-verified')
-  await run(t, 'load', ...deltas, '--base', base, '--out', fast, '--no-verify')
+  await run(t, 'load', ...deltas, { base, out: fast, verify: false })
   checkFolder(t, fast, weightsOf(readFolder(tuned.at(-1)!)))
   return deltas
 }
@@ -106,8 +105,8 @@ async function upload(
   parent?: Model,
 ): Promise<Model> {
   if (seed % 2 === 0) {
-    const options = parent ? ['--parent', parent.id] : []
-    await run(t, 'push', folder, name, ...options, ...REGISTRY)
+    const options = parent ? { parent: parent.id } : {}
+    await run(t, 'push', folder, name, { ...options, ...REGISTRY })
     const response = await fetch(`${server.url}/models/${encodeURIComponent(name)}`)
     return (await response.json()) as Model
   }
@@ -169,7 +168,7 @@ async function checkRegistry(t: Test, lineage: Lineage): Promise<Model[]> {
     models.push(model)
   }
   const pulled = join(scratch, 'pulled')
-  await run(t, 'pull', `acme/${name}`, '--out', pulled, ...REGISTRY)
+  await run(t, 'pull', `acme/${name}`, { out: pulled, ...REGISTRY })
   checkFolder(t, pulled, [...readFolder(folders.at(-1)!)])
   return models
 }
@@ -189,11 +188,11 @@ async function checkExchange(
     fetched.push(path)
   }
   const loaded = join(scratch, 'loaded-fetched')
-  await run(t, 'load', ...fetched, '--base', folders[0]!, '--out', loaded)
+  await run(t, 'load', ...fetched, { base: folders[0]!, out: loaded })
   checkFolder(t, loaded, weightsOf(readFolder(folders.at(-1)!)))
 
-  const options = ['--parent', models[0]!.id, ...REGISTRY]
-  const pushed = await run(t, 'push', deltas[0]!, `acme/${name}-pushed`, ...options)
+  const options = { parent: models[0]!.id, ...REGISTRY }
+  const pushed = await run(t, 'push', deltas[0]!, `acme/${name}-pushed`, options)
   const model = (await (await fetch(`${server.url}/models/${pushed.trim()}`)).json()) as Model
   t.strictSame(
     model.files.map(({ path, sha256 }) => [path, sha256]),

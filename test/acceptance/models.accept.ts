@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { headerBytes, parseLayout } from '../../src/codec/safetensors/header.ts'
 import type { Model } from '../../src/registry/registry.ts'
-import { wdelta } from '../cli/helper.ts'
 import { Random } from '../support/random.ts'
 import { startServer } from '../support/server-process.ts'
+import { wdelta } from '../support/wdelta-process.ts'
 import { curl } from './curl.ts'
 
 /** PAIRS names a folder with the whole models; without it their cut is used. */
@@ -16,18 +16,14 @@ const RANGES = 1000
 
 /** What is pushed, in order: the second is a delta on the base, the third a delta on that delta. */
 const PUSHES = [
-  { name: 'acme/base', from: 'base', options: [] },
-  { name: 'acme/int4', from: 'sft-300', options: ['--parent', 'acme/base', '--strategy', 'int4'] },
-  { name: 'acme/chain', from: 'sft-450', options: ['--parent', 'acme/int4', '--strategy', 'int4'] },
-  {
-    name: 'acme/sparse',
-    from: 'light',
-    options: ['--parent', 'acme/base', '--strategy', 'sparse'],
-  },
+  { name: 'acme/base', from: 'base', options: {} },
+  { name: 'acme/int4', from: 'sft-300', options: { parent: 'acme/base', strategy: 'int4' } },
+  { name: 'acme/chain', from: 'sft-450', options: { parent: 'acme/int4', strategy: 'int4' } },
+  { name: 'acme/sparse', from: 'light', options: { parent: 'acme/base', strategy: 'sparse' } },
   {
     name: 'acme/quantized',
     from: 'sft-450',
-    options: ['--parent', 'acme/base', '--strategy', 'quantized'],
+    options: { parent: 'acme/base', strategy: 'quantized' },
   },
 ] as const
 
@@ -99,8 +95,8 @@ print(sum(bool(tensor.isfinite().all()) for tensor in load_file(sys.argv[1]).val
 for (const { name, from, options } of PUSHES) {
   t.test(`${name}: pushed, streamed by curl, in ranges, resumed, pulled`, async t => {
     const source = join(PAIRS, from)
-    const registry = ['--registry', server.url]
-    const pushed = await wdelta(['push', source, name, ...options, ...registry])
+    const registry = server.url
+    const pushed = await wdelta('push', source, name, { ...options, registry })
     t.equal(pushed.code, 0, pushed.stderr)
     const model = JSON.parse(
       await curl(`${server.url}/models/${encodeURIComponent(name)}`),
@@ -124,7 +120,7 @@ for (const { name, from, options } of PUSHES) {
     await checkResume(t, url, file)
 
     const out = join(folder, `pulled-${from}`)
-    const pulled = await wdelta(['pull', name, '--out', out, ...registry])
+    const pulled = await wdelta('pull', name, { out, registry })
     t.equal(pulled.code, 0, pulled.stderr)
     t.strictSame(readdirSync(out).sort(), readdirSync(source).sort())
     t.ok(readFileSync(join(out, 'model.safetensors')).equals(file))

@@ -1,11 +1,10 @@
-import type { ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import type { ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import t from 'tap'
+import { startWdelta, wdelta } from '../support/wdelta-process.ts'
 import { json, openFakeRegistry, type Seen } from './fake-registry.ts'
-import { wdelta } from './helper.ts'
 
 const ID = 'c'.repeat(40)
 const BYTES = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 31) % 251))
@@ -47,9 +46,9 @@ t.test('every file of the model arrives, in its folder', async t => {
   const files = [file('config.json'), file('onnx/a b%.bin')]
   const { url, seen } = await openFakeRegistry(t, modelOf(files, serveFrom))
   const out = t.testdir()
-  const args = ['pull', 'acme/tiny@v1', '--out', join(out, 'new'), '--registry', url]
+  const pull = () => wdelta('pull', 'acme/tiny@v1', { out: join(out, 'new'), registry: url })
   const paths = files.map(({ path }) => join(out, 'new', path))
-  t.match(await wdelta(args), { code: 0, stdout: `${paths.join('\n')}\n`, stderr: '' })
+  t.match(await pull(), { code: 0, stdout: `${paths.join('\n')}\n`, stderr: '' })
   for (const path of paths) t.ok(readFileSync(path).equals(BYTES), path)
   t.strictSame(
     seen.map(one => one.url),
@@ -61,7 +60,7 @@ t.test('every file of the model arrives, in its folder', async t => {
   )
   t.equal(seen[1]!.headers['accept-encoding'], 'identity')
   t.strictSame(readdirSync(join(out, 'new')).sort(), ['config.json', 'onnx'])
-  t.equal((await wdelta(args)).code, 0)
+  t.equal((await pull()).code, 0)
   t.equal(seen.length, 4, 'what is there is not fetched again')
 })
 
@@ -69,7 +68,7 @@ t.test('a connection that is cut goes on where it ended', async t => {
   const serve = (seen: Seen, response: ServerResponse) => serveFrom(seen, response, 100_000)
   const { url, seen } = await openFakeRegistry(t, modelOf([file('model.safetensors')], serve))
   const out = t.testdir()
-  const ran = await wdelta(['pull', 'a/b', '--out', out, '--registry', url])
+  const ran = await wdelta('pull', 'a/b', { out, registry: url })
   t.match(ran, { code: 0, stderr: '' })
   t.ok(readFileSync(join(out, 'model.safetensors')).equals(BYTES))
   const starts = seen.slice(1).map(startOf)
@@ -90,11 +89,11 @@ t.test('a download that was given up is continued by the next one', async t => {
   }
   const { url, seen } = await openFakeRegistry(t, modelOf([file('model.safetensors')], serve))
   const out = t.testdir()
-  const args = ['pull', 'a/b', '--out', out, '--registry', url]
-  t.match(await wdelta(args), { code: 1, stdout: '', stderr: /^wdelta: [^\n]+\n$/ })
+  const pull = () => wdelta('pull', 'a/b', { out, registry: url })
+  t.match(await pull(), { code: 1, stdout: '', stderr: /^wdelta: [^\n]+\n$/ })
   t.notOk(existsSync(join(out, 'model.safetensors')), 'nothing under its name')
   broken = false
-  t.match(await wdelta(args), { code: 0, stderr: '' })
+  t.match(await pull(), { code: 0, stderr: '' })
   t.equal(startOf(seen.at(-1)!), 100_000)
   t.ok(readFileSync(join(out, 'model.safetensors')).equals(BYTES))
   t.strictSame(readdirSync(out), ['model.safetensors'])
@@ -107,7 +106,7 @@ t.test('a registry that ignores the range is read from the beginning', async t =
   }
   const { url } = await openFakeRegistry(t, modelOf([file('model.safetensors')], serve))
   const out = t.testdir()
-  t.equal((await wdelta(['pull', 'a/b', '--out', out, '--registry', url])).code, 0)
+  t.equal((await wdelta('pull', 'a/b', { out, registry: url })).code, 0)
   t.ok(readFileSync(join(out, 'model.safetensors')).equals(BYTES))
 })
 
@@ -117,7 +116,7 @@ t.test('wrong bytes never get the name', async t => {
   const files = [{ ...file('model.safetensors'), sha256: sha256(wrong) }]
   const { url } = await openFakeRegistry(t, modelOf(files, serveFrom))
   const out = t.testdir({ 'model.safetensors': 'what was there' })
-  const ran = await wdelta(['pull', 'a/b', '--out', out, '--registry', url])
+  const ran = await wdelta('pull', 'a/b', { out, registry: url })
   t.match(ran, { code: 1, stdout: '', stderr: /^wdelta: digest-mismatch: model\.safetensors: / })
   t.strictSame(readdirSync(out), ['model.safetensors'])
   t.equal(readFileSync(join(out, 'model.safetensors'), 'utf8'), 'what was there')
@@ -132,7 +131,7 @@ t.test('answers that are not what was asked for', async t => {
   for (const [name, serve] of answers) {
     await t.test(name, async t => {
       const { url, seen } = await openFakeRegistry(t, modelOf([file('a.json')], serve))
-      const ran = await wdelta(['pull', 'a/b', '--out', t.testdir(), '--registry', url])
+      const ran = await wdelta('pull', 'a/b', { out: t.testdir(), registry: url })
       t.match(ran, {
         code: 1,
         stdout: '',
@@ -148,7 +147,7 @@ t.test('no path leads out of the folder', async t => {
     await t.test(JSON.stringify(path), async t => {
       const { url, seen } = await openFakeRegistry(t, modelOf([file(path)], serveFrom))
       const folder = t.testdir({ out: {} })
-      const ran = await wdelta(['pull', 'a/b', '--out', join(folder, 'out'), '--registry', url])
+      const ran = await wdelta('pull', 'a/b', { out: join(folder, 'out'), registry: url })
       t.match(ran, { code: 1, stdout: '', stderr: /^wdelta: path: / })
       t.equal(seen.length, 1)
       t.strictSame(readdirSync(folder), ['out'])
@@ -161,21 +160,20 @@ t.test('a half of another model is not continued', async t => {
   const { url, seen } = await openFakeRegistry(t, modelOf([file('model.safetensors')], serveFrom))
   const out = t.testdir()
   writeFileSync(join(out, `model.safetensors.${'0'.repeat(16)}.part`), 'other')
-  t.equal((await wdelta(['pull', 'a/b', '--out', out, '--registry', url])).code, 0)
+  t.equal((await wdelta('pull', 'a/b', { out, registry: url })).code, 0)
   t.equal(startOf(seen.at(-1)!), 0)
 })
 
 t.test('an interrupted download leaves nothing under its name', async t => {
-  let child: ChildProcess | null = null
   const serve = (_seen: Seen, response: ServerResponse) => {
     response.writeHead(200, { 'content-length': BYTES.length }).write(BYTES.subarray(0, 1000))
-    child!.kill('SIGINT')
+    interrupt()
   }
   const { url } = await openFakeRegistry(t, modelOf([file('model.safetensors')], serve))
   const out = t.testdir()
-  const ran = await wdelta(['pull', 'a/b', '--out', out, '--registry', url], {}, started => {
-    child = started
-  })
+  const { child, ended } = startWdelta(['pull', 'a/b', { out, registry: url }])
+  const interrupt = () => child.kill('SIGINT')
+  const ran = await ended
   t.match(ran, { code: 130, stdout: '', stderr: 'wdelta: ended by SIGINT\n' })
   t.notOk(existsSync(join(out, 'model.safetensors')))
 })

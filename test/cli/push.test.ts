@@ -3,8 +3,9 @@ import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
+import { goldenCase } from '../support/golden-cases.ts'
+import { wdelta, wdeltaIn } from '../support/wdelta-process.ts'
 import { formParts, json, openFakeRegistry } from './fake-registry.ts'
-import { goldenCase, wdelta } from './helper.ts'
 
 const MODEL = { id: 'a'.repeat(40), name: 'acme/tiny', revision: 'main' }
 
@@ -22,18 +23,16 @@ t.test('a folder goes up as fields, then files in path order', async t => {
   writeFileSync(join(folder, 'blobs.d', 'x'), 'linked')
   symlinkSync(join('blobs.d', 'x'), join(folder, 'tokenizer.json'))
   symlinkSync('.', join(folder, 'loop'))
-  const args = ['push', folder, 'acme/tiny@v1', '--registry', url, '--token', 'secret']
-  const more = [
-    '--parent',
-    'acme/base',
-    '--strategy',
-    'int4',
-    '--outlier-fraction',
-    '0.05',
-    '--message',
-    'é',
-  ]
-  t.match(await wdelta([...args, ...more]), { code: 0, stdout: `${MODEL.id}\n`, stderr: '' })
+  const options = {
+    registry: url,
+    token: 'secret',
+    parent: 'acme/base',
+    strategy: 'int4',
+    outlierFraction: 0.05,
+    message: 'é',
+  }
+  const pushed = await wdelta('push', folder, 'acme/tiny@v1', options)
+  t.match(pushed, { code: 0, stdout: `${MODEL.id}\n`, stderr: '' })
   t.equal(seen.length, 1)
   t.match(seen[0], { method: 'POST', url: '/models', headers: { authorization: 'Bearer secret' } })
   t.equal(seen[0]!.headers['content-length'], String(seen[0]!.body.length))
@@ -61,7 +60,7 @@ t.test('a delta goes to /deltas; address and token come from the environment', a
   const { url, seen } = await openFakeRegistry(t, (_seen, response) => json(response, 201, MODEL))
   const { deltas } = goldenCase('int4-bf16')
   const env = { WDELTA_REGISTRY: `${url}/`, WDELTA_TOKEN: 'secret' }
-  const ran = await wdelta(['push', deltas[0]!, 'acme/tiny', '--json'], env)
+  const ran = await wdeltaIn(env)('push', deltas[0]!, 'acme/tiny', { json: true })
   t.match(ran, { code: 0, stderr: '' })
   t.strictSame(JSON.parse(ran.stdout), MODEL)
   t.match(seen[0], { method: 'POST', url: '/deltas', headers: { authorization: 'Bearer secret' } })
@@ -84,7 +83,7 @@ t.test('what the registry refuses is told by its code', async t => {
     })
   })
   const { deltas } = goldenCase('int4-bf16')
-  const ran = await wdelta(['push', deltas[0]!, 'acme/tiny', '--registry', url])
+  const ran = await wdelta('push', deltas[0]!, 'acme/tiny', { registry: url })
   t.match(ran, {
     code: 1,
     stdout: '',
@@ -111,23 +110,23 @@ t.test('an answer before the end of the body ends the upload', async t => {
   t.teardown(() => server.close())
   const folder = t.testdir({ 'model.safetensors': Buffer.alloc(32 * 1024 * 1024) })
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  const ran = await wdelta(['push', folder, 'acme/tiny', '--registry', url])
+  const ran = await wdelta('push', folder, 'acme/tiny', { registry: url })
   t.match(ran, { code: 1, stdout: '', stderr: 'wdelta: upload-too-large: at most 10 bytes\n' })
 })
 
 t.test('failures before anything is sent', async t => {
   const { url, seen } = await openFakeRegistry(t, (_seen, response) => json(response, 201, MODEL))
   const folder = t.testdir({ 'config.json': '{}' })
-  const none = await wdelta(['push', folder, 'a/b', '--registry', url])
+  const none = await wdelta('push', folder, 'a/b', { registry: url })
   t.match(none, { code: 1, stderr: /^wdelta: no-shards: / })
-  const missing = await wdelta(['push', join(folder, 'missing'), 'a/b', '--registry', url])
+  const missing = await wdelta('push', join(folder, 'missing'), 'a/b', { registry: url })
   t.match(missing, { code: 1, stderr: /^wdelta: ENOENT/ })
   t.equal(seen.length, 0)
 })
 
 t.test('a registry that is not there', async t => {
   const { deltas } = goldenCase('int4-bf16')
-  const ran = await wdelta(['push', deltas[0]!, 'a/b', '--registry', 'http://127.0.0.1:1'])
+  const ran = await wdelta('push', deltas[0]!, 'a/b', { registry: 'http://127.0.0.1:1' })
   t.match(ran, {
     code: 1,
     stdout: '',

@@ -1,14 +1,15 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { goldenCase, tensorsOf, wdelta } from './helper.ts'
+import { goldenCase } from '../support/golden-cases.ts'
+import { type Options, wdelta } from '../support/wdelta-process.ts'
+import { tensorsOf } from './tensors.ts'
 
 const STRATEGIES = ['int4', 'sparse', 'quantized'] as const
 
 /** The float32 values of what `load` makes. */
 async function loaded(deltas: readonly string[], base: string, out: string) {
-  const args = ['load', ...deltas, '--base', base, '--out', out, '--dtype', 'float32']
-  const ran = await wdelta(args)
+  const ran = await wdelta('load', ...deltas, { base, out, dtype: 'float32' })
   if (ran.code !== 0) throw new Error(ran.stderr)
   return tensorsOf(join(out, 'model.safetensors'))
 }
@@ -22,16 +23,7 @@ t.test('a saved delta names the parent and the dtypes that the reference names',
         const { base, tuned, deltas, inspect } = goldenCase(name)
         const folder = t.testdir()
         const out = join(folder, 'new', 'folder', 'delta.wdelta')
-        const saved = await wdelta([
-          'save',
-          out,
-          '--tuned',
-          tuned[0]!,
-          '--base',
-          base,
-          '--strategy',
-          strategy,
-        ])
+        const saved = await wdelta('save', out, { tuned: tuned[0]!, base, strategy })
         t.match(saved, { code: 0, stderr: '' })
         const { parent_hash: parentHash } = inspect[0]!
         const size = readFileSync(out).length
@@ -54,20 +46,9 @@ t.test(
     const { base, tuned } = goldenCase('sparse-0-f32')
     const folder = t.testdir()
     const out = join(folder, 'delta.wdelta')
-    const args = [
-      'save',
-      out,
-      '--tuned',
-      tuned[0]!,
-      '--base',
-      base,
-      '--strategy',
-      'sparse',
-      '--sparsity',
-      '0',
-    ]
-    t.match(await wdelta(args), { code: 0 })
-    t.match(await wdelta(['load', out, '--base', base, '--out', folder]), { code: 0 })
+    const options = { tuned: tuned[0]!, base, strategy: 'sparse', sparsity: 0 }
+    t.match(await wdelta('save', out, options), { code: 0 })
+    t.match(await wdelta('load', out, { base, out: folder }), { code: 0 })
     const ours = tensorsOf(join(folder, 'model.safetensors'))
     const theirs = tensorsOf(join(tuned[0]!, 'model.safetensors'))
     for (const [name, { dtype, shape }] of Object.entries(theirs)) {
@@ -82,40 +63,19 @@ t.test('a chain three deep is saved and proven link by link', async t => {
   const deltas: string[] = []
   for (const [i, fineTune] of tuned.entries()) {
     const out = join(folder, `${i}.wdelta`)
-    const parents = deltas.flatMap(path => ['--parent-delta', path])
-    const strategy = STRATEGIES[i]!
-    const args = [
-      'save',
-      out,
-      '--tuned',
-      fineTune,
-      '--base',
-      base,
-      ...parents,
-      '--strategy',
-      strategy,
-    ]
-    t.match(await wdelta(args), { code: 0, stderr: '' })
+    const options = { tuned: fineTune, base, parentDelta: deltas, strategy: STRATEGIES[i]! }
+    t.match(await wdelta('save', out, options), { code: 0, stderr: '' })
     deltas.push(out)
   }
   t.equal(deltas.length, 3)
-  t.match(await wdelta(['verify', ...deltas, '--base', base]), { code: 0, stderr: '' })
+  t.match(await wdelta('verify', ...deltas, { base }), { code: 0, stderr: '' })
   const swapped = [deltas[0]!, deltas[2]!]
-  t.match(await wdelta(['verify', ...swapped, '--base', base]), {
+  t.match(await wdelta('verify', ...swapped, { base }), {
     code: 1,
     stderr: /parent-mismatch/,
   })
-  const wrong = [
-    'save',
-    join(folder, 'x.wdelta'),
-    '--tuned',
-    tuned[0]!,
-    '--base',
-    base,
-    '--strategy',
-    'int4',
-  ]
-  const ran = await wdelta([...wrong, '--parent-delta', deltas[1]!])
+  const wrong = { tuned: tuned[0]!, base, strategy: 'int4', parentDelta: deltas[1]! }
+  const ran = await wdelta('save', join(folder, 'x.wdelta'), wrong)
   t.match(ran, { code: 1, stdout: '', stderr: /^wdelta: parent-mismatch: / })
   t.strictSame(readdirSync(folder).sort(), ['0.wdelta', '1.wdelta', '2.wdelta'])
 })
@@ -124,19 +84,10 @@ t.test('a base of several shards verifies, in the order of the reference', async
   const { base, tuned, inspect } = goldenCase('sharded-mixed-int4')
   const folder = t.testdir()
   const out = join(folder, 'delta.wdelta')
-  const saved = await wdelta([
-    'save',
-    out,
-    '--tuned',
-    tuned[0]!,
-    '--base',
-    base,
-    '--strategy',
-    'int4',
-  ])
+  const saved = await wdelta('save', out, { tuned: tuned[0]!, base, strategy: 'int4' })
   t.match(saved, { code: 0, stderr: '' })
   t.equal(JSON.parse(saved.stdout).tensors, inspect[0]!.n_tensors)
-  t.match(await wdelta(['verify', out, '--base', base]), { code: 0 })
+  t.match(await wdelta('verify', out, { base }), { code: 0 })
 })
 
 t.test('refusals', async t => {
@@ -145,16 +96,16 @@ t.test('refusals', async t => {
   const part = readdirSync(sharded.base).find(name => name.endsWith('.safetensors'))!
   const folder = t.testdir({ [part]: t.fixture('symlink', join(sharded.base, part)) })
   const out = join(folder, 'delta.wdelta')
-  const save = (...args: string[]) => wdelta(['save', out, '--base', base, ...args])
-  const nowhere = await save('--tuned', join(folder, 'nowhere'))
+  const save = (options: Options) => wdelta('save', out, { base, ...options })
+  const nowhere = await save({ tuned: join(folder, 'nowhere') })
   t.match(nowhere, {
     code: 1,
     stdout: '',
     stderr: /^wdelta: no-model: .*nowhere: expected a folder/,
   })
-  const other = await save('--tuned', sharded.tuned[0]!, '--base', folder, '--strategy', 'int4')
+  const other = await save({ tuned: sharded.tuned[0]!, base: folder, strategy: 'int4' })
   t.match(other, { code: 1, stdout: '', stderr: /^wdelta: structure-changed: / })
-  const none = await save('--tuned', tuned[0]!, '--strategy', 'sparse', '--sparsity', '1')
+  const none = await save({ tuned: tuned[0]!, strategy: 'sparse', sparsity: 1 })
   t.match(none, { code: 1, stdout: '', stderr: /^wdelta: sparsity: / })
   t.strictSame(readdirSync(folder), [part])
 })
@@ -164,26 +115,21 @@ t.test('a delta against a downloaded model is added to its rounded values', asyn
   const folder = t.testdir()
   const at = (name: string) => join(folder, name)
   const save = async (out: string, parent: string, fineTune: string) => {
-    const args = ['save', out, '--tuned', fineTune, '--base', parent, '--strategy', 'int4']
-    t.match(await wdelta(args), { code: 0, stderr: '' })
+    const options = { tuned: fineTune, base: parent, strategy: 'int4' }
+    t.match(await wdelta('save', out, options), { code: 0, stderr: '' })
   }
   await save(at('1.wdelta'), base, tuned[0]!)
-  t.equal((await wdelta(['load', at('1.wdelta'), '--base', base, '--out', at('first')])).code, 0)
+  t.equal((await wdelta('load', at('1.wdelta'), { base, out: at('first') })).code, 0)
   await save(at('2.wdelta'), at('first'), tuned[1]!)
   const chained = await loaded([at('1.wdelta'), at('2.wdelta')], base, at('chained'))
   t.strictSame(chained, await loaded([at('2.wdelta')], at('first'), at('direct')))
-  const third = [
-    'save',
-    at('3.wdelta'),
-    '--tuned',
-    tuned[2]!,
-    '--base',
+  const third = {
+    tuned: tuned[2]!,
     base,
-    '--strategy',
-    'sparse',
-  ]
-  const parents = ['--parent-delta', at('1.wdelta'), '--parent-delta', at('2.wdelta')]
-  t.match(await wdelta([...third, ...parents]), { code: 0, stderr: '' })
+    strategy: 'sparse',
+    parentDelta: [at('1.wdelta'), at('2.wdelta')],
+  }
+  t.match(await wdelta('save', at('3.wdelta'), third), { code: 0, stderr: '' })
   const all = [at('1.wdelta'), at('2.wdelta'), at('3.wdelta')]
-  t.match(await wdelta(['verify', ...all, '--base', base]), { code: 0, stderr: '' })
+  t.match(await wdelta('verify', ...all, { base }), { code: 0, stderr: '' })
 })

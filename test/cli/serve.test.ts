@@ -1,35 +1,23 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { goldenCase, tensorsOf, wdelta } from './helper.ts'
-import { serve } from './serve.ts'
+import { goldenCase } from '../support/golden-cases.ts'
+import { type Arguments, wdeltaIn } from '../support/wdelta-process.ts'
+import { serve, succeeding } from './serve.ts'
+import { tensorsOf } from './tensors.ts'
 
 t.test('what is pushed comes back, and goes', async t => {
   const folder = t.testdir()
-  const { url, stop } = await serve(join(folder, 'data'))
+  const { wdelta, stop } = await serve(join(folder, 'data'))
   t.teardown(stop)
-  const env = { WDELTA_REGISTRY: url }
-  /** Runs a command that must succeed; its output, without the last newline. */
-  const run = async (...args: string[]) => {
-    const ran = await wdelta(args, env)
-    t.match(ran, { code: 0, stderr: '' }, args.join(' '))
-    return ran.stdout.trimEnd()
-  }
+  const run = succeeding(t, wdelta)
   const { base, tuned, deltas } = goldenCase('int4-bf16')
 
-  const baseId = await run('push', base, 'acme/base', '--message', 'the base')
+  const baseId = await run('push', base, 'acme/base', { message: 'the base' })
   t.match(baseId, /^[0-9a-f]{40}$/)
   const deltaId = await run('push', deltas[0]!, 'acme/tuned@v1')
-  const encoded = await run(
-    'push',
-    tuned[0]!,
-    'acme/tuned',
-    '--parent',
-    'acme/base',
-    '--strategy',
-    'int4',
-    '--json',
-  )
+  const how = { parent: 'acme/base', strategy: 'int4', json: true }
+  const encoded = await run('push', tuned[0]!, 'acme/tuned', how)
   t.match(JSON.parse(encoded), {
     kind: 'delta',
     strategy: 'int4',
@@ -37,29 +25,29 @@ t.test('what is pushed comes back, and goes', async t => {
     revision: 'main',
   })
 
-  const listed = JSON.parse(await run('ls', '--json'))
+  const listed = JSON.parse(await run('ls', { json: true }))
   t.strictSame(new Set(listed.map(({ id }: { id: string }) => id)).size, 3)
-  const lineage = JSON.parse(await run('lineage', 'acme/tuned@v1', '--json'))
+  const lineage = JSON.parse(await run('lineage', 'acme/tuned@v1', { json: true }))
   t.match(lineage, [{ id: baseId, message: 'the base' }, { id: deltaId }])
 
-  await run('pull', 'acme/base', '--out', join(folder, 'base'))
+  await run('pull', 'acme/base', { out: join(folder, 'base') })
   for (const name of readdirSync(base)) {
     t.ok(readFileSync(join(folder, 'base', name)).equals(readFileSync(join(base, name))), name)
   }
-  await run('pull', deltaId, '--out', join(folder, 'pulled'))
-  await run('load', deltas[0]!, '--base', base, '--out', join(folder, 'loaded'))
+  await run('pull', deltaId, { out: join(folder, 'pulled') })
+  await run('load', deltas[0]!, { base, out: join(folder, 'loaded') })
   const pulled = tensorsOf(join(folder, 'pulled', 'model.safetensors'))
   t.strictSame(pulled, tensorsOf(join(folder, 'loaded', 'model.safetensors')))
 
-  const kept = await wdelta(['rm', 'acme/base'], env)
+  const kept = await wdelta('rm', 'acme/base')
   t.match(kept, { code: 1, stdout: '', stderr: /^wdelta: has-children: / })
   await run('rm', 'acme/tuned@v1')
-  t.match(await run('sweep', '--dry-run'), /would delete \d+ blobs/)
+  t.match(await run('sweep', { dryRun: true }), /would delete \d+ blobs/)
   t.match(await run('sweep'), /deleted \d+ blobs/)
-  const gone = await wdelta(['lineage', 'acme/tuned@v1'], env)
+  const gone = await wdelta('lineage', 'acme/tuned@v1')
   t.match(gone, { code: 1, stderr: /^wdelta: model-not-found: / })
 
-  await run('push', tuned[0]!, 'acme/x', '--parent', 'acme/base')
+  await run('push', tuned[0]!, 'acme/x', { parent: 'acme/base' })
   t.match(await run('ls'), /acme\/x +main +delta +lossless/)
   t.equal(await stop(), 0)
 })
@@ -68,15 +56,15 @@ t.test('tokens open a registry that wants them', async t => {
   const adminToken = 'x'.repeat(32)
   const { url, stop } = await serve(t.testdir(), { AUTH: 'tokens', ADMIN_TOKEN: adminToken })
   t.teardown(stop)
-  const ask = (token: string, ...args: string[]) =>
-    wdelta(args, { WDELTA_REGISTRY: url, WDELTA_TOKEN: token })
+  const ask = (token: string, ...args: Arguments) =>
+    wdeltaIn({ WDELTA_REGISTRY: url, WDELTA_TOKEN: token })(...args)
   t.match(await ask('', 'ls'), { code: 1, stderr: /^wdelta: unauthorized: / })
-  const created = await ask(adminToken, 'token', 'create', 'reader', '--scope', 'read')
+  const created = await ask(adminToken, 'token', 'create', 'reader', { scope: 'read' })
   t.match(created, { code: 0, stderr: '' })
   const token = created.stdout.trim()
   t.match(await ask(token, 'ls'), { code: 0 })
   t.match(await ask(token, 'sweep'), { code: 1, stderr: /^wdelta: forbidden: / })
-  const listed = JSON.parse((await ask(adminToken, 'token', 'list', '--json')).stdout)
+  const listed = JSON.parse((await ask(adminToken, 'token', 'list', { json: true })).stdout)
   t.match(listed, [{ name: 'reader', scope: 'read' }])
   t.match(await ask(adminToken, 'token', 'revoke', listed[0].id), { code: 0 })
   t.match(await ask(token, 'ls'), { code: 1, stderr: /^wdelta: unauthorized: / })

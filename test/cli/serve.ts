@@ -1,8 +1,9 @@
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
-import { CLI } from './helper.ts'
+import type { Test } from 'tap'
+import { type Arguments, CLI, wdeltaIn } from '../support/wdelta-process.ts'
 
-/** `wdelta serve` on a free port, with a folder of its own; `stop` sends SIGTERM and gives the exit code. */
+/** `wdelta serve` on a free port, with a folder of its own; `wdelta` runs commands against it, `stop` sends SIGTERM and gives the exit code. */
 export async function serve(folder: string, env: Record<string, string> = {}) {
   const child = spawn(process.execPath, [CLI, 'serve'], {
     env: { ...process.env, PORT: '0', HOST: '127.0.0.1', DATA_DIR: folder, ...env },
@@ -20,5 +21,14 @@ export async function serve(folder: string, env: Record<string, string> = {}) {
     child.kill('SIGTERM')
     return ended
   }
-  return { url, stop }
+  return { url, stop, wdelta: wdeltaIn({ WDELTA_REGISTRY: url }) }
+}
+
+/** Runs commands that must succeed; each gives what it printed, without the last newline. */
+export function succeeding(t: Test, wdelta: ReturnType<typeof wdeltaIn>) {
+  return async (...args: Arguments): Promise<string> => {
+    const ran = await wdelta(...args)
+    t.match(ran, { code: 0, stderr: '' }, JSON.stringify(args))
+    return ran.stdout.trimEnd()
+  }
 }

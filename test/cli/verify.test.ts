@@ -6,26 +6,27 @@ import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
 import { writeIndex } from '../../src/codec/wdelta/v2/index-bytes.ts'
 import { FrameDeltaReader } from '../../src/codec/wdelta/v2/reader.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
+import { goldenCase } from '../support/golden-cases.ts'
+import { wdelta } from '../support/wdelta-process.ts'
 import { sealedV2, xxh64 } from '../support/wdelta-v2-files.ts'
-import { goldenCase, wdelta } from './helper.ts'
 
 t.test('verify tells what holds', async t => {
   const { base, deltas } = goldenCase('chain-quantized-bf16')
-  const alone = await wdelta(['verify', ...deltas])
+  const alone = await wdelta('verify', ...deltas)
   t.match(alone, { code: 0, stderr: '' })
   t.strictSame(alone.stdout.split('\n'), [
     ...deltas.map(path => `${path}: ok (structure, checksum)`),
     '',
   ])
-  const chained = await wdelta(['verify', ...deltas, '--base', base])
+  const chained = await wdelta('verify', ...deltas, { base })
   t.match(chained, { code: 0, stderr: '' })
   t.strictSame(chained.stdout.split('\n'), [
     ...deltas.map(path => `${path}: ok (structure, checksum, parent)`),
     '',
   ])
-  const wrong = await wdelta(['verify', deltas[1]!, '--base', base])
+  const wrong = await wdelta('verify', deltas[1]!, { base })
   t.match(wrong, { code: 1, stdout: '', stderr: /^wdelta: parent-mismatch: / })
-  const none = await wdelta(['verify', join(base, 'model.safetensors')])
+  const none = await wdelta('verify', join(base, 'model.safetensors'))
   t.match(none, { code: 1, stdout: '', stderr: /^wdelta: magic: / })
 })
 
@@ -70,21 +71,18 @@ t.test('a lossless delta that does not decode is named, wherever in the chain it
   const models = [0, 1, 2].map(changed => makeFolder(at(`model-${changed}`), changed))
   const [base, tuned, last] = models as [string, string, string]
   const deltas = [at('1.wdelta'), at('2.wdelta')] as const
-  t.match(await wdelta(['save', deltas[0], '--tuned', tuned, '--base', base]), { code: 0 })
-  t.match(await wdelta(['save', deltas[1], '--tuned', last, '--base', tuned]), { code: 0 })
+  t.match(await wdelta('save', deltas[0], { tuned, base }), { code: 0 })
+  t.match(await wdelta('save', deltas[1], { tuned: last, base: tuned }), { code: 0 })
   for (const [i, delta] of deltas.entries()) {
     const bad = spoil(delta, at(`bad-${i}.wdelta`))
-    const chain = [...deltas.with(i, bad), '--base', base]
+    const chain = deltas.with(i, bad)
     const failure = { code: 1, stdout: '', stderr: `wdelta: frame-checksum: ${bad}: ` }
-    for (const command of [
-      ['verify', ...chain],
-      ['load', ...chain, '--out', at('out')],
-      ['load', ...chain, '--out', at('out'), '--dtype', 'float16'],
-    ]) {
-      t.match(await wdelta(command), failure)
-    }
+    const out = at('out')
+    t.match(await wdelta('verify', ...chain, { base }), failure)
+    t.match(await wdelta('load', ...chain, { base, out }), failure)
+    t.match(await wdelta('load', ...chain, { base, out, dtype: 'float16' }), failure)
     // Without proofs, nobody knows which one it is.
-    const trusted = await wdelta(['load', ...chain, '--out', at('out'), '--no-verify'])
+    const trusted = await wdelta('load', ...chain, { base, out, verify: false })
     t.match(trusted, { code: 1, stdout: '', stderr: 'wdelta: frame-checksum: ' })
   }
 })

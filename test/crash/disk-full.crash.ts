@@ -5,8 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import type { Model } from '../../src/registry/registry.ts'
-import { wdelta } from '../cli/helper.ts'
 import type { ServerProcess } from '../support/server-process.ts'
+import { wdelta } from '../support/wdelta-process.ts'
 import {
   checkInvariants,
   checkWhole,
@@ -75,10 +75,11 @@ await makeModel(at('tiny'), { size: 64 * 1024, tensors: 2, seed: 4 })
 await makeModel(at('base'), { ...spec, size: 2 * MIB })
 await makeTuned(at('tuned'), at('base'))
 const wdeltaFile = at('tuned.wdelta')
-const saved = await wdelta([
-  ...['save', wdeltaFile, '--tuned', at('tuned'), '--base', at('base')],
-  ...['--strategy', 'quantized'],
-])
+const saved = await wdelta('save', wdeltaFile, {
+  tuned: at('tuned'),
+  base: at('base'),
+  strategy: 'quantized',
+})
 if (saved.code !== 0) throw new Error(saved.stderr)
 
 const upload = (name: string, fields: Record<string, string> = {}) =>

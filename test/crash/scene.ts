@@ -4,8 +4,8 @@ import { basename, join } from 'node:path'
 import type { Test } from 'tap'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import type { Model, SweepReport } from '../../src/registry/registry.ts'
-import { wdelta } from '../cli/helper.ts'
 import { type ServerProcess, startServer } from '../support/server-process.ts'
+import { wdelta, wdeltaIn } from '../support/wdelta-process.ts'
 
 /** Bytes of each model that is uploaded. */
 const SIZE = 4 * 1024 * 1024
@@ -41,8 +41,8 @@ export async function prepareScene(folder: string): Promise<Scene> {
   await makeTuned(at('tuned'), at('base'))
   await makeTuned(at('next'), at('base'), { seed: 3 })
   const delta = at('next.wdelta')
-  const models = ['--tuned', at('next'), '--base', at('base')]
-  const saved = await wdelta(['save', delta, ...models, '--strategy', 'quantized'])
+  const options = { tuned: at('next'), base: at('base'), strategy: 'quantized' }
+  const saved = await wdelta('save', delta, options)
   if (saved.code !== 0) throw new Error(saved.stderr)
   const whole = (name: string, fields: Record<string, string> = {}) =>
     wholeUpload(at(name), { name: `acme/${name}`, ...fields })
@@ -233,7 +233,7 @@ export async function checkRebuild(
   for (const file of ['registry.sqlite', 'registry.sqlite-wal']) {
     rmSync(join(folder, file), { force: true })
   }
-  t.match(await wdelta(['rebuild'], { DATA_DIR: folder }), { code: 0 })
+  t.match(await wdeltaIn({ DATA_DIR: folder })('rebuild'), { code: 0 })
   const again = await startServer(folder, SWEPT)
   t.strictSame(byTime(await listAll(again)), models, 'the store tells of the same models')
   t.strictSame(await pointedAt(again, models), revisions, 'and of the same revisions')

@@ -4,8 +4,8 @@ import t, { type Test } from 'tap'
 import type { Dtype } from '../../src/codec/base/dtypes.ts'
 import { FRAME_BYTES } from '../../src/codec/base/limits.ts'
 import { narrow } from '../../src/codec/base/widen.ts'
-import { wdelta } from '../cli/helper.ts'
 import { FEATURES, type Folder, generateLineage } from '../support/generated-models.ts'
+import { wdelta } from '../support/wdelta-process.ts'
 import { describeV2, readV2, shardsOf } from './reader-v2.ts'
 import { Reference } from './reference.ts'
 import { normals, type Sample, sampleBase, sampleTuned, writeModel } from './sample-models.ts'
@@ -36,7 +36,7 @@ async function comesBack(t: Test, folder: string, pair: Pair): Promise<string> {
   const { tuned, base, parent = base, parentDeltas = [] } = pair
   const delta = `${folder}.wdelta`
   const parents = parentDeltas.flatMap(path => ['--parent-delta', path])
-  const saved = await wdelta(['save', delta, '--tuned', tuned, '--base', base, ...parents])
+  const saved = await wdelta('save', delta, '--tuned', tuned, '--base', base, ...parents)
   t.equal(saved.code, 0, saved.stderr)
   t.equal(readV2(delta, parent, folder), null, 'the reader accepts it')
   const expected = shardsOf(tuned)
@@ -244,7 +244,7 @@ t.test('the reader is one that refuses', async t => {
   const base = join(PAIRS, 'base')
   const delta = join(folder, 'd.wdelta')
   const models = ['--tuned', join(PAIRS, 'light'), '--base', base]
-  t.equal((await wdelta(['save', delta, ...models])).code, 0)
+  t.equal((await wdelta('save', delta, ...models)).code, 0)
   const out = join(folder, 'out')
   t.match(readV2(delta, join(PAIRS, 'sft-300'), out), /^parent: another model/)
   const file = readFileSync(delta)

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { wdelta } from '../cli/helper.ts'
+import { wdelta } from '../support/wdelta-process.ts'
 import { Reference } from './reference.ts'
 import { sampleBase, sampleTuned, tieless, writeModel } from './sample-models.ts'
 
@@ -24,7 +24,7 @@ const reference = new Reference()
 t.teardown(() => reference[Symbol.asyncDispose]())
 
 async function run(t: Test, args: readonly string[]): Promise<void> {
-  const { code, stderr } = await wdelta(args)
+  const { code, stderr } = await wdelta(...args)
   t.equal(code, 0, `wdelta ${args[0]}: ${stderr}`)
 }
 

@@ -9,10 +9,10 @@ import type { Model } from '../../src/registry/registry.ts'
 import { openCachedBlobStore } from '../../src/storage/cache/blob-store.ts'
 import { openS3BlobStore } from '../../src/storage/s3/blob-store.ts'
 import { openS3Client, type S3Options } from '../../src/storage/s3/client.ts'
-import { wdelta } from '../cli/helper.ts'
 import { damageMatrix } from '../registry/care/damage-matrix.ts'
 import { goldenCases, openRegistryOver } from '../registry/helper.ts'
 import { type ServerProcess, startServer } from '../support/server-process.ts'
+import { wdeltaIn } from '../support/wdelta-process.ts'
 import {
   contentsOf,
   download,
@@ -192,7 +192,7 @@ async function lostCatalog(t: Test, options: S3Options): Promise<void> {
   lose()
   await t.rejects(startServer(folder, env), { message: /wdelta rebuild/ })
   lose()
-  const rebuilt = await wdelta(['rebuild'], { ...env, DATA_DIR: folder })
+  const rebuilt = await wdeltaIn({ ...env, DATA_DIR: folder })('rebuild')
   t.equal(rebuilt.code, 0, rebuilt.stderr)
   const second = await serve(t, folder, env)
   t.strictSame(await told(second), before)

@@ -1,12 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { type Inspected, wdelta } from '../../cli/helper.ts'
+import type { Inspected } from '../../support/golden-cases.ts'
+import { wdelta } from '../../support/wdelta-process.ts'
 import { folderParts, goldenCases, openTestRegistry, publish, publishWdelta } from '../helper.ts'
 
 /** Stored bytes by tensor, as `wdelta inspect --json` tells them of each file. */
 async function toldByCommand(paths: readonly string[]): Promise<Record<string, number>[]> {
-  const { stdout } = await wdelta(['inspect', ...paths, '--json'])
+  const { stdout } = await wdelta('inspect', ...paths, { json: true })
   return (JSON.parse(stdout) as Inspected[]).map(({ tensors }) =>
     Object.fromEntries(
       Object.entries(tensors as Record<string, { stored_bytes: number }>).map(
