@@ -47,10 +47,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'codec/lossy',
   ],
 
-  storage: ['errors.ts'],
-  'storage/folder': ['storage', 'errors.ts'],
-  'storage/s3': ['storage', 'errors.ts'],
-  'storage/cache': ['storage'],
+  storage: ['codec/base', 'errors.ts'],
+  'storage/folder': ['storage', 'codec/base', 'errors.ts'],
+  'storage/s3': ['storage', 'codec/base', 'errors.ts'],
+  'storage/cache': ['storage', 'codec/base'],
 
   catalog: ['codec/base', 'errors.ts'],
   'catalog/sqlite': ['catalog', 'errors.ts'],
@@ -282,6 +282,12 @@ t.test('the codec is pure', async t => {
     const foreign = source.imports.filter(specifier => target(source, specifier) === null)
     t.strictSame(foreign, [], `${source.path} imports nothing from outside`)
     t.notMatch(source.text, /\b(Buffer|process)\b\./, `${source.path} knows no Node`)
+  }
+})
+
+t.test('stores and catalog know types of the codec, and run nothing of it', async t => {
+  for (const { path, text } of sources.filter(({ part }) => /^(storage|catalog)/.test(part))) {
+    t.notMatch(text, /^(import|export) (?!type )[^']*'[./]*\/codec\//m, path)
   }
 })
 

@@ -1,5 +1,6 @@
 import type { Damage, ErrorFigures, Scope } from '../catalog/catalog.ts'
 import type { FloatDtype } from '../codec/base/dtypes.ts'
+import type { ByteRange } from '../codec/base/ranges.ts'
 import { STRATEGIES, type Strategy } from '../codec/base/strategies.ts'
 import type { EncodingUse } from '../codec/wdelta/v2/storage.ts'
 import type { CacheFigures } from '../storage/near-store.ts'
@@ -136,7 +137,7 @@ export interface Content {
    * Streams bytes `[start, end)`: exactly that many, or it throws RegistryError. A chunk is valid until the next one is given, the last one as
    * long as it is wanted. Nothing is read before the first `next()`; returning early or aborting stops all reads and frees the workers.
    */
-  open(range: { start: number; end: number }, signal: AbortSignal): AsyncIterable<Uint8Array>
+  open(range: ByteRange, signal: AbortSignal): AsyncIterable<Uint8Array>
 }
 
 export interface TensorContent extends Content {

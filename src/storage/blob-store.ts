@@ -1,8 +1,4 @@
-/** Bytes `[start, end)`. */
-export interface ByteRange {
-  readonly start: number
-  readonly end: number
-}
+import type { ByteRange } from '../codec/base/ranges.ts'
 
 /** Bytes that were written in full but that nobody can see yet. Exactly one of `commit` and `abort` is called. */
 export interface Staged {

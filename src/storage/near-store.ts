@@ -1,10 +1,5 @@
-import type { BlobStore, ByteRange } from './blob-store.ts'
-
-/** A file of this machine that holds the bytes of a blob from `start` on. */
-export interface LocalFile {
-  readonly path: string
-  readonly start: number
-}
+import type { ByteRange, LocalFile } from '../codec/base/ranges.ts'
+import type { BlobStore } from './blob-store.ts'
 
 /** Statistics of a cache since the process started. */
 export interface CacheFigures {

@@ -1,27 +1,60 @@
 import { isFloat } from '../codec/base/dtypes.ts'
+import type { ElementRun } from '../codec/base/ranges.ts'
+import { runsOf } from '../codec/lossy/grid.ts'
+import { FLOAT_GRID } from '../codec/lossy/program.ts'
 import { planFrame } from '../codec/plan/plan.ts'
 import type { Recipe, StoredRecipe } from '../codec/plan/recipes.ts'
 import type { Engine } from './engine.ts'
+import { mapOrdered } from './map-ordered.ts'
 import type { Comparison } from './tasks.ts'
 
 export type { Comparison }
 
-/** What elements of a tensor that have no value differ by, and those of no float dtype: they are copied. */
-export const NOTHING: Comparison = { squaredError: 0, maxAbs: 0, squaredDelta: 0 }
+/** Frames of a tensor that are compared at once. */
+const WINDOW = 4
 
-/**
- * Compares elements of a float tensor as it is reconstructed with what was uploaded. `parentSteps`: how many of its steps are the parent's. Rejects
- * with what reading or decoding throws.
- */
-export async function compareElements(
+/** No difference: of no elements, and of those of no float dtype, which are copied. */
+export const NO_DIFFERENCE: Comparison = { squaredError: 0, maxAbs: 0, squaredDelta: 0 }
+
+/** A tensor as it is reconstructed, and as it was uploaded. The first `parentSteps` of its steps are its parent's. */
+export interface ComparedTensor {
+  readonly recipe: Recipe
+  readonly parentSteps: number
+  readonly upload: StoredRecipe
+}
+
+/** Compares all elements of a tensor, frame by frame. Rejects with what reading or decoding throws. */
+export async function compareTensor(
   engine: Engine,
-  { recipe, parentSteps, upload }: { recipe: Recipe; parentSteps: number; upload: StoredRecipe },
-  elements: { readonly first: number; readonly count: number },
+  tensor: ComparedTensor,
+  signal: AbortSignal,
+): Promise<Comparison> {
+  const compare = (run: ElementRun) => compareRun(engine, tensor, run, signal)
+  let sum = NO_DIFFERENCE
+  for await (const part of mapOrdered(runsOf(tensor.recipe.count, FLOAT_GRID), WINDOW, compare)) {
+    sum = addComparisons(sum, part)
+  }
+  return sum
+}
+
+/** The comparison of the elements of both. */
+export function addComparisons(a: Comparison, b: Comparison): Comparison {
+  return {
+    squaredError: a.squaredError + b.squaredError,
+    maxAbs: Math.max(a.maxAbs, b.maxAbs),
+    squaredDelta: a.squaredDelta + b.squaredDelta,
+  }
+}
+
+async function compareRun(
+  engine: Engine,
+  { recipe, parentSteps, upload }: ComparedTensor,
+  run: ElementRun,
   signal: AbortSignal,
 ): Promise<Comparison> {
   const { dtype: stored } = recipe
-  if (!isFloat(stored)) return NOTHING
-  const planned = planFrame(recipe, stored, elements)
+  if (!isFloat(stored)) return NO_DIFFERENCE
+  const planned = planFrame(recipe, stored, run)
   return engine.run(
     parts => ({
       kind: 'compare',

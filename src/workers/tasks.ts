@@ -1,7 +1,7 @@
-import type { CheckedRun } from '../codec/base/block-sums.ts'
+import type { CheckedBlocks } from '../codec/base/block-sums.ts'
 import type { Dtype, FloatDtype } from '../codec/base/dtypes.ts'
 import type { CodecErrorKind } from '../codec/base/errors.ts'
-import type { ByteRun } from '../codec/base/ranges.ts'
+import type { ByteRange, LocalFile } from '../codec/base/ranges.ts'
 import type { FloatFrame } from '../codec/frames/float-frame.ts'
 import type { Encoding } from '../codec/frames/frame-encodings.ts'
 import type { EncodePass, PassResult } from '../codec/lossy/passes.ts'
@@ -10,47 +10,37 @@ import type { PlannedTensor } from '../codec/wdelta/v1/writer.ts'
 import type { BadBlock } from './errors.ts'
 
 /** What bytes are checked against before one of them is used: whole blocks of a blob. */
-export interface Check extends CheckedRun {
+export interface Check extends CheckedBlocks {
   readonly blob: string
 }
 
 /** Bytes `[start, end)` of a file that the worker reads itself. */
-export interface FileRun {
+export interface PartInFile extends ByteRange {
   readonly path: string
-  readonly start: number
-  readonly end: number
   /** Of blocks that cover them; null for a file that nothing is known of. */
   readonly check: Check | null
-}
-
-/** A file of this machine that has the bytes of a blob from `start` on. */
-export interface LocalFile {
-  readonly path: string
-  readonly start: number
 }
 
 /** What comes with a task: bytes that are handed over with it, or the files, in order, that the worker reads them from. */
 export type TaskBuffer = Uint8Array | readonly LocalFile[]
 
 /** Bytes `[start, end)` of the blob that a buffer of the task's list has a part of; bytes begin at byte `from` of it. */
-export interface BufferRun {
+export interface PartInBuffer extends ByteRange {
   readonly buffer: number
   readonly from: number
-  readonly start: number
-  readonly end: number
   /** Of all that the buffer has. */
   readonly check: Check | null
 }
 
 /** Where bytes are. */
-export type Part = FileRun | BufferRun
+export type Part = PartInFile | PartInBuffer
 
 /** What one piece of output is made of: see `Segment`. */
 export type Piece =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'copy'; readonly part: Part; readonly size: number }
-  | (FloatFrameParts & { readonly kind: 'frame'; readonly slice: ByteRun })
-  | { readonly kind: 'lossless'; readonly frame: DeltaFrameParts; readonly slice: ByteRun }
+  | (FloatFrameParts & { readonly kind: 'frame'; readonly slice: ByteRange })
+  | { readonly kind: 'lossless'; readonly frame: DeltaFrameParts; readonly slice: ByteRange }
 
 /** A frame of a frame delta: see `DeltaFrame`. Where several pieces want one, it crosses to the worker as one object. */
 export interface DeltaFrameParts {

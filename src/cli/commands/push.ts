@@ -6,11 +6,11 @@ import { choice, command, numeric, UsageError } from '../command.ts'
 import { CliError } from '../failure.ts'
 import { openProgress } from '../progress.ts'
 import {
-  type Model,
   openClient,
   REGISTRY_HELP,
   REGISTRY_OPTIONS,
   type RegistryClient,
+  type RemoteModel,
 } from '../remote/client.ts'
 import { type FormFile, multipart } from '../remote/form.ts'
 import { say } from '../terminal.ts'
@@ -65,11 +65,11 @@ async function upload(
   client: RegistryClient,
   { path, fields, files }: { path: string; fields: [string, string][]; files: FormFile[] },
   signal: AbortSignal,
-): Promise<Model> {
+): Promise<RemoteModel> {
   const total = files.reduce((sum, { size }) => sum + size, 0)
   using progress = openProgress('push', total)
   const form = multipart(fields, files, bytes => progress.add(bytes))
-  return await client.upload<Model>(path, form, signal)
+  return await client.upload<RemoteModel>(path, form, signal)
 }
 
 function splitTarget(target: string): { name: string; revision: string | undefined } {

@@ -4,7 +4,7 @@ import { CliError } from '../failure.ts'
 import { type Body, send } from './http.ts'
 
 /** What the commands use of a Model of the REST API (`openapi.yaml`). */
-export interface Model {
+export interface RemoteModel {
   readonly id: string
   readonly name: string
   readonly revision: string
@@ -18,7 +18,7 @@ export interface Model {
 }
 
 /** A model in a list, which may leave out its files. */
-export type ListedModel = Omit<Model, 'files'>
+export type ListedModel = Omit<RemoteModel, 'files'>
 
 export interface ModelFile {
   readonly path: string

@@ -8,7 +8,7 @@ import { checkPath } from '../../codec/safetensors/model-folder.ts'
 import { CliError } from '../failure.ts'
 import { syncFolder } from '../output-file.ts'
 import { openProgress, type Progress } from '../progress.ts'
-import { type Model, type ModelFile, modelPath, type RegistryClient } from './client.ts'
+import { type ModelFile, modelPath, type RegistryClient, type RemoteModel } from './client.ts'
 
 /** Connections in a row that may end without a byte. */
 const ATTEMPTS = 5
@@ -26,7 +26,7 @@ export async function pullModel(
   },
 ): Promise<string[]> {
   const { folder, signal, wanted = () => true } = options
-  const { id, files } = await client.call<Model>('GET', modelPath(ref), signal)
+  const { id, files } = await client.call<RemoteModel>('GET', modelPath(ref), signal)
   // The names come from the network: none may lead out of the folder.
   for (const { path } of files) checkPath(path)
   const some = files.filter(({ path }) => wanted(path))

@@ -1,3 +1,5 @@
+import type { ByteRange } from './ranges.ts'
+
 /** Stored bytes are read back in blocks of this size, each with a checksum: long enough to cost nothing, short enough to read a few more. */
 export const BLOCK_BYTES = 65_536
 
@@ -8,14 +10,16 @@ export interface BlockSums {
 }
 
 /** Whole blocks of a blob, bytes `[start, end)`, and their checksums. Plain data: it crosses to a worker as it is. */
-export interface CheckedRun {
-  readonly start: number
-  readonly end: number
+export interface CheckedBlocks extends ByteRange {
   readonly sums: BigUint64Array
 }
 
 /** The blocks that cover bytes `[start, end)` of a blob; none for an empty range. */
-export function coveringBlocks({ size, sums }: BlockSums, start: number, end: number): CheckedRun {
+export function coveringBlocks(
+  { size, sums }: BlockSums,
+  start: number,
+  end: number,
+): CheckedBlocks {
   if (start >= end) return { start, end: start, sums: new BigUint64Array(0) }
   const first = Math.floor(start / BLOCK_BYTES)
   const last = Math.ceil(end / BLOCK_BYTES)
@@ -31,7 +35,7 @@ export function coveringBlocks({ size, sums }: BlockSums, start: number, end: nu
 export function* badBlocks(
   checksum: (bytes: Uint8Array) => bigint,
   bytes: Uint8Array,
-  { start, sums }: CheckedRun,
+  { start, sums }: CheckedBlocks,
 ): Generator<number> {
   for (let i = 0; i < sums.length; i++) {
     const at = i * BLOCK_BYTES

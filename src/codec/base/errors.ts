@@ -1,3 +1,13 @@
+/** How messages quote text that a file holds: as JSON, of at most 80 characters. */
+export function quoted(text: string): string {
+  return JSON.stringify(text.slice(0, 80))
+}
+
+/** How messages name a tensor. */
+export function namedTensor(name: string): string {
+  return `tensor ${JSON.stringify(name)}`
+}
+
 /** The family of bytes that a codec error speaks of; the registry maps it to a problem code. */
 export type CodecErrorKind = 'safetensors' | 'delta' | 'model' | 'encode' | 'range'
 

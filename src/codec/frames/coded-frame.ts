@@ -36,7 +36,7 @@ export function laneKind(dtype: Dtype): LaneKind | null {
  * `coded` record, valid until the next one is made; null as soon as it is clear that it would not be shorter than `limit`
  * bytes, which is at most FRAME_BYTES.
  */
-export function encodeCoded(
+export function encodeCodedFrame(
   { machine, compression }: FrameKernels,
   kind: LaneKind,
   changedPart: number,
@@ -84,7 +84,7 @@ function encodeLows(compression: Compression, planes: Uint8Array) {
  * Turns the prediction in `frame` into the frame that a `coded` record holds.
  * @throws CodecError `coded` for a record that is none, `zstd`
  */
-export function restoreCoded(
+export function restoreCodedFrame(
   tools: FrameKernels,
   kind: LaneKind,
   record: Uint8Array,

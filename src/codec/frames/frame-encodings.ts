@@ -2,9 +2,9 @@ import { DTYPE_BITS, type Dtype } from '../base/dtypes.ts'
 import { CodecError } from '../base/errors.ts'
 import type { Compression } from '../base/zstd.ts'
 import { joinPlanes, splitPlanes } from './byte-planes.ts'
-import { encodeCoded, laneKind, restoreCoded } from './coded-frame.ts'
+import { encodeCodedFrame, laneKind, restoreCodedFrame } from './coded-frame.ts'
 import type { FrameKernels } from './frame-kernels.ts'
-import { encodeSparse, restoreSparse } from './sparse-frame.ts'
+import { encodeSparseFrame, restoreSparseFrame } from './sparse-frame.ts'
 
 export type { FrameKernels }
 
@@ -76,13 +76,13 @@ export function encodeFrame(
   if (changedPart <= (isLong ? SPARSE_PART_LONG : SPARSE_PART) || frame.length <= 4096) {
     const limit = best.stored.length
     const most = isLong ? MAX_LISTED_LONG : MAX_LISTED
-    offer('sparse', encodeSparse(frame, expected, { width, differing, limit, most }))
+    offer('sparse', encodeSparseFrame(frame, expected, { width, differing, limit, most }))
   }
   const isListed = isLong && best.encoding === 'sparse'
   const kind = laneKind(dtype)
   if (kind && prediction) {
     const limit = best.stored.length / (isListed ? LISTED_RATIO : 1)
-    offer('coded', encodeCoded(tools, kind, changedPart, limit))
+    offer('coded', encodeCodedFrame(tools, kind, changedPart, limit))
   }
   if (isListed) return best
   if (best.encoding === 'coded' && best.stored.length < frame.length * CLEAR_WIN_PART) return best
@@ -181,12 +181,12 @@ export function restoreFrame(
       joinPlanes(compression.decompress(stored, frame.length), width, frame, 'xor')
       return
     case 'sparse':
-      restoreSparse(stored, frame, width)
+      restoreSparseFrame(stored, frame, width)
       return
     case 'coded': {
       const kind = laneKind(dtype)
       if (!kind) throw new CodecError('delta', 'encoding', `a coded frame of ${dtype}`)
-      restoreCoded(tools, kind, stored, frame)
+      restoreCodedFrame(tools, kind, stored, frame)
     }
   }
 }

@@ -11,7 +11,7 @@ interface ListLimits {
  * A frame as a `sparse` record: the elements of `width` bytes that differ from the prediction. `differing` has one bit for
  * each block of 32 bytes that differs. Null if the record would be no shorter than `limit` bytes, or the elements are more than `most`.
  */
-export function encodeSparse(
+export function encodeSparseFrame(
   frame: Uint8Array,
   prediction: Uint8Array,
   { width, differing, limit, most }: ListLimits & { width: number; differing: Uint8Array },
@@ -48,7 +48,7 @@ export function encodeSparse(
  * Turns the prediction in `frame` into the frame that a `sparse` record holds.
  * @throws CodecError `sparse`
  */
-export function restoreSparse(record: Uint8Array, frame: Uint8Array, width: number): void {
+export function restoreSparseFrame(record: Uint8Array, frame: Uint8Array, width: number): void {
   if (record.length < COUNT_BYTES) refuse(`expected at least ${COUNT_BYTES} bytes`)
   const count = new DataView(record.buffer, record.byteOffset).getUint32(0, true)
   const elements = frame.length / width

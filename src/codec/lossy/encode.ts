@@ -1,7 +1,8 @@
+import type { ElementRun } from '../base/ranges.ts'
 import type { PlannedTensor } from '../wdelta/v1/writer.ts'
 import { encodeInt4 } from './int4.ts'
 import type { EncodePass, PassResult } from './passes.ts'
-import { type EncodeProgram, FLOAT_GRID, type Grid, type Run } from './program.ts'
+import { type EncodeProgram, FLOAT_GRID, type Grid } from './program.ts'
 import { encodeQuantized } from './quantized.ts'
 import { encodeSparse } from './sparse.ts'
 
@@ -27,7 +28,7 @@ export function encodeProgram(tensor: PlannedTensor, grid: Grid = FLOAT_GRID): E
  */
 export function encodeWhole(
   tensor: PlannedTensor,
-  look: (run: Run, pass: EncodePass) => PassResult,
+  look: (run: ElementRun, pass: EncodePass) => PassResult,
   grid: Grid = FLOAT_GRID,
 ): Uint8Array<ArrayBuffer> {
   const data = new Uint8Array(tensor.arrays.reduce((sum, { bytes }) => sum + bytes, 0))

@@ -1,14 +1,15 @@
-import type { Grid, Run } from './program.ts'
+import type { ElementRun } from '../base/ranges.ts'
+import type { Grid } from './program.ts'
 
 /** The runs that cover `count` elements. */
-export function* runsOf(count: number, { run }: Grid): Generator<Run> {
+export function* runsOf(count: number, { run }: Grid): Generator<ElementRun> {
   for (let first = 0; first < count; first += run) {
     yield { first, count: Math.min(run, count - first) }
   }
 }
 
 /** The run that covers elements `[from, to)` and begins at a cell; `to - from` is at most {@link nodeElements}. */
-export function runAround(from: number, to: number, count: number, { cell }: Grid): Run {
+export function runAround(from: number, to: number, count: number, { cell }: Grid): ElementRun {
   const first = from - (from % cell)
   return { first, count: Math.min(Math.ceil(to / cell) * cell, count) - first }
 }

@@ -1,9 +1,10 @@
-import { CodecError } from '../base/errors.ts'
+import { CodecError, namedTensor } from '../base/errors.ts'
+import type { ElementRun } from '../base/ranges.ts'
 import type { Extremes, Kept } from '../kernels/machine.ts'
 import type { Int4Entry } from '../wdelta/v1/format.ts'
 import { runsOf } from './grid.ts'
 import type { PassResults } from './passes.ts'
-import type { EncodeProgram, Grid, Run, Stage } from './program.ts'
+import type { EncodeProgram, Grid, Stage } from './program.ts'
 import { HELD_BYTES, indexBytes, type RunCut, select, selectLargest, shareCut } from './select.ts'
 
 /** Below this range of values the reference stores one value for all. */
@@ -55,12 +56,12 @@ export function* encodeInt4(entry: Int4Entry, grid: Grid): EncodeProgram {
 function codes(
   shares: readonly RunCut[],
   { min, range }: Scalars,
-  runs: () => Iterable<Run>,
+  runs: () => Iterable<ElementRun>,
   total: number,
-): (use: (kept: Kept, run: Run, codes: Uint8Array) => Uint8Array | null) => Stage {
+): (use: (kept: Kept, run: ElementRun, codes: Uint8Array) => Uint8Array | null) => Stage {
   let carry = 0
-  const nibbleOf = ({ first }: Run, i: number) => first - shares[i]!.before
-  const joined = ({ packed, offsets }: PassResults['int4'], run: Run, i: number) => {
+  const nibbleOf = ({ first }: ElementRun, i: number) => first - shares[i]!.before
+  const joined = ({ packed, offsets }: PassResults['int4'], run: ElementRun, i: number) => {
     if (packed.length > 0) packed[0]! |= carry
     const end = nibbleOf(run, i) + run.count - offsets.length
     const open = end % 2 === 1 && end < total
@@ -90,7 +91,7 @@ function scalarsOf(name: string, { min, max }: Extremes): Scalars {
   throw new CodecError(
     'encode',
     'not-finite',
-    `tensor ${JSON.stringify(name)}: its changes outside the outliers lie between ${min} and ${max}, which int4 cannot scale; sparse or lossless can hold them`,
+    `${namedTensor(name)}: its changes outside the outliers lie between ${min} and ${max}, which int4 cannot scale; sparse or lossless can hold them`,
   )
 }
 

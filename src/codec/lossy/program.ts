@@ -1,14 +1,8 @@
-/** A run of elements that a pass looks at; it begins at a multiple of the grid's cell. */
-
 import { CELL, FRAME_BYTES } from '../base/limits.ts'
+import type { ElementRun } from '../base/ranges.ts'
 import type { EncodePass, PassResult } from './passes.ts'
 
-export interface Run {
-  readonly first: number
-  readonly count: number
-}
-
-/** Where runs may begin, and how long they may be, in elements. */
+/** How a tensor is cut into the runs that passes look at, in elements: a run begins at a multiple of `cell` and has at most `run`. */
 export interface Grid {
   readonly cell: number
   readonly run: number
@@ -21,9 +15,9 @@ export const FLOAT_GRID: Grid = { cell: CELL, run: FRAME_BYTES / 4 }
  * if there are any.
  */
 export interface Stage {
-  readonly runs: Iterable<Run>
-  readonly pass: (run: Run, i: number) => EncodePass
-  readonly take: (result: PassResult, run: Run, i: number) => Uint8Array | null
+  readonly runs: Iterable<ElementRun>
+  readonly pass: (run: ElementRun, i: number) => EncodePass
+  readonly take: (result: PassResult, run: ElementRun, i: number) => Uint8Array | null
 }
 
 /** An encoder: what it yields is done in order, a stage by looking at the tensor, bytes by writing them. */

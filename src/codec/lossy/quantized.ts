@@ -1,8 +1,9 @@
-import { CodecError } from '../base/errors.ts'
+import { CodecError, namedTensor } from '../base/errors.ts'
+import type { ElementRun } from '../base/ranges.ts'
 import type { QuantizedEntry } from '../wdelta/v1/format.ts'
 import { nodeElements, runAround, runsOf } from './grid.ts'
 import type { PassResults } from './passes.ts'
-import type { EncodeProgram, Grid, Run, Stage } from './program.ts'
+import type { EncodeProgram, Grid, Stage } from './program.ts'
 
 /**
  * One sign per element and per row the mean magnitude as float16.
@@ -49,7 +50,7 @@ function rowsInRuns(entry: QuantizedEntry, grid: Grid): Stage {
 function rowsOverRuns(entry: QuantizedEntry, grid: Grid): Stage {
   const { count, columns } = entry
   const nodes = [...treeNodes(columns, nodeElements(grid))]
-  const runs = function* (): Generator<Run> {
+  const runs = function* (): Generator<ElementRun> {
     for (let row = 0; row < count; row += columns) {
       for (const { first, count: length } of nodes) {
         yield runAround(row + first, row + first + length, count, grid)
@@ -81,7 +82,7 @@ function splitAt(n: number): number {
 }
 
 /** The largest parts of the tree over `n` elements that have at most `most`. */
-function* treeNodes(n: number, most: number, first = 0): Generator<Run> {
+function* treeNodes(n: number, most: number, first = 0): Generator<ElementRun> {
   if (n <= most) {
     yield { first, count: n }
     return
@@ -106,6 +107,6 @@ function scales({ name, columns }: QuantizedEntry, sums: Float32Array): Uint8Arr
   throw new CodecError(
     'encode',
     'not-finite',
-    `tensor ${JSON.stringify(name)}: the mean magnitude of a row is not a finite float16; sparse or lossless can hold it`,
+    `${namedTensor(name)}: the mean magnitude of a row is not a finite float16; sparse or lossless can hold it`,
   )
 }

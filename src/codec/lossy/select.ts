@@ -1,6 +1,7 @@
+import type { ElementRun } from '../base/ranges.ts'
 import type { Cut, Extremes, Kept } from '../kernels/machine.ts'
 import { HIGH_BINS, LOW_BINS, type PassResults } from './passes.ts'
-import type { Run, Stage } from './program.ts'
+import type { Stage } from './program.ts'
 
 /** Array data of one tensor that an encoder may hold at once, bytes; beyond it every array takes a pass of its own. */
 export const HELD_BYTES = 16 * 1024 * 1024
@@ -20,7 +21,7 @@ export interface Selection {
  */
 export function* selectLargest(
   kept: number,
-  runs: () => Iterable<Run>,
+  runs: () => Iterable<ElementRun>,
 ): Generator<Stage, Selection, void> {
   const counts = new Float64Array(HIGH_BINS)
   yield {
@@ -69,7 +70,7 @@ export interface RunCut {
 /** Shares a cut out among the runs, by one more pass of counting. */
 export function* shareCut(
   { threshold, takePositive, takeNegative }: Cut,
-  runs: () => Iterable<Run>,
+  runs: () => Iterable<ElementRun>,
 ): Generator<Stage, RunCut[], void> {
   const shares: RunCut[] = []
   let before = 0
@@ -98,8 +99,8 @@ export function* shareCut(
 /** A stage that collects what the cut keeps of each run. */
 export function select(
   shares: readonly RunCut[],
-  runs: () => Iterable<Run>,
-  use: (kept: Kept, run: Run) => Uint8Array | null,
+  runs: () => Iterable<ElementRun>,
+  use: (kept: Kept, run: ElementRun) => Uint8Array | null,
 ): Stage {
   return {
     runs: runs(),

@@ -1,7 +1,8 @@
+import type { ElementRun } from '../base/ranges.ts'
 import type { Kept } from '../kernels/machine.ts'
 import type { SparseEntry } from '../wdelta/v1/format.ts'
 import { runsOf } from './grid.ts'
-import type { EncodeProgram, Grid, Run } from './program.ts'
+import type { EncodeProgram, Grid } from './program.ts'
 import { HELD_BYTES, indexBytes, select, selectLargest, shareCut } from './select.ts'
 
 /**
@@ -13,7 +14,7 @@ export function* encodeSparse({ count }: SparseEntry, kept: number, grid: Grid):
   const runs = () => runsOf(count, grid)
   const { cut } = yield* selectLargest(kept, runs)
   const shares = yield* shareCut(cut, runs)
-  const positions = (found: Kept, { first }: Run) => indexBytes(found.offsets, first)
+  const positions = (found: Kept, { first }: ElementRun) => indexBytes(found.offsets, first)
   const floats = (found: Kept) => new Uint8Array(found.values.buffer)
   if (kept * 12 > HELD_BYTES) {
     // All indices stand before all values: two passes, so that neither array is ever held.

@@ -1,7 +1,7 @@
 import { DTYPE_BITS, type Dtype, type FloatDtype, isFloat, itemBytes } from '../base/dtypes.ts'
-import { CodecError } from '../base/errors.ts'
+import { CodecError, namedTensor } from '../base/errors.ts'
 import { CELL, FRAME_BYTES } from '../base/limits.ts'
-import type { ByteRun, Span } from '../base/ranges.ts'
+import type { ByteRange, ElementRun, Span } from '../base/ranges.ts'
 import { utf8 } from '../base/utf8.ts'
 import type { FrameStep } from '../frames/float-frame.ts'
 import { ENCODINGS, isPredicted } from '../frames/frame-encodings.ts'
@@ -21,7 +21,7 @@ type PlannedFrames = Map<FrameBytes, Map<number, DeltaFrame>>
  * The tensors' dtypes in `layout` are the dtypes of the output.
  * @throws CodecError `range` if the range is not within the file.
  */
-export function* planRange(recipes: Recipes, layout: Layout, range: ByteRun): Generator<Segment> {
+export function* planRange(recipes: Recipes, layout: Layout, range: ByteRange): Generator<Segment> {
   if (!(range.start >= 0 && range.start <= range.end && range.end <= layout.size)) {
     throw new CodecError(
       'range',
@@ -74,7 +74,7 @@ export function storedBytes({ dtype, count }: Recipe): number {
 export function* planTensor(
   recipe: Recipe,
   dtype: Dtype,
-  run: ByteRun,
+  run: ByteRange,
   planned?: PlannedFrames,
 ): Generator<Segment> {
   if (recipe.steps.length === 0 && dtype === recipe.dtype) {
@@ -85,7 +85,7 @@ export function* planTensor(
     throw new CodecError(
       'model',
       'cast',
-      `tensor ${JSON.stringify(recipe.name)}: ${recipe.dtype} cannot be cast to ${dtype}`,
+      `${namedTensor(recipe.name)}: ${recipe.dtype} cannot be cast to ${dtype}`,
     )
   }
   const item = itemBytes(dtype)
@@ -107,7 +107,7 @@ export function* planTensor(
 /** Bytes `run` of a tensor as they are before any step. */
 function planSource(
   source: Recipe['source'],
-  run: ByteRun,
+  run: ByteRange,
   planned?: PlannedFrames,
 ): Generator<Segment> {
   return source.kind === 'stored' ? planCopy(source.span, run) : planFrames(source, run, planned)
@@ -116,7 +116,7 @@ function planSource(
 /** A frame of a lossless delta decodes as a whole, whichever part of it is wanted. */
 function* planFrames(
   source: FrameBytes,
-  run: ByteRun,
+  run: ByteRange,
   planned?: PlannedFrames,
 ): Generator<Segment> {
   const { dtype, tensor, parent } = source
@@ -186,7 +186,7 @@ function deltaFrame(
 export function planPrediction(
   parent: Recipe,
   dtype: Dtype,
-  run: ByteRun,
+  run: ByteRange,
   planned: PlannedFrames = new Map(),
 ): Prediction<Segment> {
   const scale = parent.dtype === dtype ? 1 : itemBytes(parent.dtype) / itemBytes(dtype)
@@ -203,7 +203,7 @@ export function planPrediction(
 export function planFrame(
   recipe: Recipe,
   store: FloatDtype,
-  { first, count }: { readonly first: number; readonly count: number },
+  { first, count }: ElementRun,
   planned: PlannedFrames = new Map(),
 ): Pick<FloatFrameSegment, 'frame' | 'source' | 'spans'> {
   const { dtype: load } = recipe.source
@@ -268,7 +268,7 @@ function planAdd(
 }
 
 /** Copies of bytes `run` of a span, in pieces of at most FRAME_BYTES. */
-export function* planCopy(span: Span, run: ByteRun): Generator<Segment> {
+export function* planCopy(span: Span, run: ByteRange): Generator<Segment> {
   for (let at = run.start; at < run.end; at += FRAME_BYTES) {
     const end = Math.min(at + FRAME_BYTES, run.end)
     yield {
@@ -281,7 +281,7 @@ export function* planCopy(span: Span, run: ByteRun): Generator<Segment> {
 function recipeOf(recipes: Recipes, name: string): Recipe {
   const recipe = recipes.get(name)
   if (recipe) return recipe
-  throw new CodecError('model', 'tensor-unknown', `no tensor ${JSON.stringify(name)} in this model`)
+  throw new CodecError('model', 'tensor-unknown', `no ${namedTensor(name)} in this model`)
 }
 
 /** Index of the first tensor that has bytes after `offset`; tensors are in file order. */

@@ -1,5 +1,5 @@
 import { type Dtype, elementCount, type FloatDtype, isFloat } from '../base/dtypes.ts'
-import { CodecError } from '../base/errors.ts'
+import { CodecError, namedTensor } from '../base/errors.ts'
 import type { Span } from '../base/ranges.ts'
 import { complete, STEP_ITEMS, type Steps } from '../base/steps.ts'
 import { ENCODINGS } from '../frames/frame-encodings.ts'
@@ -123,7 +123,7 @@ export function* applyLinkSteps(parent: Recipes, { blob, index, domain }: Link):
       throw new CodecError(
         'delta',
         'tensor-unknown',
-        `the delta names tensor ${JSON.stringify(tensor.name)}, which its parent does not have`,
+        `the delta names ${namedTensor(tensor.name)}, which its parent does not have`,
       )
     }
     recipes.set(tensor.name, addTensor(recipe, tensor, blob, domain))
@@ -180,7 +180,7 @@ function storedSteps({ dtype, steps }: Recipe): readonly RecipeStep[] {
 
 function sourceRecipe(parent: Recipes, { name, dtype, shape }: TensorSource): Recipe {
   const recipe = parent.get(name)
-  const at = `tensor ${JSON.stringify(name)}`
+  const at = namedTensor(name)
   if (!recipe) {
     const message = `the delta looks at ${at}, which its parent does not have`
     throw new CodecError('delta', 'tensor-unknown', message)
@@ -192,7 +192,7 @@ function sourceRecipe(parent: Recipes, { name, dtype, shape }: TensorSource): Re
 }
 
 function addTensor(parent: Recipe, tensor: RecordTensor, blob: string, domain: Domain): Recipe {
-  const at = `tensor ${JSON.stringify(tensor.name)}`
+  const at = namedTensor(tensor.name)
   if (!sameShape(parent.shape, tensor.shape)) {
     throw new CodecError(
       'delta',

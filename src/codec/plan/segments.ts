@@ -1,5 +1,5 @@
 import type { Dtype } from '../base/dtypes.ts'
-import type { ByteRun, Span } from '../base/ranges.ts'
+import type { ByteRange, Span } from '../base/ranges.ts'
 import type { FloatFrame } from '../frames/float-frame.ts'
 import type { Encoding } from '../frames/frame-encodings.ts'
 
@@ -19,7 +19,7 @@ export interface FloatFrameSegment {
   readonly frame: FloatFrame
   readonly source: readonly Segment[]
   readonly spans: readonly Span[]
-  readonly slice: ByteRun
+  readonly slice: ByteRange
 }
 
 /**
@@ -51,5 +51,5 @@ export interface Prediction<S> {
 export interface DeltaFrameSegment {
   readonly kind: 'lossless'
   readonly frame: DeltaFrame
-  readonly slice: ByteRun
+  readonly slice: ByteRange
 }

@@ -1,5 +1,5 @@
 import { DTYPE_BITS, type Dtype, isDtype } from '../base/dtypes.ts'
-import { CodecError } from '../base/errors.ts'
+import { CodecError, quoted } from '../base/errors.ts'
 import { parseJsonSteps } from '../base/json.ts'
 import { isCount, type JsonMember, type JsonValue } from '../base/json-values.ts'
 import { LIMITS } from '../base/limits.ts'
@@ -246,10 +246,6 @@ function* placeTensors(tensors: ParsedTensor[], dataStart: number): Steps<Layout
 
 function describe(value: JsonValue): string {
   return value.kind === 'number' ? value.text : value.kind
-}
-
-function quoted(text: string): string {
-  return JSON.stringify(text.slice(0, 80))
 }
 
 export function refuse(rule: string, message: string, offset: number | null): never {

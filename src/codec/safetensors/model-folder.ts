@@ -1,4 +1,4 @@
-import { CodecError } from '../base/errors.ts'
+import { CodecError, namedTensor, quoted } from '../base/errors.ts'
 import { parseJsonSteps } from '../base/json.ts'
 import type { JsonMember } from '../base/json-values.ts'
 import { LIMITS } from '../base/limits.ts'
@@ -34,7 +34,7 @@ export function* assembleTensorsSteps(shards: readonly Shard[]): Steps<Map<strin
       const other = tensors.get(tensor.name)
       if (other) {
         const where = `${shards[other.shard]!.path} and in ${path}`
-        refuse('duplicate-tensor', `tensor ${JSON.stringify(tensor.name)} stands in ${where}`)
+        refuse('duplicate-tensor', `${namedTensor(tensor.name)} stands in ${where}`)
       }
       tensors.set(tensor.name, { shard, tensor })
     }
@@ -153,10 +153,6 @@ export function checkPath(path: string): void {
     }
     if (utf8(segment).length > 255) fail('expected at most 255 bytes in a segment')
   }
-}
-
-function quoted(text: string): string {
-  return JSON.stringify(text.slice(0, 80))
 }
 
 function refuse(rule: string, message: string, offset: number | null = null): never {

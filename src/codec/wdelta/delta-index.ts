@@ -1,12 +1,7 @@
 import type { Dtype } from '../base/dtypes.ts'
+import type { ByteRange } from '../base/ranges.ts'
 import type { FrameStrategy, RecordStrategy } from '../base/strategies.ts'
 import type { Shard } from '../safetensors/layout.ts'
-
-/** Bytes `[start, end)` of the `.wdelta` file: the data of one array, without its record header. */
-export interface ArrayRange {
-  readonly start: number
-  readonly end: number
-}
 
 interface TensorBase {
   readonly name: string
@@ -48,6 +43,7 @@ export function rankAt({ ranks, cells }: CellRanks, cell: number): number {
   return ranks[low]!
 }
 
+/** Ranges are of the `.wdelta` file: the data of an array, without its record header. */
 export interface Int4Tensor extends TensorBase, CellRanks {
   readonly strategy: 'int4'
   readonly outlierFraction: number
@@ -55,24 +51,26 @@ export interface Int4Tensor extends TensorBase, CellRanks {
   /** The float16 scalars, widened. */
   readonly scale: number
   readonly zeroPoint: number
-  readonly outlierIdx: ArrayRange
-  readonly outlierVals: ArrayRange
-  readonly packed: ArrayRange
+  readonly outlierIdx: ByteRange
+  readonly outlierVals: ByteRange
+  readonly packed: ByteRange
 }
 
+/** Ranges as of {@link Int4Tensor}. */
 export interface SparseTensor extends TensorBase, CellRanks {
   readonly strategy: 'sparse'
   readonly sparsity: number
   readonly kept: number
-  readonly indices: ArrayRange
-  readonly values: ArrayRange
+  readonly indices: ByteRange
+  readonly values: ByteRange
 }
 
+/** Ranges as of {@link Int4Tensor}. */
 export interface QuantizedTensor extends TensorBase {
   readonly strategy: 'quantized'
   readonly columns: number
-  readonly scales: ArrayRange
-  readonly packedSigns: ArrayRange
+  readonly scales: ByteRange
+  readonly packedSigns: ByteRange
 }
 
 export type RecordTensor = Int4Tensor | SparseTensor | QuantizedTensor
@@ -97,8 +95,8 @@ export interface RecordDelta {
   readonly frames?: undefined
 }
 
-/** Where the arrays of a tensor are in the `.wdelta`, without their record headers and without the two scalars of int4. */
-export function arraysOf(tensor: RecordTensor): ArrayRange[] {
+/** Where the data of a tensor's arrays is in the `.wdelta`: without their record headers, and without the two scalars of int4. */
+export function arraysOf(tensor: RecordTensor): ByteRange[] {
   switch (tensor.strategy) {
     case 'int4':
       return [tensor.outlierIdx, tensor.outlierVals, tensor.packed]

@@ -4,8 +4,3 @@ import { CodecError } from '../base/errors.ts'
 export function refuse(rule: string, message: string, offset: number | null = null): never {
   throw new CodecError('delta', rule, message, offset)
 }
-
-/** How messages name a tensor. */
-export function quoted(name: string): string {
-  return `tensor ${JSON.stringify(name)}`
-}

@@ -2,6 +2,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
 import { CATALOG_FILE } from '../../catalog/file-names.ts'
 import { BLOCK_BYTES } from '../../codec/base/block-sums.ts'
+import type { ByteRange } from '../../codec/base/ranges.ts'
 import type { RegistryError } from '../../errors.ts'
 import type { Engine } from '../../workers/engine.ts'
 import type { BadBlock, BlockFault } from '../../workers/errors.ts'
@@ -38,9 +39,7 @@ export interface ScrubOptions {
 const PAGE = 100
 
 /** Bad bytes `[start, end)` of a blob, whole blocks. */
-interface BadRun {
-  readonly start: number
-  readonly end: number
+interface BadRun extends ByteRange {
   readonly why: BlockFault
 }
 
@@ -197,7 +196,7 @@ class Pass {
       if (bytesPerSecond !== undefined) await pace(began, done / bytesPerSecond, signal)
     }
     this.#bytes += size
-    await this.#done(key, runsOf(found, size))
+    await this.#done(key, badRuns(found, size))
   }
 
   async #done(key: string, bad: readonly BadRun[]): Promise<void> {
@@ -220,7 +219,7 @@ class Pass {
   }
 
   /** The tensors that bad bytes belong to, as far as the header or index that describes them can be read. */
-  async #tensors(record: ModelRecord, key: string, run: { start: number; end: number }) {
+  async #tensors(record: ModelRecord, key: string, run: ByteRange) {
     try {
       const { manifest } = await this.#deps.models.open(record)
       return tensorsAt(manifest, key, run).slice(0, MAX_NAMED_TENSORS)
@@ -232,7 +231,7 @@ class Pass {
 }
 
 /** Neighbouring bad blocks as one range. The missing end of a blob is bad. */
-function runsOf(bad: readonly BadBlock[], size: number): BadRun[] {
+function badRuns(bad: readonly BadBlock[], size: number): BadRun[] {
   const runs: BadRun[] = []
   for (const { offset, why } of bad) {
     const last = runs.at(-1)

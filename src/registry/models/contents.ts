@@ -1,6 +1,7 @@
 import { deltaFilename } from '../../catalog/file-names.ts'
 import type { FloatDtype } from '../../codec/base/dtypes.ts'
 import { CodecError } from '../../codec/base/errors.ts'
+import type { ByteRange } from '../../codec/base/ranges.ts'
 import { planCopy, planRange, planTensor, storedBytes } from '../../codec/plan/plan.ts'
 import type { Segment } from '../../codec/plan/segments.ts'
 import type { Layout } from '../../codec/safetensors/layout.ts'
@@ -25,7 +26,7 @@ interface Planned {
   readonly etag: string
   readonly sha256: string | null
   readonly filename: string
-  readonly segments: (range: { start: number; end: number }) => Iterable<Segment>
+  readonly segments: (range: ByteRange) => Iterable<Segment>
 }
 
 /** The model as one safetensors file, cast to the dtype of `cast` where it is given. */

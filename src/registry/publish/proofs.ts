@@ -1,16 +1,13 @@
 import type { ErrorFigures, FileRecord, ModelRecord } from '../../catalog/catalog.ts'
-
-import { FRAME_BYTES } from '../../codec/base/limits.ts'
 import { canWiden } from '../../codec/base/widen.ts'
 import { planHash, planRange } from '../../codec/plan/plan.ts'
 import type { Domain, Recipe, Recipes, StoredRecipes } from '../../codec/plan/recipes.ts'
 import type { Layout, Shard } from '../../codec/safetensors/layout.ts'
 import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-folder.ts'
 import type { Comparison } from '../../workers/compare.ts'
-import { compareElements, NOTHING } from '../../workers/compare.ts'
+import { addComparisons, compareTensor, NO_DIFFERENCE } from '../../workers/compare.ts'
 import type { Engine } from '../../workers/engine.ts'
 import { hashTensors, identify } from '../../workers/identify.ts'
-import { mapOrdered } from '../../workers/map-ordered.ts'
 import { inTurns } from '../../workers/turns.ts'
 import type { OpenedModel } from '../models/opened-models.ts'
 
@@ -144,9 +141,6 @@ async function proveFiles(
   return files
 }
 
-/** Frames compared at once. */
-const WINDOW = 4
-
 /**
  * Reconstruction error of every float tensor against what was uploaded, and of the whole: nmse is the squared error over the
  * squared change from parent to upload (1 would be: as far off as without any delta), maxAbs the largest single error. Both
@@ -158,41 +152,18 @@ export async function measureError(
   signal: AbortSignal,
 ): Promise<{ whole: ErrorFigures; byTensor: Map<string, ErrorFigures> }> {
   const byTensor = new Map<string, ErrorFigures>()
-  let total = NOTHING
+  let total = NO_DIFFERENCE
   for (const recipe of recipes.values()) {
     const upload = tuned.get(recipe.name)!
-    let sum = NOTHING
+    let sum = NO_DIFFERENCE
     if (recipe.steps.length > 0) {
       const parentSteps = parent.get(recipe.name)!.steps.length
-      const pair = { recipe, parentSteps, upload }
-      const compare = (run: Run) => compareElements(engine, pair, run, signal)
-      for await (const part of mapOrdered(runs(recipe), WINDOW, compare)) sum = add(sum, part)
+      sum = await compareTensor(engine, { recipe, parentSteps, upload }, signal)
     }
     byTensor.set(recipe.name, figures(sum))
-    total = add(total, sum)
+    total = addComparisons(total, sum)
   }
   return { whole: figures(total), byTensor }
-}
-
-interface Run {
-  readonly first: number
-  readonly count: number
-}
-
-/** Elements of float32 frames: what the accumulator of a comparison holds. */
-function* runs({ count }: Recipe): Generator<Run> {
-  const grid = FRAME_BYTES / 4
-  for (let first = 0; first < count; first += grid) {
-    yield { first, count: Math.min(grid, count - first) }
-  }
-}
-
-function add(a: Comparison, b: Comparison): Comparison {
-  return {
-    squaredError: a.squaredError + b.squaredError,
-    maxAbs: Math.max(a.maxAbs, b.maxAbs),
-    squaredDelta: a.squaredDelta + b.squaredDelta,
-  }
 }
 
 function figures({ squaredError, maxAbs, squaredDelta }: Comparison): ErrorFigures {

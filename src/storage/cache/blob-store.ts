@@ -1,5 +1,6 @@
-import type { BlobInfo, BlobStore, ByteRange, Staged } from '../blob-store.ts'
-import type { CacheFigures, LocalFile, NearStore } from '../near-store.ts'
+import type { ByteRange, LocalFile } from '../../codec/base/ranges.ts'
+import type { BlobInfo, BlobStore, Staged } from '../blob-store.ts'
+import type { CacheFigures, NearStore } from '../near-store.ts'
 import { type ChunkName, DiskChunks } from './disk-chunks.ts'
 
 /** What is kept at once, as one file. */

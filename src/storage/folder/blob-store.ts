@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import type { ByteRange } from '../../codec/base/ranges.ts'
 import { RegistryError } from '../../errors.ts'
 import { BLOB_KINDS, checkBlobKey, isBlobKey } from '../blob-key.ts'
-import type { BlobInfo, BlobStore, ByteRange, Staged } from '../blob-store.ts'
+import type { BlobInfo, BlobStore, Staged } from '../blob-store.ts'
 import { translateReadError, translateStorageError } from '../disk-errors.ts'
 import { FileHandles } from './file-handles.ts'
 

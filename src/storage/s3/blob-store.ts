@@ -7,9 +7,10 @@ import {
   ListObjectsV2Command,
   ListPartsCommand,
 } from '@aws-sdk/client-s3'
+import type { ByteRange } from '../../codec/base/ranges.ts'
 import { RegistryError } from '../../errors.ts'
 import { checkBlobKey, isBlobKey } from '../blob-key.ts'
-import type { BlobInfo, BlobStore, ByteRange, Staged } from '../blob-store.ts'
+import type { BlobInfo, BlobStore, Staged } from '../blob-store.ts'
 import { Bucket } from './bucket.ts'
 import type { S3Options } from './client.ts'
 import {
@@ -22,7 +23,7 @@ import {
 } from './errors.ts'
 import { isProbe, probeBucket } from './probe.ts'
 import { readRange } from './read.ts'
-import { Upload } from './upload.ts'
+import { ObjectUpload } from './upload.ts'
 
 /** Deletes that are asked for at once: one by one, for lists of them need checksums that not all servers know. */
 const DELETES = 16
@@ -61,7 +62,7 @@ class S3BlobStore implements BlobStore {
 
   async stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged> {
     const chunks = body[Symbol.asyncIterator]()
-    const upload = new Upload(this.#bucket, key)
+    const upload = new ObjectUpload(this.#bucket, key)
     try {
       checkBlobKey(key)
       this.#underWay.add(key)
@@ -177,7 +178,7 @@ class S3BlobStore implements BlobStore {
   }
 
   /** Completes an upload, and makes sure that it did: an answer may be lost, or say 200 and mean nothing. */
-  async #commit(key: string, upload: Upload): Promise<void> {
+  async #commit(key: string, upload: ObjectUpload): Promise<void> {
     const { size } = upload
     try {
       const answered = await upload.complete().then(
@@ -201,7 +202,7 @@ class S3BlobStore implements BlobStore {
   }
 
   /** What cannot be dropped is the sweep's. */
-  async #drop(key: string, upload: Upload): Promise<void> {
+  async #drop(key: string, upload: ObjectUpload): Promise<void> {
     await upload.abort().catch(() => {})
     this.#underWay.delete(key)
   }

@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream'
 import { GetObjectCommand } from '@aws-sdk/client-s3'
+import type { ByteRange } from '../../codec/base/ranges.ts'
 import { RegistryError } from '../../errors.ts'
-import type { ByteRange } from '../blob-store.ts'
 import type { Bucket } from './bucket.ts'
 import { isBeyondEnd, isMissing, translateS3Error } from './errors.ts'
 

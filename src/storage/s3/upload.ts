@@ -29,7 +29,7 @@ interface Part {
  * A blob on its way into a bucket, that nobody sees before it is completed: a small one waits in memory and is put at once, a larger one is a
  * multipart upload. Parts are held in memory until the server has them: only so can they be sent again.
  */
-export class Upload {
+export class ObjectUpload {
   readonly #bucket: Bucket
   readonly #key: string
   readonly #under = new Set<Promise<void>>()

@@ -18,7 +18,7 @@ import { deflate, threadKernels } from '../kernels.ts'
 import type { TaskParts } from '../task-parts.ts'
 import type { FrameJob, FrameRecord, FrameRecords } from '../tasks.ts'
 import { inTurns } from '../turns.ts'
-import type { Cut } from './frame-cutter.ts'
+import type { CutFrame } from './frame-cutter.ts'
 import { type Described, SourceMatcher } from './source-matcher.ts'
 
 /** What names the parent of a delta; it may still be in the making while frames are encoded. */
@@ -40,7 +40,7 @@ export interface FrameEncoderOptions {
 const MAX_BATCH_BYTES = FRAME_BYTES
 const MAX_BATCH_SEGMENTS = 1024
 /** Frames that go to a worker together. */
-interface Batch {
+interface FrameBatch {
   readonly frames: {
     readonly tuned: Uint8Array
     readonly job: Pick<FrameJob, 'dtype' | 'size' | 'lineage'>
@@ -98,7 +98,7 @@ export class FrameEncoder {
     const reader = new LayoutReader()
     const hash = createHash('sha256')
     const { width } = this.#engine
-    const under: { batch: Batch; result: Promise<FrameRecords> }[] = []
+    const under: { batch: FrameBatch; result: Promise<FrameRecords> }[] = []
     for await (const batch of this.#batches(body, reader, hash)) {
       const result = this.#encode(batch)
       // Its turn may come after another failure.
@@ -138,9 +138,9 @@ export class FrameEncoder {
     body: AsyncIterable<Uint8Array>,
     reader: LayoutReader,
     hash: { update(bytes: Uint8Array): unknown },
-  ): AsyncGenerator<Batch> {
+  ): AsyncGenerator<FrameBatch> {
     const cutter = new FrameCutter()
-    let batch = new OpenBatch()
+    let batch = new OpenFrameBatch()
     let tensor: OpenTensor | null = null
     for await (const chunk of body) {
       hash.update(chunk)
@@ -166,7 +166,7 @@ export class FrameEncoder {
         batch.add(tensor!, cut.frame, cut.bytes)
         if (!batch.full) continue
         yield batch
-        batch = new OpenBatch()
+        batch = new OpenFrameBatch()
       }
     }
     if (batch.frames.length > 0) yield batch
@@ -183,7 +183,7 @@ export class FrameEncoder {
     return { ...tensor, parent }
   }
 
-  #encode({ frames }: Batch): Promise<FrameRecords> {
+  #encode({ frames }: FrameBatch): Promise<FrameRecords> {
     let hasKept = true
     const source = retriedWhile(this.#engine.source, () => hasKept)
     const make = (parts: TaskParts) => {
@@ -200,7 +200,7 @@ export class FrameEncoder {
   }
 
   async *#write(pending: {
-    batch: Batch
+    batch: FrameBatch
     result: Promise<FrameRecords>
   }): AsyncGenerator<Uint8Array> {
     const { records, bytes } = await pending.result
@@ -239,8 +239,8 @@ function sha256() {
   }
 }
 
-class OpenBatch implements Batch {
-  readonly frames: Batch['frames'] = []
+class OpenFrameBatch implements FrameBatch {
+  readonly frames: FrameBatch['frames'] = []
   #bytes = 0
   #segments = 0
 
@@ -280,7 +280,7 @@ class FrameCutter {
   }
 
   /** The frames that a chunk completes, each in memory of its own. */
-  *push(chunk: Uint8Array): Generator<Cut> {
+  *push(chunk: Uint8Array): Generator<CutFrame> {
     const held = this.#held
     this.#held = []
     for (const piece of [...held, chunk]) {
@@ -290,7 +290,7 @@ class FrameCutter {
     }
   }
 
-  *#cut(piece: Uint8Array): Generator<Cut> {
+  *#cut(piece: Uint8Array): Generator<CutFrame> {
     let at = 0
     for (;;) {
       const tensor = this.#tensors[this.#tensor]

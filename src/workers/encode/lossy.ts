@@ -1,11 +1,12 @@
 import { isFloat } from '../../codec/base/dtypes.ts'
-import { CodecError } from '../../codec/base/errors.ts'
+import { CodecError, namedTensor } from '../../codec/base/errors.ts'
 import type { Hasher } from '../../codec/base/hasher.ts'
+import type { ElementRun } from '../../codec/base/ranges.ts'
 import type { RecordStrategy } from '../../codec/base/strategies.ts'
 import { encodeProgram } from '../../codec/lossy/encode.ts'
 import { runsOf } from '../../codec/lossy/grid.ts'
 import type { PassResult } from '../../codec/lossy/passes.ts'
-import { FLOAT_GRID, type Run, type Stage } from '../../codec/lossy/program.ts'
+import { FLOAT_GRID, type Stage } from '../../codec/lossy/program.ts'
 import { planFrame, planTensor, storedBytes } from '../../codec/plan/plan.ts'
 import {
   blobsOf,
@@ -50,7 +51,7 @@ export function pairTensors(
     throw new CodecError(
       'encode',
       'structure-changed',
-      `tensor ${JSON.stringify(name)}: got shape [${after.shape}], ${found}; lossless or whole can hold it`,
+      `${namedTensor(name)}: got shape [${after.shape}], ${found}; lossless or whole can hold it`,
     )
   })
 }
@@ -138,7 +139,7 @@ function dtypeChanged({ parent, tuned }: TunedPair): CodecError {
   return new CodecError(
     'encode',
     'dtype-changed',
-    `tensor ${JSON.stringify(tuned.name)}: ${parent.dtype} in the parent, ${tuned.dtype} in the fine-tune; lossless can hold it`,
+    `${namedTensor(tuned.name)}: ${parent.dtype} in the parent, ${tuned.dtype} in the fine-tune; lossless can hold it`,
   )
 }
 
@@ -248,7 +249,7 @@ async function* encodeInStages(
 async function passOver(
   job: Job,
   stage: Stage,
-  run: Run,
+  run: ElementRun,
   i: number,
   engine: Engine,
   signal: AbortSignal | undefined,
@@ -260,7 +261,7 @@ async function passOver(
 /** The parent's frame over a run together with the fine-tune's values. */
 function tunedRun(
   { pair: { parent, tuned } }: Job,
-  { first, count }: Run,
+  { first, count }: ElementRun,
   parts: TaskParts,
 ): TunedFrame {
   return parts.tunedFrame(planFrame(parent, 'F32', { first, count }), tuned.source)

@@ -1,8 +1,9 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { badBlocks } from '../../codec/base/block-sums.ts'
+import type { ByteRange, LocalFile } from '../../codec/base/ranges.ts'
 import type { BadBlock, BlockFault } from '../errors.ts'
 import { BlockError, FileError } from '../errors.ts'
-import type { Check, LocalFile } from '../tasks.ts'
+import type { Check } from '../tasks.ts'
 
 /** What a worker reads with: room for the bytes, and what their checksums are taken with. */
 export interface ReadingMachine {
@@ -11,9 +12,7 @@ export interface ReadingMachine {
 }
 
 /** Bytes `[start, end)` of a blob, and what they are checked against. */
-interface CheckedRun {
-  readonly start: number
-  readonly end: number
+interface CheckedRange extends ByteRange {
   readonly check: Check | null
 }
 
@@ -54,7 +53,7 @@ export class FileReader {
   }
 
   /** The bytes of a run, checked, valid until they are released. @throws BlockError, FileError where nothing is known of the file */
-  read(files: readonly LocalFile[], { start, end, check }: CheckedRun): Uint8Array {
+  read(files: readonly LocalFile[], { start, end, check }: CheckedRange): Uint8Array {
     if (!check) return this.#read(files, start, end)
     const bytes = this.#readBlocks(files, check)
     this.verify(bytes, check)

@@ -1,11 +1,8 @@
 import t from 'tap'
 import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import type { CodecError } from '../../../src/codec/base/errors.ts'
-import type {
-  ArrayRange,
-  RecordDelta,
-  RecordTensor,
-} from '../../../src/codec/wdelta/delta-index.ts'
+import type { ByteRange } from '../../../src/codec/base/ranges.ts'
+import type { RecordDelta, RecordTensor } from '../../../src/codec/wdelta/delta-index.ts'
 import {
   type PlanTensor,
   planRecordDelta,
@@ -21,10 +18,10 @@ import {
 } from '../../support/wdelta-files.ts'
 
 /** Where the array of a field lies, by the reference's name of the field. */
-function rangeOf(tensor: RecordTensor, field: string): ArrayRange | null {
+function rangeOf(tensor: RecordTensor, field: string): ByteRange | null {
   const key = field.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase())
   const range = (tensor as unknown as Record<string, unknown>)[key]
-  return range !== null && typeof range === 'object' ? (range as ArrayRange) : null
+  return range !== null && typeof range === 'object' ? (range as ByteRange) : null
 }
 
 /** int4's scalars are values in the index; in the file they stand between the outliers and the nibbles. */

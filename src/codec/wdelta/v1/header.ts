@@ -1,4 +1,5 @@
 import { type Dtype, elementCount, isDtype } from '../../base/dtypes.ts'
+import { namedTensor } from '../../base/errors.ts'
 import { parseJsonSteps } from '../../base/json.ts'
 import {
   isCount,
@@ -10,7 +11,7 @@ import { LIMITS } from '../../base/limits.ts'
 import type { Steps } from '../../base/steps.ts'
 import { RECORD_STRATEGIES, type RecordStrategy } from '../../base/strategies.ts'
 import { checkName } from '../../base/utf8.ts'
-import { quoted, refuse } from '../refuse.ts'
+import { refuse } from '../refuse.ts'
 import { FIELDS, type RecordDeltaHeader, type TensorEntry } from './format.ts'
 
 /** Longest string that an unknown key may hold, in UTF-16 units. */
@@ -122,10 +123,10 @@ function readStrategy(fields: Fields): RecordStrategy {
 function readEntry(name: string, value: JsonValue, keyOffset: number): TensorEntry {
   checkName('delta', name, keyOffset)
   if (value.kind !== 'object') {
-    const message = `${quoted(name)}: expected an object, got ${describe(value)}`
+    const message = `${namedTensor(name)}: expected an object, got ${describe(value)}`
     refuse('entry', message, value.offset)
   }
-  const fields = new Fields(quoted(name), value)
+  const fields = new Fields(namedTensor(name), value)
   const strategy = readStrategy(fields)
   const shape = readShape(fields)
   const count = elementCount(shape)

@@ -1,3 +1,4 @@
+import { namedTensor } from '../../base/errors.ts'
 import type { Hasher } from '../../base/hasher.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { begin, complete, STEP_ITEMS, type Steps } from '../../base/steps.ts'
@@ -5,7 +6,7 @@ import { utf8 } from '../../base/utf8.ts'
 import type { RecordDelta, RecordTensor } from '../delta-index.ts'
 import { MAGIC } from '../magic.ts'
 import { type Program, PushCursor } from '../push-cursor.ts'
-import { quoted, refuse } from '../refuse.ts'
+import { refuse } from '../refuse.ts'
 import { Aligner } from './checks.ts'
 import { type ArrayField, PREFIX_BYTES, type RecordDeltaHeader, TRAILER_BYTES } from './format.ts'
 import { parseRecordDeltaHeaderSteps } from './header.ts'
@@ -163,7 +164,7 @@ export class RecordDeltaReader {
       const items = this.#arrayItems(tensor, field, lengths, cursor.position - 16)
       const check = tensor.begin(field, items, cursor.position, this.#aligner)
       this.#order.add(tensor)
-      this.#reading = `${quoted(tensor.entry.name)}, array ${field.name}`
+      this.#reading = `${namedTensor(tensor.entry.name)}, array ${field.name}`
       if (items > 0) yield { stream: items * field.itemBytes, to: check }
     }
   }
@@ -235,13 +236,14 @@ export class RecordDeltaReader {
 
   #tensor(name: string, offset: number): TensorArrays {
     const tensor = this.#tensors.get(name)
-    if (!tensor) refuse('array-tensor', `array of ${quoted(name)}, which the header lacks`, offset)
+    if (!tensor)
+      refuse('array-tensor', `array of ${namedTensor(name)}, which the header lacks`, offset)
     return tensor
   }
 
   #checkDtype(tensor: TensorArrays, field: ArrayField, dtype: string, offset: number): void {
     if (dtype === field.dtype) return
-    const at = `${quoted(tensor.entry.name)}, array ${field.name}`
+    const at = `${namedTensor(tensor.entry.name)}, array ${field.name}`
     const came = `got ${JSON.stringify(dtype)}`
     refuse('array-dtype', `${at}: expected dtype ${field.dtype}, ${came}`, offset)
   }
@@ -249,13 +251,13 @@ export class RecordDeltaReader {
   #checkRank(tensor: TensorArrays, field: ArrayField, bytes: Uint8Array, offset: number): void {
     const rank = uint32(bytes, bytes.length - 4)
     if (rank === 1) return
-    const at = `${quoted(tensor.entry.name)}, array ${field.name}`
+    const at = `${namedTensor(tensor.entry.name)}, array ${field.name}`
     refuse('array-rank', `${at}: expected 1 dimension, got ${rank}`, offset)
   }
 
   /** The dimension and the data length of an array, which must agree with each other and with the file. */
   #arrayItems(tensor: TensorArrays, field: ArrayField, bytes: Uint8Array, offset: number): number {
-    const at = `${quoted(tensor.entry.name)}, array ${field.name}`
+    const at = `${namedTensor(tensor.entry.name)}, array ${field.name}`
     const items = uint64(bytes, 0)
     const length = uint64(bytes, 8)
     if (items * field.itemBytes !== length || length >= INEXACT) {

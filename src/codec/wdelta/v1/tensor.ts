@@ -1,5 +1,7 @@
-import type { ArrayRange, RecordTensor } from '../delta-index.ts'
-import { quoted, refuse } from '../refuse.ts'
+import { namedTensor } from '../../base/errors.ts'
+import type { ByteRange } from '../../base/ranges.ts'
+import type { RecordTensor } from '../delta-index.ts'
+import { refuse } from '../refuse.ts'
 import {
   type Aligner,
   type ArrayCheck,
@@ -24,7 +26,7 @@ import {
  */
 export class TensorArrays {
   readonly entry: TensorEntry
-  readonly #ranges = new Map<string, ArrayRange>()
+  readonly #ranges = new Map<string, ByteRange>()
   #indices: IndexCheck | null = null
   #values: ValueCheck | null = null
   #scale: ScaleCheck | null = null
@@ -120,7 +122,7 @@ export class TensorArrays {
     return FIELDS[this.entry.strategy].filter(field => !this.#ranges.has(field.name))
   }
 
-  #range(name: string): ArrayRange {
+  #range(name: string): ByteRange {
     return this.#ranges.get(name)!
   }
 
@@ -185,7 +187,9 @@ export class TensorArrays {
   }
 
   #label(field?: ArrayField): string {
-    return field ? `${quoted(this.entry.name)}, array ${field.name}` : quoted(this.entry.name)
+    return field
+      ? `${namedTensor(this.entry.name)}, array ${field.name}`
+      : namedTensor(this.entry.name)
   }
 }
 

@@ -1,10 +1,9 @@
 import { type Dtype, isFloat } from '../../base/dtypes.ts'
-import { CodecError } from '../../base/errors.ts'
+import { CodecError, namedTensor } from '../../base/errors.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { RecordStrategy } from '../../base/strategies.ts'
 import { compareUtf8, utf8 } from '../../base/utf8.ts'
 import { MAGIC } from '../magic.ts'
-import { quoted } from '../refuse.ts'
 import {
   type ArrayField,
   arrayLength,
@@ -80,7 +79,7 @@ export function planRecordDelta(options: RecordDeltaOptions): RecordDeltaPlan {
   const settled = checkOptions(options)
   let size = TRAILER_BYTES
   const tensors = options.tensors.map(tensor => {
-    const planned = planTensor(tensor, settled)
+    const planned = settleTensor(tensor, settled)
     const nameBytes = utf8(tensor.name).length
     for (const { field, bytes } of planned.arrays)
       size += recordHeaderBytes(nameBytes, field) + bytes
@@ -143,13 +142,13 @@ function checkOptions(options: RecordDeltaOptions): SettledOptions {
   return { strategy, outlierFraction, sparsity }
 }
 
-function planTensor(tensor: PlanTensor, settled: SettledOptions): PlannedTensor {
+function settleTensor(tensor: PlanTensor, settled: SettledOptions): PlannedTensor {
   const { name, shape, count, dtype } = tensor
   const base = { name, shape, count, tunedDtype: dtype }
   if (dtype !== null && !isFloat(dtype)) {
     if (tensor.changed) {
       const why = 'version 1 deltas add float32 values; strategy lossless can hold it'
-      refuse('integer-changed', `${quoted(name)} of dtype ${dtype} changed: ${why}`)
+      refuse('integer-changed', `${namedTensor(name)} of dtype ${dtype} changed: ${why}`)
     }
     return withArrays({ ...base, strategy: 'sparse', sparsity: 0 }, 0)
   }

@@ -1,4 +1,5 @@
 import { DTYPE_BITS, isDtype, isFloat } from '../../base/dtypes.ts'
+import { namedTensor } from '../../base/errors.ts'
 import { fromHex, toHex } from '../../base/hex.ts'
 import { FRAME_BYTES, LIMITS } from '../../base/limits.ts'
 import { complete, STEP_ITEMS, type Steps } from '../../base/steps.ts'
@@ -7,7 +8,7 @@ import { ENCODINGS } from '../../frames/frame-encodings.ts'
 import { readHeaderSteps } from '../../safetensors/header.ts'
 import { assembleTensorsSteps, checkPath } from '../../safetensors/model-folder.ts'
 import type { FrameDelta, FrameTensor, HashedShard, TensorSource } from '../delta-index.ts'
-import { quoted, refuse } from '../refuse.ts'
+import { refuse } from '../refuse.ts'
 import { ByteReader, ByteWriter } from './bytes.ts'
 import { frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './format.ts'
 
@@ -254,17 +255,19 @@ function readSource(input: ByteReader, name: string): TensorSource | null {
   const kind = input.u8()
   if (kind === NO_SOURCE) return null
   if (kind !== SAME_NAME && kind !== OTHER_NAME) {
-    refuse('source', `${quoted(name)}: expected a source of kind 0, 1 or 2, got ${kind}`)
+    refuse('source', `${namedTensor(name)}: expected a source of kind 0, 1 or 2, got ${kind}`)
   }
   const dtype = input.text(input.u8())
-  if (!isDtype(dtype)) return refuse('source', `${quoted(name)}: no dtype ${JSON.stringify(dtype)}`)
+  if (!isDtype(dtype))
+    return refuse('source', `${namedTensor(name)}: no dtype ${JSON.stringify(dtype)}`)
   const rank = input.u8()
-  if (rank > LIMITS.rank) refuse('source', `${quoted(name)}: a source of ${rank} dimensions`)
+  if (rank > LIMITS.rank) refuse('source', `${namedTensor(name)}: a source of ${rank} dimensions`)
   const shape = Array.from({ length: rank }, () => input.u64())
   const other = kind === SAME_NAME ? name : input.text(input.u16())
   if (kind === OTHER_NAME) {
     checkName('delta', other, null)
-    if (other === name) refuse('source', `${quoted(name)}: a source of another name has the same`)
+    if (other === name)
+      refuse('source', `${namedTensor(name)}: a source of another name has the same`)
   }
   return { name: other, dtype, shape }
 }
@@ -282,15 +285,17 @@ export function canPredict(
 function checkSource(tensor: FrameTensor, source: TensorSource): void {
   if (!canPredict(source, tensor)) {
     const came = `${source.dtype} [${source.shape}] for ${tensor.dtype} [${tensor.shape}]`
-    refuse('source', `${quoted(tensor.name)}: a source cannot be ${came}`)
+    refuse('source', `${namedTensor(tensor.name)}: a source cannot be ${came}`)
   }
   let bits = DTYPE_BITS[source.dtype]
   for (const dimension of source.shape) {
     bits *= dimension
     // A source of another first dimension may be larger than its tensor, but no tensor is as large as this.
-    if (bits > LIMITS.elements * 64) refuse('source', `${quoted(tensor.name)}: a source too large`)
+    if (bits > LIMITS.elements * 64)
+      refuse('source', `${namedTensor(tensor.name)}: a source too large`)
   }
-  if (bits % 8 !== 0) refuse('source', `${quoted(tensor.name)}: a source that is no whole bytes`)
+  if (bits % 8 !== 0)
+    refuse('source', `${namedTensor(tensor.name)}: a source that is no whole bytes`)
 }
 
 function readFrames(input: ByteReader, tensors: readonly FrameTensor[]): FrameDelta['frames'] {
@@ -316,7 +321,7 @@ function* checkFrames(
       if (frame % STEP_ENTRIES === 0) yield
       const size = Math.min(FRAME_BYTES, bytes - i * FRAME_BYTES)
       const fault = frameFault(frames, frame, size, { next, lengths })
-      if (fault) refuse(fault.rule, `${quoted(name)}, frame ${i}: ${fault.message}`)
+      if (fault) refuse(fault.rule, `${namedTensor(name)}, frame ${i}: ${fault.message}`)
       if (frames.records[frame] === next) next++
     }
   }
