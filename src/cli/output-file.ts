@@ -24,7 +24,7 @@ export class OutputFile implements AsyncDisposable {
     this.#handle = handle
   }
 
-  /** Begins a file at `path`; its folder is made where it lacks. */
+  /** Begins a file at `path`; its folder is created if missing. */
   static async create(path: string): Promise<OutputFile> {
     const folder = dirname(path)
     await mkdir(folder, { recursive: true })

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the folder of the servers that the suites of test/s3 need: versitygw, minio, toxiproxy. Builds what lacks, into a cache folder
+# Prints the folder of the servers that the suites of test/s3 need: versitygw, minio, toxiproxy. Builds those that are missing, into a cache folder
 # outside the checkout, so that the next run finds it. Needs a Go toolchain.
 set -eu
 bin="${XDG_CACHE_HOME:-$HOME/.cache}/wdelta-registry/bin"

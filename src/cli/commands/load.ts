@@ -30,7 +30,7 @@ files that it was made from, byte for byte.
 Only weights are written: config.json, tokenizer and other files of the base are left where they are.
 
   --base DIR     model folder that the first delta was made against
-  --out DIR      folder to write to; made where it lacks, files there of the same name are replaced once the new ones are proven
+  --out DIR      folder to write to; created if missing, files there of the same name are replaced once the new ones are proven
   --dtype D      stored (default): the dtypes that the deltas name, else the base's; or one float dtype for every float tensor
   --no-verify    take the hashes for granted: of the base, of each link, and the checksum of each delta. Their structure is
                  checked all the same. Each delta after the first is then added to float32 values, as the reference does`,

@@ -9,7 +9,7 @@ export const pull = command({
   help: `Downloads every file of a model, checks its SHA-256, and gives it its name only then. Prints the paths.
 What is there already is not fetched again; a download that was cut goes on where it stopped.
 
-  --out DIR        folder to write to; made where it lacks${REGISTRY_HELP}`,
+  --out DIR        folder to write to; created if missing${REGISTRY_HELP}`,
   options: { ...REGISTRY_OPTIONS, out: { type: 'string' } },
   positionals: [1, 1],
   run: async (values, [ref], signal) => {
