@@ -18,7 +18,7 @@ import { deflate, threadKernels } from '../kernels.ts'
 import type { TaskParts } from '../task-parts.ts'
 import type { FrameJob, FrameRecord, FrameRecords } from '../tasks.ts'
 import { inTurns } from '../turns.ts'
-import type { CutFrame } from './frame-cutter.ts'
+import { FrameCutter } from './frame-cutter.ts'
 import { type Described, SourceMatcher } from './source-matcher.ts'
 
 /** What names the parent of a delta; it may still be in the making while frames are encoded. */
@@ -255,69 +255,5 @@ class OpenFrameBatch implements FrameBatch {
     this.frames.push({ tuned, job: { dtype, size, lineage }, predicted })
     this.#bytes += size
     this.#segments += 1 + lineage
-  }
-}
-
-/** Cuts the bytes of a safetensors file, in pieces of any size, into frames. */
-class FrameCutter {
-  /** What came before the layout was known. */
-  #held: Uint8Array[] = []
-  #skip = 0
-  #tensors: readonly LayoutTensor[] = []
-  #tensor = 0
-  #frame = 0
-  #open: Uint8Array | null = null
-  #filled = 0
-
-  hold(chunk: Uint8Array): void {
-    this.#held.push(chunk.slice())
-  }
-
-  /** The layout is known: its header has so many bytes. */
-  begin(headerBytes: number, tensors: readonly LayoutTensor[]): void {
-    this.#skip = headerBytes
-    this.#tensors = tensors
-  }
-
-  /** The frames that a chunk completes, each in memory of its own. */
-  *push(chunk: Uint8Array): Generator<CutFrame> {
-    const held = this.#held
-    this.#held = []
-    for (const piece of [...held, chunk]) {
-      const skipped = Math.min(this.#skip, piece.length)
-      this.#skip -= skipped
-      yield* this.#cut(piece.subarray(skipped))
-    }
-  }
-
-  *#cut(piece: Uint8Array): Generator<CutFrame> {
-    let at = 0
-    for (;;) {
-      const tensor = this.#tensors[this.#tensor]
-      // Tensors without bytes come at their turn, also behind the last byte.
-      if (!tensor || this.#skip > 0) return
-      const bytes = tensor.end - tensor.begin
-      if (bytes === 0) {
-        yield { tensor, frame: 0, bytes: null }
-        this.#tensor++
-        continue
-      }
-      if (at === piece.length) return
-      const size = Math.min(FRAME_BYTES, bytes - this.#frame * FRAME_BYTES)
-      this.#open ??= Buffer.allocUnsafeSlow(size)
-      const taken = piece.subarray(at, at + size - this.#filled)
-      this.#open.set(taken, this.#filled)
-      at += taken.length
-      this.#filled += taken.length
-      if (this.#filled < size) return
-      yield { tensor, frame: this.#frame, bytes: this.#open }
-      this.#open = null
-      this.#filled = 0
-      this.#frame++
-      if (this.#frame === frameCount(bytes)) {
-        this.#tensor++
-        this.#frame = 0
-      }
-    }
   }
 }
