@@ -1,8 +1,10 @@
 import { RegistryError } from '../errors.ts'
-import { type FileRecord, MAX_PAGE_BYTES } from './catalog.ts'
+import type { FileRecord } from './records.ts'
 import type { ModelRow } from './rows.ts'
 
-/** Bytes of a model as it is shown, without its message and its files; and of one file without its path. */
+/** Most bytes of the records of one page, estimated as JSON; one record more may go over it. */
+export const MAX_PAGE_BYTES = 2 * 1024 * 1024
+/** Estimated bytes of a model's JSON without its message and its files, and of one file without its path. */
 const MODEL_BYTES = 1000
 const FILE_BYTES = 120
 
@@ -12,8 +14,8 @@ export interface FilledRow {
 }
 
 /**
- * The first rows that make a page, with their files: up to `limit`, and no more bytes than a page may have. `hasMore` tells whether rows are left.
- * Rows are read one by one, so that what is not shown is not read.
+ * The first rows that make a page, with their files: at most `limit`, and no further one after {@link MAX_PAGE_BYTES}. `hasMore`: whether rows are
+ * left. Rows are read one by one, so that those beyond the page are not read.
  */
 export function fillPage(
   rows: Iterable<ModelRow>,

@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto'
-import type { Damage, FileRecord, ModelRecord } from './catalog.ts'
+import type { Damage, FileRecord, ModelRecord } from './records.ts'
 
 /** A row of `models`; JSON columns as text. */
 export interface ModelRow {

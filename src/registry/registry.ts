@@ -1,4 +1,4 @@
-import type { Damage, ErrorFigures, Scope } from '../catalog/catalog.ts'
+import type { Damage, ErrorFigures, Scope } from '../catalog/records.ts'
 import type { FloatDtype } from '../codec/base/dtypes.ts'
 import type { ByteRange } from '../codec/base/ranges.ts'
 import { STRATEGIES, type Strategy } from '../codec/base/strategies.ts'

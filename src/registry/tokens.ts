@@ -1,6 +1,7 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { crc32 } from 'node:zlib'
-import type { Catalog, Scope, TokenRecord } from '../catalog/catalog.ts'
+import type { Catalog } from '../catalog/catalog.ts'
+import type { Scope, TokenRecord } from '../catalog/records.ts'
 import { RegistryError } from '../errors.ts'
 import type { Token } from './registry.ts'
 

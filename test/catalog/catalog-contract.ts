@@ -1,13 +1,13 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { TAP, Test } from 'tap'
+import type { Catalog } from '../../src/catalog/catalog.ts'
+import { MAX_PAGE_BYTES } from '../../src/catalog/pages.ts'
 import {
   type BlobRecord,
-  type Catalog,
   MAX_LISTED_FILES,
-  MAX_PAGE_BYTES,
   type ModelRecord,
   type TokenRecord,
-} from '../../src/catalog/catalog.ts'
+} from '../../src/catalog/records.ts'
 import { newBlobKey } from '../../src/storage/blob-key.ts'
 
 const sha = (text: string) => createHash('sha256').update(text).digest('hex')

@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import type { Damage } from '../catalog.ts'
 import { CATALOG_FILE, deltaFilename, MANIFEST_FILE } from '../file-names.ts'
+import type { Damage } from '../records.ts'
 import { digestRow, type ModelRow } from '../rows.ts'
 import type { DamagedPart, Statements } from './statements.ts'
 

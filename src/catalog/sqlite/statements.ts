@@ -1,5 +1,5 @@
 import type { Database } from 'better-sqlite3'
-import type { BlobRecord, DamagedBlob, FileRecord, Stats, TokenRecord } from '../catalog.ts'
+import type { BlobRecord, DamagedBlob, FileRecord, Stats, TokenRecord } from '../records.ts'
 import type { ModelRow } from '../rows.ts'
 
 export type Statements = ReturnType<typeof prepareStatements>

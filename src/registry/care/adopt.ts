@@ -1,4 +1,5 @@
-import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
+import type { Catalog } from '../../catalog/catalog.ts'
+import type { ModelRecord } from '../../catalog/records.ts'
 import { RegistryError } from '../../errors.ts'
 import { blobKey, kindOf, nameOfKey } from '../../storage/blob-key.ts'
 import type { BlobInfo, BlobStore } from '../../storage/blob-store.ts'

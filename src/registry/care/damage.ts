@@ -1,5 +1,6 @@
-import type { Catalog, Damage, ModelRecord } from '../../catalog/catalog.ts'
+import type { Catalog } from '../../catalog/catalog.ts'
 import { deltaFilename, MANIFEST_FILE } from '../../catalog/file-names.ts'
+import type { Damage, ModelRecord } from '../../catalog/records.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import type { Room } from '../../storage/disk-room.ts'
 import { isNear } from '../../storage/near-store.ts'

@@ -1,5 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import type { BlobRecord, Catalog } from '../../catalog/catalog.ts'
+import type { Catalog } from '../../catalog/catalog.ts'
+import type { BlobRecord } from '../../catalog/records.ts'
 
 /** Blobs listed or forgotten in one turn of the event loop: a few milliseconds. */
 const BLOBS_PER_TURN = 1000

@@ -1,4 +1,4 @@
-import type { ModelRecord } from '../../catalog/catalog.ts'
+import type { ModelRecord } from '../../catalog/records.ts'
 import { deleteBlobs } from '../holds/delete-blobs.ts'
 import { manifestKey } from '../models/true-records.ts'
 import { type DeletionDeps, deleteModel } from './tombstones.ts'

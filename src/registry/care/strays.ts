@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { BlobRecord } from '../../catalog/catalog.ts'
+import type { BlobRecord } from '../../catalog/records.ts'
 import type { RegistryError } from '../../errors.ts'
 import type { BlobInfo, BlobStore } from '../../storage/blob-store.ts'
 import { upstreamOf } from '../../storage/near-store.ts'

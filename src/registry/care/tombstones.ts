@@ -1,4 +1,5 @@
-import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
+import type { Catalog } from '../../catalog/catalog.ts'
+import type { ModelRecord } from '../../catalog/records.ts'
 import type { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'

@@ -1,11 +1,6 @@
 import { createHash } from 'node:crypto'
-import type {
-  BlobRecord,
-  Catalog,
-  DamagedBlob,
-  ErrorFigures,
-  ModelRecord,
-} from '../../catalog/catalog.ts'
+import type { Catalog } from '../../catalog/catalog.ts'
+import type { BlobRecord, DamagedBlob, ErrorFigures, ModelRecord } from '../../catalog/records.ts'
 import { BlockSummer, type BlockSums } from '../../codec/base/block-sums.ts'
 import { FRAME_BYTES } from '../../codec/base/limits.ts'
 import type { Domain } from '../../codec/plan/recipes.ts'

@@ -1,4 +1,4 @@
-import type { ModelRecord } from '../../catalog/catalog.ts'
+import type { ModelRecord } from '../../catalog/records.ts'
 import { confirmDamage } from '../care/damage.ts'
 import { firstBadByte } from '../care/verify.ts'
 import type { Core } from '../core.ts'

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { BlobRecord, ErrorFigures, ModelRecord } from '../../catalog/catalog.ts'
+import type { BlobRecord, ErrorFigures, ModelRecord } from '../../catalog/records.ts'
 import { BLOCK_BYTES, type BlockSums } from '../../codec/base/block-sums.ts'
 import type { Steps } from '../../codec/base/steps.ts'
 import type { BaseShard, Domain } from '../../codec/plan/recipes.ts'

@@ -1,4 +1,5 @@
-import type { Catalog, ModelRecord } from '../../catalog/catalog.ts'
+import type { Catalog } from '../../catalog/catalog.ts'
+import type { ModelRecord } from '../../catalog/records.ts'
 import type { BlockSums } from '../../codec/base/block-sums.ts'
 import { type FloatDtype, isFloat } from '../../codec/base/dtypes.ts'
 import { applyLinkSteps, baseRecipesSteps, type Recipes } from '../../codec/plan/recipes.ts'

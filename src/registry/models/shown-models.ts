@@ -1,4 +1,5 @@
-import { type Catalog, MAX_LISTED_FILES, type ModelRecord } from '../../catalog/catalog.ts'
+import type { Catalog } from '../../catalog/catalog.ts'
+import { MAX_LISTED_FILES, type ModelRecord } from '../../catalog/records.ts'
 import type { RegistryError } from '../../errors.ts'
 import type { ListedModel, Model } from '../registry.ts'
 import type { OpenedModels } from './opened-models.ts'

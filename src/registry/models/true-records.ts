@@ -1,5 +1,5 @@
-import type { BlobRecord, ModelRecord } from '../../catalog/catalog.ts'
 import { CATALOG_FILE } from '../../catalog/file-names.ts'
+import type { BlobRecord, ModelRecord } from '../../catalog/records.ts'
 import { digestModel } from '../../catalog/rows.ts'
 import { blobKey } from '../../storage/blob-key.ts'
 import { type ManifestHead, toRecord } from './manifest.ts'

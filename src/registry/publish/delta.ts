@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { FileRecord, ModelRecord } from '../../catalog/catalog.ts'
+import type { FileRecord, ModelRecord } from '../../catalog/records.ts'
 import { CodecError } from '../../codec/base/errors.ts'
 import { LIMITS } from '../../codec/base/limits.ts'
 import { checkExpansion } from '../../codec/plan/expansion.ts'

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { ModelRecord } from '../../catalog/catalog.ts'
+import type { ModelRecord } from '../../catalog/records.ts'
 import type { RecordStrategy, Strategy } from '../../codec/base/strategies.ts'
 import {
   applyLinkSteps,

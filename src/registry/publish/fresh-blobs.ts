@@ -1,4 +1,4 @@
-import type { BlobRecord } from '../../catalog/catalog.ts'
+import type { BlobRecord } from '../../catalog/records.ts'
 
 interface Fresh {
   readonly record: BlobRecord

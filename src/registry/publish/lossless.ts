@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { FileRecord, ModelRecord } from '../../catalog/catalog.ts'
+import type { FileRecord, ModelRecord } from '../../catalog/records.ts'
 import { applyLinkSteps } from '../../codec/plan/recipes.ts'
 import { inPathOrder } from '../../codec/safetensors/model-folder.ts'
 import type { HashedShard } from '../../codec/wdelta/delta-index.ts'

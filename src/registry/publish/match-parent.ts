@@ -1,4 +1,5 @@
-import type { CandidateQuery, Catalog, ModelRecord } from '../../catalog/catalog.ts'
+import type { CandidateQuery, Catalog } from '../../catalog/catalog.ts'
+import type { ModelRecord } from '../../catalog/records.ts'
 import { isFloat } from '../../codec/base/dtypes.ts'
 import { CodecError } from '../../codec/base/errors.ts'
 import type { Steps } from '../../codec/base/steps.ts'

@@ -1,4 +1,4 @@
-import type { ErrorFigures, FileRecord, ModelRecord } from '../../catalog/catalog.ts'
+import type { ErrorFigures, FileRecord, ModelRecord } from '../../catalog/records.ts'
 import { canWiden } from '../../codec/base/widen.ts'
 import { planHash, planRange } from '../../codec/plan/plan.ts'
 import type { Domain, Recipe, Recipes, StoredRecipes } from '../../codec/plan/recipes.ts'

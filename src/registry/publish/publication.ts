@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
-import type { BlobRecord, Catalog, ModelRecord } from '../../catalog/catalog.ts'
+import type { Catalog } from '../../catalog/catalog.ts'
+import type { BlobRecord, ModelRecord } from '../../catalog/records.ts'
 import { BlockSummer, type BlockSums } from '../../codec/base/block-sums.ts'
 import { kindOf, newBlobKey } from '../../storage/blob-key.ts'
 import type { BlobStore, Staged } from '../../storage/blob-store.ts'

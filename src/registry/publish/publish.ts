@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import type { Catalog, FileRecord, ModelRecord } from '../../catalog/catalog.ts'
+import type { Catalog } from '../../catalog/catalog.ts'
+import type { FileRecord, ModelRecord } from '../../catalog/records.ts'
 import type { Dtype } from '../../codec/base/dtypes.ts'
 import { LIMITS } from '../../codec/base/limits.ts'
 import type { Strategy } from '../../codec/base/strategies.ts'

@@ -1,4 +1,4 @@
-import type { BlobRecord, FileRecord } from '../../catalog/catalog.ts'
+import type { BlobRecord, FileRecord } from '../../catalog/records.ts'
 import { LIMITS } from '../../codec/base/limits.ts'
 import type { Layout, Shard } from '../../codec/safetensors/layout.ts'
 import { LayoutReader } from '../../codec/safetensors/layout-reader.ts'

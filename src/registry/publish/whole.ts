@@ -1,4 +1,4 @@
-import type { FileRecord, ModelRecord } from '../../catalog/catalog.ts'
+import type { FileRecord, ModelRecord } from '../../catalog/records.ts'
 import { baseRecipesSteps } from '../../codec/plan/recipes.ts'
 import { inTurns } from '../../workers/turns.ts'
 import { type ManifestShard, storedShards } from '../models/manifest.ts'

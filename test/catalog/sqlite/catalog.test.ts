@@ -2,7 +2,7 @@ import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Sqlite from 'better-sqlite3'
 import t from 'tap'
-import type { ModelRecord } from '../../../src/catalog/catalog.ts'
+import type { ModelRecord } from '../../../src/catalog/records.ts'
 import { openSqliteCatalog } from '../../../src/catalog/sqlite/catalog.ts'
 import {
   prepareList,
