@@ -49,7 +49,7 @@ export interface AppDeps {
 }
 
 /** How long a client may take. Milliseconds. */
-export interface Timeouts extends SlotTimes {
+interface Timeouts extends SlotTimes {
   /** For the head of a request. */
   readonly headersMs: number
   /** Between two bytes in either direction; uploads have `leastRate` instead. */

@@ -3,7 +3,7 @@ import { availableParallelism, totalmem } from 'node:os'
 import { z } from 'zod'
 
 /** Where blobs are kept: a folder of `dataDir`, or a bucket. */
-export type StorageConfig =
+type StorageConfig =
   | { readonly kind: 'folder' }
   | {
       readonly kind: 's3'

@@ -53,7 +53,7 @@ export const PROBLEMS = {
 export type ErrorCode = keyof typeof PROBLEMS
 
 /** Members that a problem document carries beside the standard ones, such as `rule`, `offset`, `expected`, `children`. */
-export type ProblemDetails = Readonly<Record<string, unknown>>
+type ProblemDetails = Readonly<Record<string, unknown>>
 
 /** The one error class of the service: a code of {@link PROBLEMS}, and a message of what was expected, what came and where. */
 export class RegistryError extends Error {

@@ -3,7 +3,7 @@ import type { Log } from './registry/log.ts'
 import type { Care, Registry } from './registry/registry.ts'
 
 /** What the process does by itself, beside requests. */
-export interface UpkeepOptions {
+interface UpkeepOptions {
   /** Between two sweeps, milliseconds. */
   readonly sweepEveryMs: number
   /** What a scrub in the background reads in a second; 0 for none. */

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { RegistryError } from '../errors.ts'
 
 /** What to answer a request for content with: all of it, bytes `[start, end)`, or that the client's copy is good. */
-export type Selection =
+type Selection =
   | { readonly kind: 'whole' }
   | { readonly kind: 'part'; readonly start: number; readonly end: number }
   | { readonly kind: 'not-modified' }

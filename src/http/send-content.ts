@@ -7,7 +7,7 @@ import type { Metrics } from './metrics.ts'
 import { selectRange } from './range.ts'
 import { exactly, writeBody } from './write-body.ts'
 
-export interface ContentOptions {
+interface ContentOptions {
   readonly metrics: Metrics
   readonly downloads: Downloads
   /** Value of Cache-Control. */

@@ -17,7 +17,7 @@ export interface UploadLimits {
 }
 
 /** What receives an upload. */
-export interface UploadDeps {
+interface UploadDeps {
   readonly limits: UploadLimits
   readonly metrics: Metrics
   readonly uploads: Pick<Uploads, 'signalOf'>

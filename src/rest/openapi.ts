@@ -7,7 +7,7 @@ import { PROBLEMS } from '../errors.ts'
 import { VERSION } from '../version.ts'
 
 /** The form of an upload route, which Fastify neither parses nor checks: `receiveUpload` does. */
-export interface Form {
+interface Form {
   readonly fields: z.ZodObject
   /** Names of its file parts. */
   readonly parts: readonly string[]

@@ -6,7 +6,7 @@ import { RegistryError } from '../errors.ts'
  * the mark of the catalog that the store belongs to; the lease of the process that writes to it.
  */
 export const BLOB_KINDS = ['blobs', 'manifests', 'tombstones', 'catalogs', 'owners'] as const
-export type BlobKind = (typeof BLOB_KINDS)[number]
+type BlobKind = (typeof BLOB_KINDS)[number]
 
 const KEY = /^(?:blobs|manifests|tombstones|catalogs|owners)\/([0-9a-f]{2})\/\1[0-9a-f]{30,38}$/
 

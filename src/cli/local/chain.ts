@@ -25,7 +25,7 @@ export interface Chain {
 }
 
 /** Works on what a chain makes; `links[i]` is what delta i makes, the last of them `recipes`. */
-export type UseChain<T> = (
+type UseChain<T> = (
   recipes: Recipes,
   signal: AbortSignal,
   links: readonly Recipes[],

@@ -3,7 +3,7 @@ import { CliError } from '../failure.ts'
 import type { LocalEngine } from './engine.ts'
 import { type LocalDelta, openDelta, TRAILER_BYTES } from './model.ts'
 
-export interface OpenedDeltas {
+interface OpenedDeltas {
   readonly opened: readonly LocalDelta[]
   /** Rejects with CliError `checksum` if one of the files is damaged. */
   readonly checked: Promise<unknown>

@@ -9,7 +9,7 @@ export interface Body {
   readonly chunks: AsyncIterable<Uint8Array>
 }
 
-export interface HttpRequest {
+interface HttpRequest {
   readonly method: string
   readonly headers: Readonly<Record<string, string>>
   readonly body: Body | null

@@ -5,7 +5,7 @@ import { openClient } from './client.ts'
 import { pullModel } from './pull-files.ts'
 
 /** A model folder that a command works on; one that was downloaded goes when this is disposed of. */
-export interface ModelSource extends AsyncDisposable {
+interface ModelSource extends AsyncDisposable {
   readonly folder: string
 }
 

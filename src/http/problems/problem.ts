@@ -6,7 +6,7 @@ import { type ErrorCode, PROBLEMS, RegistryError } from '../../errors.ts'
 import { linger } from './linger.ts'
 
 /** RFC 9457. `type` is `urn:wdelta:problem:` and the code: a name, nothing to fetch. */
-export interface Problem {
+interface Problem {
   readonly type: string
   readonly title: string
   readonly status: number

@@ -4,7 +4,7 @@ import { openS3Client, S3_TIMEOUTS, type S3Options, type S3Timeouts } from './cl
 /** How many times as long as any other an operation that moves bytes may take: with a part of 16 MiB, 0.3 MB/s. */
 const BYTES_TIMES = 10
 
-export interface AskOptions {
+interface AskOptions {
   readonly signal?: AbortSignal | undefined
   /** What may take long: to move many bytes, or the work of the server, which says nothing meanwhile. */
   readonly long?: 'bytes' | 'work'
