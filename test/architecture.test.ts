@@ -58,7 +58,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'registry/log.ts': [],
   'registry/registry.ts': ['catalog', 'storage', 'codec/base', 'codec/wdelta'],
   'registry/translate.ts': ['workers', 'codec/base', 'errors.ts'],
-  'registry/refs.ts': ['catalog', 'errors.ts'],
+  'registry/refs.ts': ['registry/registry.ts', 'catalog', 'errors.ts'],
   'registry/tokens.ts': ['registry/registry.ts', 'catalog', 'errors.ts'],
   'registry/holds': ['registry/log.ts', 'storage', 'errors.ts'],
   'registry/models': [

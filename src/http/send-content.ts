@@ -1,6 +1,6 @@
 import type { OutgoingHttpHeaders } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Content } from '../registry/registry.ts'
+import { type Content, isModelId } from '../registry/registry.ts'
 import { closeSignal } from './close-signal.ts'
 import type { Downloads } from './limits/admission.ts'
 import type { Metrics } from './metrics.ts'
@@ -58,7 +58,7 @@ export async function sendContent(
 
 /** Value of Cache-Control for content under `/models/<ref>`: what an id names never changes, what a revision names does. */
 export function cacheControlOf(ref: string, isPublic: boolean): string {
-  if (!/^[0-9a-f]{40}$/.test(ref)) return 'no-cache'
+  if (!isModelId(ref)) return 'no-cache'
   return `${isPublic ? 'public' : 'private'}, max-age=31536000, immutable`
 }
 

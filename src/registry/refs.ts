@@ -1,12 +1,11 @@
 import type { Catalog } from '../catalog/catalog.ts'
 import type { ModelRecord } from '../catalog/records.ts'
 import { RegistryError } from '../errors.ts'
-
-const ID = /^[0-9a-f]{40}$/
+import { isModelId } from './registry.ts'
 
 /** The model that a ref names: an id, `namespace/name` (its `main`) or `namespace/name@revision`; null where there is none. */
 export async function resolveRef(catalog: Catalog, ref: string): Promise<ModelRecord | null> {
-  if (ID.test(ref)) return catalog.model(ref)
+  if (isModelId(ref)) return catalog.model(ref)
   const at = ref.indexOf('@')
   if (at < 0) return catalog.resolve(ref, 'main')
   return catalog.resolve(ref.slice(0, at), ref.slice(at + 1))

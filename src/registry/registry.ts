@@ -8,6 +8,15 @@ import type { CacheFigures } from '../storage/near-store.ts'
 export type { CacheFigures, Scope }
 export { STRATEGIES }
 
+/** Pattern of a model's id. No revision may look like one. */
+export const MODEL_ID = '[0-9a-f]{40}'
+const ID = new RegExp(`^${MODEL_ID}$`)
+
+/** Whether a ref is a model's id, not a name. */
+export function isModelId(ref: string): boolean {
+  return ID.test(ref)
+}
+
 /** A model as the REST API shows it: Model of `openapi.yaml`. */
 export interface Model {
   readonly id: string

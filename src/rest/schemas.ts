@@ -1,11 +1,11 @@
 import { z } from 'zod'
 import { type ErrorCode, PROBLEMS } from '../errors.ts'
-import { STRATEGIES } from '../registry/registry.ts'
+import { MODEL_ID, STRATEGIES } from '../registry/registry.ts'
 
 /** Characters of a segment of a name, and of a revision. */
 const SEGMENT = '[A-Za-z0-9][A-Za-z0-9._-]{0,95}'
 const NAME = new RegExp(`^${SEGMENT}/${SEGMENT}$`)
-const REVISION = new RegExp(`^(?![0-9a-f]{40}$)${SEGMENT}$`)
+const REVISION = new RegExp(`^(?!${MODEL_ID}$)${SEGMENT}$`)
 /** The longest `namespace/name@revision` has 290 characters. */
 const REF_CHARACTERS = 300
 const MESSAGE_CHARACTERS = 10_000

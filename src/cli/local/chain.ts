@@ -25,11 +25,7 @@ export interface Chain {
 }
 
 /** Works on what a chain makes; `links[i]` is what delta i makes, the last of them `recipes`. */
-type UseChain<T> = (
-  recipes: Recipes,
-  signal: AbortSignal,
-  links: readonly Recipes[],
-) => Promise<T>
+type UseChain<T> = (recipes: Recipes, signal: AbortSignal, links: readonly Recipes[]) => Promise<T>
 
 /**
  * What a chain makes without a hash taken: every delta after one of version 1 is added to float32 values, as the reference does.
