@@ -1,12 +1,12 @@
 import type { Damage, ErrorFigures, Scope } from '../catalog/records.ts'
-import type { FloatDtype } from '../codec/base/dtypes.ts'
+import { castOf, type FloatDtype, OUTPUT_DTYPES } from '../codec/base/dtypes.ts'
 import type { ByteRange } from '../codec/base/ranges.ts'
 import { STRATEGIES, type Strategy } from '../codec/base/strategies.ts'
 import type { EncodingUse } from '../codec/wdelta/v2/storage.ts'
 import type { CacheFigures } from '../storage/near-store.ts'
 
 export type { CacheFigures, Scope }
-export { STRATEGIES }
+export { castOf, OUTPUT_DTYPES, STRATEGIES }
 
 /** Pattern of a model's id. No revision may look like one. */
 export const MODEL_ID = '[0-9a-f]{40}'

@@ -1,10 +1,8 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { cacheControlOf, sendContent } from '../http/send-content.ts'
-import type { Content } from '../registry/registry.ts'
+import { type Content, castOf } from '../registry/registry.ts'
 import type { HttpApp, RouteDeps } from './route-deps.ts'
 import * as schemas from './schemas.ts'
-
-const DTYPES = { stored: undefined, float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const
 
 /** Bytes of models. GET and HEAD are one handler each: Fastify's own HEAD would run the GET. */
 export function contentRoutes(app: HttpApp, deps: RouteDeps): void {
@@ -31,7 +29,7 @@ export function contentRoutes(app: HttpApp, deps: RouteDeps): void {
     },
     handler: async (request, reply) => {
       const { params, query } = request
-      const dtype = DTYPES[query.dtype]
+      const dtype = castOf(query.dtype) ?? undefined
       return send(
         request,
         reply,

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { type ErrorCode, PROBLEMS } from '../errors.ts'
-import { MODEL_ID, STRATEGIES } from '../registry/registry.ts'
+import { MODEL_ID, OUTPUT_DTYPES, STRATEGIES } from '../registry/registry.ts'
 
 /** Characters of a segment of a name, and of a revision. */
 const SEGMENT = '[A-Za-z0-9][A-Za-z0-9._-]{0,95}'
@@ -229,7 +229,7 @@ export const fileParams = refParams.extend({ '*': z.string().describe('Path of t
 export const tokenParams = z.object({ id: z.string().max(REF_CHARACTERS) })
 
 export const reconstructQuery = z.object({
-  dtype: z.enum(['stored', 'float32', 'float16', 'bfloat16']).default('stored'),
+  dtype: z.enum(OUTPUT_DTYPES).default('stored'),
 })
 
 /** The response of a 204. */

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { type Dtype, type FloatDtype, isFloat } from '../../codec/base/dtypes.ts'
+import { castOf, isFloat, OUTPUT_DTYPES, type OutputDtype } from '../../codec/base/dtypes.ts'
 import { planRange } from '../../codec/plan/plan.ts'
 import type { Recipes } from '../../codec/plan/recipes.ts'
 import type { Layout, Shard } from '../../codec/safetensors/layout.ts'
@@ -15,16 +15,9 @@ import { OutputFile } from '../output-file.ts'
 import { openProgress } from '../progress.ts'
 import { say } from '../terminal.ts'
 
-const DTYPES: Readonly<Record<'float32' | 'float16' | 'bfloat16', FloatDtype>> = {
-  float32: 'F32',
-  float16: 'F16',
-  bfloat16: 'BF16',
-}
-
 /** `wdelta load`: a base and a chain of deltas to one safetensors file, without a server. */
 export const load = command({
-  usage:
-    'load D.wdelta [D2.wdelta …] --base DIR --out DIR [--dtype stored|float32|float16|bfloat16] [--no-verify]',
+  usage: `load D.wdelta [D2.wdelta …] --base DIR --out DIR [--dtype ${OUTPUT_DTYPES.join('|')}] [--no-verify]`,
   help: `Reconstructs the model at the end of a chain of deltas, oldest first, as DIR/${WEIGHTS}; where the last delta is lossless, as the
 files that it was made from, byte for byte.
 Only weights are written: config.json, tokenizer and other files of the base are left where they are.
@@ -44,7 +37,7 @@ Only weights are written: config.json, tokenizer and other files of the base are
   run: async (values, paths, signal) => {
     const folder = required('base', values.base)
     const out = required('out', values.out)
-    const dtype = choice('dtype', values.dtype, ['stored', 'float32', 'float16', 'bfloat16'])
+    const dtype = choice('dtype', values.dtype, OUTPUT_DTYPES)
     const verify = !values['no-verify']
     await using local = openLocalEngine()
     const shards = await openModelFolder(local.files, folder)
@@ -88,7 +81,7 @@ Only weights are written: config.json, tokenizer and other files of the base are
 function outputFiles(
   { shards, deltas }: Chain,
   recipes: Recipes,
-  dtype: 'stored' | keyof typeof DTYPES,
+  dtype: OutputDtype,
 ): readonly Shard[] {
   const { index } = deltas.at(-1)!
   if (index.shards && dtype === 'stored') return index.shards
@@ -98,16 +91,12 @@ function outputFiles(
 }
 
 /** One file in the canonical layout, with the metadata of the base's first shard. */
-function outputLayout(
-  recipes: Recipes,
-  dtype: 'stored' | keyof typeof DTYPES,
-  metadata: Layout['metadata'],
-): Layout {
-  const cast = (stored: Dtype) => (dtype !== 'stored' && isFloat(stored) ? DTYPES[dtype] : stored)
+function outputLayout(recipes: Recipes, dtype: OutputDtype, metadata: Layout['metadata']): Layout {
+  const cast = castOf(dtype)
   const tensors = [...recipes.values()].map(recipe => ({
     name: recipe.name,
     shape: recipe.shape,
-    dtype: cast(recipe.dtype),
+    dtype: cast && isFloat(recipe.dtype) ? cast : recipe.dtype,
   }))
   return buildLayout(tensors, metadata)
 }

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto'
+import { complete } from '../../codec/base/steps.ts'
 import {
   DELTA_STRATEGIES,
   type DeltaStrategy,
   type RecordStrategy,
 } from '../../codec/base/strategies.ts'
-import { canWiden } from '../../codec/base/widen.ts'
+import { canWidenAll, writtenParentSteps } from '../../codec/plan/parent-hash.ts'
 import { planHash } from '../../codec/plan/plan.ts'
 import {
   type BaseShard,
@@ -12,7 +13,7 @@ import {
   type Recipes,
   type StoredRecipes,
 } from '../../codec/plan/recipes.ts'
-import { nameOrder, shardOrder } from '../../codec/safetensors/model-folder.ts'
+import { nameOrder } from '../../codec/safetensors/model-folder.ts'
 import type { DeltaIndex } from '../../codec/wdelta/delta-index.ts'
 import { WdeltaReader } from '../../codec/wdelta/reader.ts'
 import { FrameEncoder } from '../../workers/encode/frames.ts'
@@ -163,13 +164,11 @@ async function openParent(
   tuned: Recipes,
   signal: AbortSignal,
 ): Promise<Parent> {
-  const names = nameOrder(tuned.keys())
   const shards = parentShards(chain, chain.deltas.length)
   const open = async (recipes: Recipes, until: AbortSignal): Promise<Parent> => {
-    const order = shards ? shardOrder(shards, names) : names
-    const hashed = shards ? order : nameOrder(recipes.keys())
-    const widens = [...recipes.values()].every(({ dtype }) => canWiden(dtype))
-    const domain = shards || !widens ? 'stored' : 'float32'
+    const steps = writtenParentSteps(shards, tuned.keys(), canWidenAll(recipes))
+    const { domain, records: order, hashesAll } = complete(steps)
+    const hashed = hashesAll ? nameOrder(recipes.keys()) : order
     const parentHash = engine.digest(planHash(recipes, hashed, domain), until)
     // It is awaited once the first tensors are encoded.
     parentHash.catch(() => {})

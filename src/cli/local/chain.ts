@@ -1,6 +1,12 @@
 import { LIMITS } from '../../codec/base/limits.ts'
-import { canWiden } from '../../codec/base/widen.ts'
+import { complete } from '../../codec/base/steps.ts'
 import { checkExpansion } from '../../codec/plan/expansion.ts'
+import {
+  canWidenAll,
+  hashInputs,
+  hashOrdersSteps,
+  likelyDomains,
+} from '../../codec/plan/parent-hash.ts'
 import { planHash } from '../../codec/plan/plan.ts'
 import {
   applyLink,
@@ -11,8 +17,6 @@ import {
   type Recipes,
 } from '../../codec/plan/recipes.ts'
 import type { Shard } from '../../codec/safetensors/layout.ts'
-import { nameOrder, shardOrder } from '../../codec/safetensors/model-folder.ts'
-import type { RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import type { Engine } from '../../workers/engine.ts'
 import { identify } from '../../workers/identify.ts'
 import { CliError, inFile } from '../failure.ts'
@@ -87,7 +91,8 @@ async function firstOther(
 
 function guessDomains(chain: Chain): Domain[] {
   return chain.deltas.map(({ index }, i) =>
-    index.parentIdentity !== undefined || parentShards(chain, i) ? 'stored' : 'float32',
+    // A frame delta is made against stored values; of a record delta, only its hash could tell.
+    index.parentIdentity === undefined ? likelyDomains(parentShards(chain, i), true)[0] : 'stored',
   )
 }
 
@@ -134,42 +139,16 @@ async function proveLink(
     const message = `expected a parent with identity ${index.parentIdentity}, but ${which} has ${identity}`
     throw new CliError('parent-mismatch', `${path}: ${message}`)
   }
-  const widens = [...parent.values()].every(({ dtype }) => canWiden(dtype))
-  const likely: Domain[] = shards ? ['stored', 'float32'] : ['float32', 'stored']
+  const orders = complete(hashOrdersSteps({ recipes: parent, shards }, index))
+  const domains = likelyDomains(shards, canWidenAll(parent))
   const found: string[] = []
-  for (const names of hashOrders(parent, index, shards)) {
-    for (const domain of likely) {
-      if (domain === 'float32' && !widens) continue
-      const hex = await engine.digest(planHash(parent, names, domain), signal)
-      if (hex === index.parentHash) return shards ? 'stored' : domain
-      found.push(`${hex} (${domain})`)
-    }
+  for (const { names, domain } of hashInputs(orders, domains)) {
+    const hex = await engine.digest(planHash(parent, names, domain), signal)
+    if (hex === index.parentHash) return shards ? 'stored' : domain
+    found.push(`${hex} (${domain})`)
   }
   throw new CliError(
     'parent-mismatch',
     `${path}: expected a parent with hash ${index.parentHash}, but ${which} hashes to ${[...new Set(found)].join(', ')}`,
   )
-}
-
-/**
- * The orders that a saver may have hashed in: that of the records, always right for a parent in files; all of the parent's tensors in
- * name order, right for a chain; and the other ways of the reference. The likeliest first, none twice.
- */
-function* hashOrders(
-  parent: Recipes,
-  { tensors }: RecordDelta,
-  shards: readonly Shard[] | null,
-): Generator<readonly string[]> {
-  const records = tensors.map(({ name }) => name)
-  const named = nameOrder(records)
-  const all = nameOrder(parent.keys())
-  const orders = shards
-    ? [records, named, shardOrder(shards, named), all, shardOrder(shards, all)]
-    : [all, named, records]
-  const seen = new Set<string>()
-  for (const order of orders) {
-    const key = JSON.stringify(order)
-    if (!seen.has(key)) yield order
-    seen.add(key)
-  }
 }

@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Hasher } from '../../codec/base/hasher.ts'
 import type { BaseShard } from '../../codec/plan/recipes.ts'
-import { headerBytes, parseLayout } from '../../codec/safetensors/header.ts'
+import { headerBytes, LENGTH_BYTES, parseLayout } from '../../codec/safetensors/header.ts'
 import { assembleTensors, checkShardIndex } from '../../codec/safetensors/model-folder.ts'
 import type { DeltaIndex } from '../../codec/wdelta/delta-index.ts'
 import { WdeltaReader } from '../../codec/wdelta/reader.ts'
@@ -17,8 +17,6 @@ import type { LocalFiles } from './files.ts'
 export const WEIGHTS = 'model.safetensors'
 
 const SHARD_INDEX = 'model.safetensors.index.json'
-/** Bytes of the word in front of a safetensors header. */
-const LENGTH_BYTES = 8
 /** Bytes of a `.wdelta` read at once. */
 const READ_BYTES = 1024 * 1024
 /** Bytes of the SHA-256 at the end of a `.wdelta`. */

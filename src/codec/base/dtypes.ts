@@ -35,6 +35,23 @@ export type Dtype = keyof typeof DTYPE_BITS
 /** The dtypes that a version 1 delta adds to, and that `?dtype=` casts: the others are copied, never cast. */
 export type FloatDtype = 'F16' | 'BF16' | 'F32' | 'F64'
 
+/** What a model may be given out in: each tensor as it is stored, or all floating-point ones in one dtype. */
+export const OUTPUT_DTYPES = ['stored', 'float32', 'float16', 'bfloat16'] as const
+
+export type OutputDtype = (typeof OUTPUT_DTYPES)[number]
+
+const CASTS: Readonly<Record<OutputDtype, FloatDtype | null>> = {
+  stored: null,
+  float32: 'F32',
+  float16: 'F16',
+  bfloat16: 'BF16',
+}
+
+/** The dtype that floating-point tensors are cast to; null where each stays as it is stored. */
+export function castOf(output: OutputDtype): FloatDtype | null {
+  return CASTS[output]
+}
+
 const ORDER = new Map(Object.keys(DTYPE_BITS).map((dtype, i) => [dtype, i]))
 
 /** True for a name of {@link DTYPE_BITS}, exactly as written. */

@@ -11,6 +11,19 @@ import type { Layout, LayoutTensor } from './layout.ts'
 /** Bytes of the word that holds the header's length. */
 export const LENGTH_BYTES = 8
 
+/** A header with the length word in front, as a file begins; `json` is all that follows the word, padding included. */
+export function withLengthWord(json: Uint8Array): Uint8Array {
+  const header = new Uint8Array(LENGTH_BYTES + json.length)
+  new DataView(header.buffer).setBigUint64(0, BigInt(json.length), true)
+  header.set(json, LENGTH_BYTES)
+  return header
+}
+
+/** A header as {@link withLengthWord} takes it. */
+export function withoutLengthWord(header: Uint8Array): Uint8Array {
+  return header.subarray(LENGTH_BYTES)
+}
+
 export const METADATA = '__metadata__'
 /** The writer pads its header so that data begins at a multiple of this. */
 export const ALIGNMENT = 8

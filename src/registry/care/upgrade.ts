@@ -4,7 +4,7 @@ import type { BlobRecord, DamagedBlob, ErrorFigures, ModelRecord } from '../../c
 import { BlockSummer, type BlockSums } from '../../codec/base/block-sums.ts'
 import { FRAME_BYTES } from '../../codec/base/limits.ts'
 import type { Domain } from '../../codec/plan/recipes.ts'
-import { parseLayout } from '../../codec/safetensors/header.ts'
+import { parseLayout, withLengthWord } from '../../codec/safetensors/header.ts'
 import type { RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import type { RegistryError } from '../../errors.ts'
 import { blobKey } from '../../storage/blob-key.ts'
@@ -15,7 +15,6 @@ import {
   type Manifest,
   type ManifestBlob,
   openFrameDelta,
-  withLength,
   writeManifest,
 } from '../models/manifest.ts'
 import type { Damages } from './damage.ts'
@@ -167,7 +166,7 @@ class Upgrades {
       shards: shards.map(({ path, size, header, blob }) => ({
         path,
         blob,
-        layout: parseLayout(withLength(Buffer.from(header)), size),
+        layout: parseLayout(withLengthWord(Buffer.from(header)), size),
       })),
       delta: delta && { ...delta, errors: delta.errors && new Map(delta.errors) },
     }

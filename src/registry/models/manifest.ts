@@ -3,7 +3,7 @@ import type { BlobRecord, ErrorFigures, ModelRecord } from '../../catalog/record
 import { BLOCK_BYTES, type BlockSums } from '../../codec/base/block-sums.ts'
 import type { Steps } from '../../codec/base/steps.ts'
 import type { BaseShard, Domain } from '../../codec/plan/recipes.ts'
-import { parseLayoutSteps } from '../../codec/safetensors/header.ts'
+import { parseLayoutSteps, withLengthWord } from '../../codec/safetensors/header.ts'
 import type { Shard } from '../../codec/safetensors/layout.ts'
 import { inPathOrder } from '../../codec/safetensors/model-folder.ts'
 import type {
@@ -106,7 +106,6 @@ interface StoredManifestV1 extends Omit<StoredManifest, 'version' | 'shards' | '
       }
 }
 
-const LENGTH_BYTES = 8
 const WORD_BYTES = 4
 const SUM_BYTES = 8
 const DIGEST_BYTES = 32
@@ -305,7 +304,7 @@ function* readLists<T>(lists: readonly Buffer[]): Steps<T[]> {
 function* readDescribedV1({ shards: stored, delta }: StoredManifestV1): Steps<Described> {
   const shards: ManifestShard[] = []
   for (const { path, size, header, blob } of stored) {
-    const layout = yield* parseLayoutSteps(withLength(Buffer.from(header)), size)
+    const layout = yield* parseLayoutSteps(withLengthWord(Buffer.from(header)), size)
     shards.push({ path, blob, layout })
   }
   if (delta?.format !== 1) return { shards, delta: null }
@@ -332,14 +331,6 @@ export async function openFrameDelta(
 /** The shards that a lossless delta gives back, in path order. */
 export function frameDeltaShards({ shards }: FrameDelta): ManifestShard[] {
   return inPathOrder(shards).map(({ path, layout }) => ({ path, layout, blob: null }))
-}
-
-/** The header of a safetensors file from its JSON, with the length word. */
-export function withLength(json: Uint8Array): Uint8Array {
-  const header = new Uint8Array(LENGTH_BYTES + json.length)
-  new DataView(header.buffer).setBigUint64(0, BigInt(json.length), true)
-  header.set(json, LENGTH_BYTES)
-  return header
 }
 
 /** The shards of a base, which all have a blob. */

@@ -1,23 +1,21 @@
 import { createHash } from 'node:crypto'
 import type { ModelRecord } from '../../catalog/records.ts'
 import type { RecordStrategy, Strategy } from '../../codec/base/strategies.ts'
+import { type WrittenParent, writtenParentSteps } from '../../codec/plan/parent-hash.ts'
 import {
   applyLinkSteps,
   baseRecipesSteps,
   type Domain,
   type StoredRecipes,
 } from '../../codec/plan/recipes.ts'
-import {
-  inPathOrder,
-  nameOrderSteps,
-  shardOrderSteps,
-} from '../../codec/safetensors/model-folder.ts'
+import { inPathOrder } from '../../codec/safetensors/model-folder.ts'
 import type { RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import { RecordDeltaReader } from '../../codec/wdelta/v1/reader.ts'
 import { RegistryError } from '../../errors.ts'
 import { encodeRecordDelta, pairTensors } from '../../workers/encode/lossy.ts'
 import { inTurns, takeInTurns } from '../../workers/turns.ts'
 import { checkedEngine } from '../models/checked-reads.ts'
+import type { ManifestShard } from '../models/manifest.ts'
 import type { OpenedModel } from '../models/opened-models.ts'
 import type { PublishFilesOptions, UploadPart } from '../registry.ts'
 import { publishLossless } from './lossless.ts'
@@ -97,13 +95,13 @@ async function publishEncoded(
 ): Promise<ModelRecord> {
   const { files, parent, strategy } = fineTune
   const tuned = await tunedRecipes(publication, fineTune.shards)
-  const { blob, index } = await encode(deps, publication, fineTune, tuned, signal)
+  const { blob, index, domain } = await encode(deps, publication, fineTune, tuned, signal)
   const sides = files.filter(({ layout }) => layout === null)
   const [delta, ...kept] = await publication.keepAll(
     [blob, ...sides.map(side => side.blob)],
     signal,
   )
-  const link = { blob: delta!.key, index, domain: domainOf(parent) }
+  const link = { blob: delta!.key, index, domain }
   const recipes = await inTurns(applyLinkSteps(parent.recipes, link), signal)
   const shards = asShards(fineTune.shards).map(shard => ({ ...shard, blob: null }))
   const model = { recipes, shards }
@@ -148,11 +146,11 @@ async function encode(
   { parent, strategy, options }: FineTune,
   tuned: StoredRecipes,
   signal: AbortSignal,
-): Promise<{ blob: StagedBlob; index: RecordDelta }> {
-  const domain = domainOf(parent)
-  const order = await recordOrder(parent, domain, tuned)
-  const tensors = pairTensors(parent.recipes, tuned, order)
-  const parentHash = hashParent(deps, parent, domain, order, signal)
+): Promise<{ blob: StagedBlob; index: RecordDelta; domain: Domain }> {
+  const widens = parent.record.hashes.float32 !== null
+  const written = await inTurns(writtenParentSteps(filesOf(parent), tuned.keys(), widens))
+  const tensors = pairTensors(parent.recipes, tuned, written.records)
+  const parentHash = hashParent(deps, parent, written, signal)
   // It is awaited once the first tensors are encoded.
   parentHash.catch(() => {})
   const encoded = encodeRecordDelta(
@@ -173,35 +171,26 @@ async function encode(
     teed(encoded, chunk => takeInTurns(reader, chunk, signal)),
     signal,
   )
-  return { blob, index: await inTurns(reader.finish(), signal) }
+  const index = await inTurns(reader.finish(), signal)
+  return { blob, index, domain: written.domain }
 }
 
-/** The values that the server encodes against: of a version 1 parent its unrounded float32 ones, where its dtypes have them. */
-function domainOf({ record, manifest }: OpenedModel): Domain {
-  return manifest.delta?.index.format === 1 && record.hashes.float32 !== null ? 'float32' : 'stored'
+/** The files that the reference would load a parent from; null for what a record delta gives, where that has unrounded values. */
+function filesOf({ record, manifest }: OpenedModel): readonly ManifestShard[] | null {
+  const { delta, shards } = manifest
+  const isUnrounded = delta !== null && !delta.index.shards && record.hashes.float32 !== null
+  return isUnrounded ? null : shards
 }
 
-/** The order of the records, and of the hash: that in which the reference loads the parent. */
-async function recordOrder(
-  parent: OpenedModel,
-  domain: Domain,
-  tuned: StoredRecipes,
-): Promise<readonly string[]> {
-  const names = await inTurns(nameOrderSteps(tuned.keys()))
-  if (domain === 'float32') return names
-  return inTurns(shardOrderSteps(parent.manifest.shards, names))
-}
-
-/** What the reference's loader will compute for the parent: over the delta's tensors of a base, over all tensors in a chain. */
+/** The hash of the parent: a kept one, where one is of the same tensors in the same order. */
 async function hashParent(
   { engine }: PublishDeps,
   { record, recipes }: OpenedModel,
-  domain: Domain,
-  order: readonly string[],
+  { domain, records, hashesAll }: WrittenParent,
   signal: AbortSignal,
 ): Promise<string> {
-  const { float32, shardOrder: stored } = record.hashes
-  if (domain === 'float32' && float32 !== null) return float32
-  if (order.length === recipes.size) return stored
-  return hashValues(engine, recipes, order, 'stored', signal)
+  const { float32, shardOrder } = record.hashes
+  if (hashesAll && float32 !== null) return float32
+  if (records.length === recipes.size) return shardOrder
+  return hashValues(engine, recipes, records, domain, signal)
 }

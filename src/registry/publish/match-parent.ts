@@ -3,8 +3,8 @@ import type { ModelRecord } from '../../catalog/records.ts'
 import { isFloat } from '../../codec/base/dtypes.ts'
 import { CodecError } from '../../codec/base/errors.ts'
 import type { Steps } from '../../codec/base/steps.ts'
+import { hashInputs, likelyDomains, recordOrdersSteps } from '../../codec/plan/parent-hash.ts'
 import { applyLinkSteps, type Domain, type Recipes, sameShape } from '../../codec/plan/recipes.ts'
-import { nameOrderSteps, shardOrderSteps } from '../../codec/safetensors/model-folder.ts'
 import type { DeltaIndex, FrameDelta, RecordDelta } from '../../codec/wdelta/delta-index.ts'
 import { RegistryError } from '../../errors.ts'
 import type { Engine } from '../../workers/engine.ts'
@@ -139,12 +139,12 @@ class ParentSearch {
   }
 
   /** The values of a model that have the hash when it is taken in the order of the records; null where none have. */
-  async #hash({ record, recipes, sums }: OpenedModel): Promise<Domain | null> {
-    const order = this.#index.tensors.map(({ name }) => name)
+  async #hash({ record, manifest, recipes, sums }: OpenedModel): Promise<Domain | null> {
+    const names = this.#index.tensors.map(({ name }) => name)
     const engine = checkedEngine(this.#deps.engine, sums)
-    for (const domain of ['stored', 'float32'] as const) {
-      if (domain === 'float32' && record.hashes.float32 === null) continue
-      const hash = await hashValues(engine, recipes, order, domain, this.#signal)
+    const domains = likelyDomains(manifest.shards, record.hashes.float32 !== null)
+    for (const domain of domains) {
+      const hash = await hashValues(engine, recipes, names, domain, this.#signal)
       if (hash === this.#index.parentHash) return domain
       this.#tried.push(hash)
     }
@@ -314,22 +314,14 @@ async function matchNamed(
   checkTensors(index, parent.recipes, record.id)
   const kept = keptDomain(record, parentHash)
   if (kept) return { parent, domain: kept }
-  const inRecords = index.tensors.map(({ name }) => name)
-  const inNames = await inTurns(nameOrderSteps(inRecords), signal)
-  const inShards = await inTurns(shardOrderSteps(parent.manifest.shards, inNames), signal)
-  const orders = [inRecords, inNames, inShards]
+  const { shards } = parent.manifest
+  const orders = await inTurns(recordOrdersSteps(index, shards), signal)
+  const domains = likelyDomains(shards, record.hashes.float32 !== null)
   const tried = new Set<string>()
-  const seen = new Set<string>()
-  for (const order of orders) {
-    const key = JSON.stringify(order)
-    if (seen.has(key)) continue
-    seen.add(key)
-    for (const domain of ['stored', 'float32'] as const) {
-      if (domain === 'float32' && record.hashes.float32 === null) continue
-      const hash = await hashValues(checked, parent.recipes, order, domain, signal)
-      if (hash === parentHash) return { parent, domain }
-      tried.add(hash)
-    }
+  for (const { names, domain } of hashInputs(orders, domains)) {
+    const hash = await hashValues(checked, parent.recipes, names, domain, signal)
+    if (hash === parentHash) return { parent, domain }
+    tried.add(hash)
   }
   throw new RegistryError(
     'parent-mismatch',

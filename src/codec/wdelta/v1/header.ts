@@ -1,5 +1,6 @@
 import { type Dtype, elementCount, isDtype } from '../../base/dtypes.ts'
 import { namedTensor } from '../../base/errors.ts'
+import { isSha256 } from '../../base/hex.ts'
 import { parseJsonSteps } from '../../base/json.ts'
 import {
   isCount,
@@ -41,7 +42,7 @@ export function* parseRecordDeltaHeaderSteps(
   }
   const header = new Fields('the header', root)
   const parentHash = header.text('parent_hash', 'parent-hash')
-  if (!/^[0-9a-f]{64}$/.test(parentHash)) {
+  if (!isSha256(parentHash)) {
     header.fail('parent_hash', 'parent-hash', '64 lower-case hex digits')
   }
   const strategy = readStrategy(header)

@@ -1,5 +1,6 @@
 import { type Dtype, isFloat } from '../../base/dtypes.ts'
 import { CodecError, namedTensor } from '../../base/errors.ts'
+import { isSha256 } from '../../base/hex.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { RecordStrategy } from '../../base/strategies.ts'
 import { compareUtf8, utf8 } from '../../base/utf8.ts'
@@ -135,7 +136,7 @@ function checkOptions(options: RecordDeltaOptions): SettledOptions {
   if (!(sparsity >= 0 && sparsity < 1)) {
     refuse('sparsity', `expected a sparsity of at least 0 and below 1, got ${sparsity}`)
   }
-  if (!/^[0-9a-f]{64}$/.test(parentHash)) {
+  if (!isSha256(parentHash)) {
     refuse('parent-hash', `expected 64 lower-case hex digits, got ${JSON.stringify(parentHash)}`)
   }
   if (tensors.length === 0) refuse('no-tensors', 'a delta needs at least one tensor')

@@ -5,7 +5,7 @@ import { FRAME_BYTES, LIMITS } from '../../base/limits.ts'
 import { complete, STEP_ITEMS, type Steps } from '../../base/steps.ts'
 import { checkName } from '../../base/utf8.ts'
 import { ENCODINGS } from '../../frames/frame-encodings.ts'
-import { readHeaderSteps } from '../../safetensors/header.ts'
+import { readHeaderSteps, withLengthWord, withoutLengthWord } from '../../safetensors/header.ts'
 import { assembleTensorsSteps, checkPath } from '../../safetensors/model-folder.ts'
 import type { FrameDelta, FrameTensor, HashedShard, TensorSource } from '../delta-index.ts'
 import { refuse } from '../refuse.ts'
@@ -20,8 +20,6 @@ const STEP_ENTRIES = 65_536
  */
 const FLOOR_TENSORS = 16_384
 const MAX_TENSORS_PER_BYTE = 2
-/** Bytes of the length word in front of a safetensors header. */
-const LENGTH_BYTES = 8
 const HASH_BYTES = 32
 const NO_SOURCE = 0
 const SAME_NAME = 1
@@ -46,8 +44,9 @@ export function* writeIndexSteps(content: IndexContent): Steps<Uint8Array> {
   out.u32(shards.length)
   for (const { path, layout, sha256 } of shards) {
     out.text16(path)
-    out.u32(layout.header.length - LENGTH_BYTES)
-    out.bytes(layout.header.subarray(LENGTH_BYTES))
+    const json = withoutLengthWord(layout.header)
+    out.u32(json.length)
+    out.bytes(json)
     out.bytes(fromHex(sha256))
   }
   out.u32(records.lengths.length)
@@ -156,9 +155,9 @@ function* readShards(
   for (let i = 0; i < count; i++) {
     yield
     const path = readPath(input, paths)
-    const header = readShardHeader(input, headers)
-    headers += header.length - LENGTH_BYTES
-    const layout = yield* readHeaderSteps(header, most - tensors)
+    const json = input.bytes(readHeaderLength(input, headers))
+    headers += json.length
+    const layout = yield* readHeaderSteps(withLengthWord(json), most - tensors)
     tensors += layout.tensors.length
     bytes += layout.size
     if (bytes > maxBytes) {
@@ -183,16 +182,6 @@ function readPath(input: ByteReader, paths: Set<string>): string {
   }
   paths.add(path)
   return path
-}
-
-/** The next header with its length word; `before` are the bytes of those before it. */
-function readShardHeader(input: ByteReader, before: number): Uint8Array {
-  const length = readHeaderLength(input, before)
-  const bytes = input.bytes(length)
-  const header = new Uint8Array(LENGTH_BYTES + length)
-  header.set(bytes, LENGTH_BYTES)
-  new DataView(header.buffer).setUint32(0, length, true)
-  return header
 }
 
 function* readRecords(
