@@ -15,8 +15,9 @@ import {
   TAIL_BYTES,
   tailBytes,
 } from '../../../src/codec/wdelta/v2/format.ts'
-import { parseIndexSteps, writeIndex } from '../../../src/codec/wdelta/v2/index-bytes.ts'
+import { parseIndexSteps } from '../../../src/codec/wdelta/v2/parse-index.ts'
 import { FrameDeltaReader, readIndex } from '../../../src/codec/wdelta/v2/reader.ts'
+import { writeIndex } from '../../../src/codec/wdelta/v2/write-index.ts'
 import { FrameDeltaWriter } from '../../../src/codec/wdelta/v2/writer.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
 import { Random } from '../../support/random.ts'

@@ -13,7 +13,7 @@ import {
   TAIL_BYTES,
   type Tail,
 } from './format.ts'
-import { parseIndexSteps } from './index-bytes.ts'
+import { parseIndexSteps } from './parse-index.ts'
 
 /** The records of a file as they came, column by column: their lengths and the xxh64 of their stored bytes. */
 export interface RecordColumns {

@@ -2,7 +2,7 @@ import type { Hasher } from '../../base/hasher.ts'
 import { complete, type Steps } from '../../base/steps.ts'
 import type { FrameKernels } from '../../frames/frame-kernels.ts'
 import { PREFIX_BYTES_V2, prefixV2, tailBytes } from './format.ts'
-import { type IndexContent, writeIndexSteps } from './index-bytes.ts'
+import { type IndexContent, writeIndexSteps } from './write-index.ts'
 
 /** zstd level of the index. */
 export const INDEX_LEVEL = 9

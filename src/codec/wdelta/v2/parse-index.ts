@@ -1,78 +1,24 @@
-import { DTYPE_BITS, isDtype, isFloat } from '../../base/dtypes.ts'
 import { namedTensor } from '../../base/errors.ts'
-import { fromHex, toHex } from '../../base/hex.ts'
+import { toHex } from '../../base/hex.ts'
 import { FRAME_BYTES, LIMITS } from '../../base/limits.ts'
-import { complete, STEP_ITEMS, type Steps } from '../../base/steps.ts'
-import { checkName } from '../../base/utf8.ts'
+import { STEP_ITEMS, type Steps } from '../../base/steps.ts'
 import { ENCODINGS } from '../../frames/frame-encodings.ts'
-import { readHeaderSteps, withLengthWord, withoutLengthWord } from '../../safetensors/header.ts'
+import { readHeaderSteps, withLengthWord } from '../../safetensors/header.ts'
 import { assembleTensorsSteps, checkPath } from '../../safetensors/model-folder.ts'
-import type { FrameDelta, FrameTensor, HashedShard, TensorSource } from '../delta-index.ts'
+import type { FrameDelta, FrameTensor, HashedShard } from '../delta-index.ts'
 import { refuse } from '../refuse.ts'
-import { ByteReader, ByteWriter } from './bytes.ts'
-import { frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './format.ts'
+import { ByteReader } from './bytes.ts'
+import { DIGEST_BYTES, frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './format.ts'
+import { checkSource, readSource } from './tensor-source.ts'
 
 /** Entries of a column that are handled in one step. */
 const STEP_ENTRIES = 65_536
 /**
- * An index counts so many tensors, and so many more for each of its stored bytes. One that is not empty takes a checksum, unless others have
- * the same bytes; of 20,000 empty ones with numbers in their names, each takes 1.2 bytes.
+ * Most tensors of an index: FLOOR_TENSORS, and MAX_TENSORS_PER_BYTE more for each of its stored bytes. A tensor that is not empty takes a
+ * checksum, unless others have the same bytes; of 20,000 empty ones with numbers in their names, each takes 1.2 bytes.
  */
 const FLOOR_TENSORS = 16_384
 const MAX_TENSORS_PER_BYTE = 2
-const HASH_BYTES = 32
-const NO_SOURCE = 0
-const SAME_NAME = 1
-const OTHER_NAME = 2
-/** What {@link writeIndex} takes: an index before its file has a size; records begin where their lengths put them. */
-export type IndexContent = Pick<
-  FrameDelta,
-  'parentHash' | 'parentIdentity' | 'shards' | 'tensors' | 'frames'
-> & { readonly records: Pick<FrameDelta['records'], 'lengths' | 'checksums'> }
-
-/** The bytes of an index, not yet compressed: see `FORMAT.md`, "Index". */
-export function writeIndex(content: IndexContent): Uint8Array {
-  return complete(writeIndexSteps(content))
-}
-
-/** {@link writeIndex} in steps. */
-export function* writeIndexSteps(content: IndexContent): Steps<Uint8Array> {
-  const { shards, tensors, records, frames } = content
-  const out = new ByteWriter()
-  out.bytes(fromHex(content.parentIdentity))
-  out.bytes(fromHex(content.parentHash))
-  out.u32(shards.length)
-  for (const { path, layout, sha256 } of shards) {
-    out.text16(path)
-    const json = withoutLengthWord(layout.header)
-    out.u32(json.length)
-    out.bytes(json)
-    out.bytes(fromHex(sha256))
-  }
-  out.u32(records.lengths.length)
-  out.column(records.lengths)
-  out.wideColumn(records.checksums)
-  out.u32(tensors.length)
-  for (const [i, { name, source }] of tensors.entries()) {
-    if (i % STEP_ITEMS === 0) yield
-    writeSource(out, name, source)
-  }
-  yield
-  out.u32(frames.encodings.length)
-  out.bytes(frames.encodings)
-  out.column(frames.records)
-  out.wideColumn(frames.checksums)
-  return out.end()
-}
-
-function writeSource(out: ByteWriter, name: string, source: TensorSource | null): void {
-  out.u8(source === null ? NO_SOURCE : source.name === name ? SAME_NAME : OTHER_NAME)
-  if (source === null) return
-  out.text8(source.dtype)
-  out.u8(source.shape.length)
-  for (const dimension of source.shape) out.u64(dimension)
-  if (source.name !== name) out.text16(source.name)
-}
 
 /** What is known of a file before its index is read. */
 export interface IndexBounds {
@@ -96,8 +42,8 @@ export interface IndexBounds {
 export function* parseIndexSteps(bytes: Uint8Array, bounds: IndexBounds): Steps<FrameDelta> {
   const { size } = bounds
   const input = new ByteReader(bytes)
-  const parentIdentity = toHex(input.bytes(HASH_BYTES))
-  const parentHash = toHex(input.bytes(HASH_BYTES))
+  const parentIdentity = toHex(input.bytes(DIGEST_BYTES))
+  const parentHash = toHex(input.bytes(DIGEST_BYTES))
   const most = countTensors(input.fork(), bounds)
   const shards = yield* readShards(input, most, bounds)
   const records = yield* readRecords(input, bounds)
@@ -117,7 +63,7 @@ function countTensors(input: ByteReader, { stored }: IndexBounds): number {
     input.bytes(input.u16())
     const length = readHeaderLength(input, headers)
     headers += length
-    input.bytes(length + HASH_BYTES)
+    input.bytes(length + DIGEST_BYTES)
   }
   const records = input.u32()
   input.bytes(records * 12)
@@ -166,7 +112,7 @@ function* readShards(
         `expected a model of at most ${maxBytes} bytes, its headers say ${bytes}`,
       )
     }
-    shards.push({ path, layout, sha256: toHex(input.bytes(HASH_BYTES)) })
+    shards.push({ path, layout, sha256: toHex(input.bytes(DIGEST_BYTES)) })
   }
   yield* assembleTensorsSteps(shards)
   return shards
@@ -238,53 +184,6 @@ function* readTensors(input: ByteReader, shards: readonly HashedShard[]): Steps<
     )
   }
   return tensors
-}
-
-function readSource(input: ByteReader, name: string): TensorSource | null {
-  const kind = input.u8()
-  if (kind === NO_SOURCE) return null
-  if (kind !== SAME_NAME && kind !== OTHER_NAME) {
-    refuse('source', `${namedTensor(name)}: expected a source of kind 0, 1 or 2, got ${kind}`)
-  }
-  const dtype = input.text(input.u8())
-  if (!isDtype(dtype))
-    return refuse('source', `${namedTensor(name)}: no dtype ${JSON.stringify(dtype)}`)
-  const rank = input.u8()
-  if (rank > LIMITS.rank) refuse('source', `${namedTensor(name)}: a source of ${rank} dimensions`)
-  const shape = Array.from({ length: rank }, () => input.u64())
-  const other = kind === SAME_NAME ? name : input.text(input.u16())
-  if (kind === OTHER_NAME) {
-    checkName('delta', other, null)
-    if (other === name)
-      refuse('source', `${namedTensor(name)}: a source of another name has the same`)
-  }
-  return { name: other, dtype, shape }
-}
-
-/** True if a tensor of the parent can predict one: frames of both begin at the same elements, and its values can be cast. */
-export function canPredict(
-  source: Pick<TensorSource, 'dtype' | 'shape'>,
-  tensor: Pick<FrameTensor, 'dtype' | 'shape'>,
-): boolean {
-  const alike = source.dtype === tensor.dtype || (isFloat(source.dtype) && isFloat(tensor.dtype))
-  if (!alike || source.shape.length !== tensor.shape.length) return false
-  return source.shape.every((dimension, i) => i === 0 || dimension === tensor.shape[i])
-}
-
-function checkSource(tensor: FrameTensor, source: TensorSource): void {
-  if (!canPredict(source, tensor)) {
-    const came = `${source.dtype} [${source.shape}] for ${tensor.dtype} [${tensor.shape}]`
-    refuse('source', `${namedTensor(tensor.name)}: a source cannot be ${came}`)
-  }
-  let bits = DTYPE_BITS[source.dtype]
-  for (const dimension of source.shape) {
-    bits *= dimension
-    // A source of another first dimension may be larger than its tensor, but no tensor is as large as this.
-    if (bits > LIMITS.elements * 64)
-      refuse('source', `${namedTensor(tensor.name)}: a source too large`)
-  }
-  if (bits % 8 !== 0)
-    refuse('source', `${namedTensor(tensor.name)}: a source that is no whole bytes`)
 }
 
 function readFrames(input: ByteReader, tensors: readonly FrameTensor[]): FrameDelta['frames'] {
