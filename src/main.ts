@@ -45,6 +45,7 @@ const { VERSION } = await import('./version.ts')
 const { openCachedBlobStore } = await import('./storage/cache/blob-store.ts')
 const { DiskRoom } = await import('./storage/disk-room.ts')
 const { openFolderBlobStore } = await import('./storage/folder/blob-store.ts')
+const { boundHeapGrowth } = await import('./workers/garbage.ts')
 const { openPool } = await import('./workers/pool.ts')
 type Config = ReturnType<typeof readConfig>
 type Registry = Awaited<ReturnType<typeof openRegistry>>
@@ -54,6 +55,7 @@ if (import.meta.main) await serve()
 
 /** Runs the registry until a signal ends it; its exit code is 1 if it cannot start. */
 export async function serve(): Promise<void> {
+  boundHeapGrowth()
   const config = configure()
   const logger = openLog(config, 1)
   const parts = new AsyncDisposableStack()
