@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { RegistryError } from '../errors.ts'
 
 /**
- * What lies in a store, by the first part of its keys: the bytes of models; the manifest of each model; what a deleted model leaves behind;
- * the mark of the catalog that the store belongs to; the lease of the process that writes to it.
+ * The kinds of blobs in a store, which are the first part of their keys: the bytes of models; the manifest of each model; the tombstones of deleted
+ * models; the mark of the catalog that the store belongs to; the lease of the process that writes to the store.
  */
 export const BLOB_KINDS = ['blobs', 'manifests', 'tombstones', 'catalogs', 'owners'] as const
 type BlobKind = (typeof BLOB_KINDS)[number]

@@ -1,11 +1,11 @@
 import type { ByteRange } from '../codec/base/ranges.ts'
 
-/** Bytes that were written in full but that nobody can see yet. Exactly one of `commit` and `abort` is called. */
+/** A blob that is written in full but not visible yet. The caller calls exactly one of `commit` and `abort`. */
 export interface Staged {
   readonly size: number
-  /** Makes the bytes durable and readable under their key: when it resolves they survive a power cut. */
+  /** Makes the bytes readable under their key, and durable: once it resolves, they survive a power cut. */
   commit(): Promise<void>
-  /** Drops the bytes. Never rejects: what it leaves behind, the sweep takes. */
+  /** Drops the bytes. Never rejects: the sweep removes what it could not. */
   abort(): Promise<void>
 }
 
@@ -16,16 +16,16 @@ export interface BlobInfo {
 }
 
 /**
- * Bytes under keys of `blobKey` that nothing else has had, immutable once committed. All methods reject with
- * RegistryError: `blob-missing` only where the store says so, `storage-full` for ENOSPC and EDQUOT,
- * `storage-failed` (cause kept) for anything else. An aborted `signal` rejects with its reason.
+ * Immutable bytes under keys of `blobKey`; no key is used twice. All methods reject with RegistryError: `blob-missing` only if the store says
+ * that there is no such blob, `storage-full` if there is no room, `storage-unavailable` for what may go well later, `storage-failed` for anything
+ * else, with the cause. Once `signal` is aborted, they reject with its reason.
  */
 export interface BlobStore {
-  /** Writes `body` to its end. On a failure of either side nothing stays behind and the body is closed. */
+  /** Writes `body` to its end. If the body or the store fails, nothing is left behind and the body is closed. */
   stage(key: string, body: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<Staged>
   /**
-   * Exactly the bytes of `range`, at the beginning of `into`, or without it in a buffer of their own (never pooled: it may be transferred).
-   * Rejects with `blob-short` if the blob ends before `range.end`; nothing is written to `into` any more then.
+   * Exactly the bytes of `range`, at the start of `into`, or in a new buffer if that is not given (never a pooled one: it may be transferred).
+   * Rejects `blob-short` if the blob ends before `range.end`. Nothing is written to `into` after the promise has settled.
    */
   read(
     key: string,
@@ -33,20 +33,20 @@ export interface BlobStore {
     signal?: AbortSignal,
     into?: Uint8Array<ArrayBuffer>,
   ): Promise<Uint8Array<ArrayBuffer>>
-  /** The path of a blob that is a file of this machine, which other threads may read; null for one that must be fetched. */
+  /** The path of a blob that is a local file, which other threads may read; null for one that must be fetched. */
   locate(key: string): string | null
-  /** Bytes of a blob. */
+  /** Bytes of a blob. Rejects `blob-missing`. */
   size(key: string): Promise<number>
   /**
-   * All committed blobs whose key begins with `prefix`, in no promised order. `isWanted` leaves some out by their keys: a store for which size and
-   * time cost more than the key does not look at those.
+   * All committed blobs whose key begins with `prefix`, in any order. `isWanted` filters by key: a store where size and time cost more than the key
+   * asks for those of wanted blobs only. The list may be stale.
    */
   list(prefix: string, isWanted?: (key: string) => boolean): AsyncIterable<BlobInfo>
-  /** Deletes committed blobs; a key that is not there is no error. */
+  /** Deletes committed blobs. Keys that are not there are ignored. */
   delete(keys: readonly string[]): Promise<void>
-  /** Removes what stages left that are not under way in this process, staged before `before`. Returns what was (or, dry, would be) removed. */
+  /** Removes what was staged before `before` and is not in use by this process. Returns what was removed, or with `dryRun` would be. */
   sweepStaged(before: Date, dryRun: boolean): Promise<BlobInfo[]>
-  /** Drops memory that is only kept to be used again. */
+  /** Frees buffers that are kept for reuse. */
   trim(): void
   close(): Promise<void>
 }

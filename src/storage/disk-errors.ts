@@ -1,10 +1,11 @@
 import { RegistryError } from '../errors.ts'
 
+/** Codes for a disk, a quota or a file that can take no more. */
 const FULL = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 
 /**
- * An error of the file system as a RegistryError: by a closed set of codes, `storage-failed` for all others, with the cause kept.
- * A RegistryError passes as it is.
+ * An error of the file system as a RegistryError, with the cause: `storage-full` for a closed set of codes, `storage-failed` for all others.
+ * A RegistryError passes unchanged.
  */
 export function translateStorageError(error: unknown, what: string): RegistryError {
   if (error instanceof RegistryError) return error
@@ -15,10 +16,7 @@ export function translateStorageError(error: unknown, what: string): RegistryErr
   return new RegistryError('storage-failed', `${what}: ${message}`, { cause: error })
 }
 
-/**
- * An error of opening or asking for a blob: ENOENT is `blob-missing`, as it is nowhere else (a folder of the store that is gone
- * says nothing of any blob).
- */
+/** As {@link translateStorageError} for the file of a blob, where ENOENT is `blob-missing`. Elsewhere it is a missing folder, not a missing blob. */
 export function translateReadError(error: unknown, key: string): RegistryError {
   if ((error as NodeJS.ErrnoException).code !== 'ENOENT') return translateStorageError(error, key)
   return new RegistryError('blob-missing', `${key} is not in the store`, { cause: error })

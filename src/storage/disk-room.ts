@@ -7,47 +7,47 @@ import { translateStorageError } from './disk-errors.ts'
 const RESERVE = '.reserve'
 const PROBE = '.reserve-probe'
 
-/** Of the reserve. Deleting a model of 10,000 files writes 5 MB of log to a small catalog. */
+/** Least and most bytes of the reserve. Deleting a model of 10,000 files writes 5 MB of log to a small catalog. */
 const MIN_RESERVE_BYTES = 4 * 2 ** 20
 const MAX_RESERVE_BYTES = 128 * 2 ** 20
-/** Of the disk, the reserve is at most one part in so many. */
+/** The reserve takes at most one part in this many of the disk. */
 const DISK_SHARE = 16
-/** Written at a time, and what the size of the reserve is rounded up to. */
+/** Bytes of one write; the size of the reserve is a multiple of it. */
 const WRITE_BYTES = 2 ** 20
-/** Less than this is as good as nothing: no model goes in. */
+/** Free bytes below which the disk counts as full: no model fits. */
 const MIN_FREE_BYTES = 2 ** 20
-/** What SQLite says where a quota or a file system that allocates late leaves it no room: it knows no other error of the system by name. */
+/** Codes of SQLite for a write that a quota, or a file system that allocates late, refused: SQLITE_FULL covers ENOSPC alone. */
 const SQLITE_NO_ROOM = new Set(['SQLITE_IOERR_WRITE', 'SQLITE_IOERR_FSYNC'])
 
-/** Where what frees room finds some to be written in. */
+/** Room on the disk of the catalog, part of it kept back for work that frees more. */
 export interface Room {
-  /** Does `work`, which frees room in the end. Where it finds none, it is done once more, from its beginning, in room that was kept for it. */
+  /** Runs `work`, which will free room. If it finds the disk full, it is run again from the start, in the room that was kept back for it. */
   lend<T>(work: () => Promise<T>): Promise<T>
-  /** Does `work`, which takes room up. Rejects with `storage-full` before where the room kept for {@link Room.lend} is not there: that comes first. */
+  /** Runs `work`, which takes up room. Rejects `storage-full` without running it while the room for {@link Room.lend} is not set aside. */
   use<T>(work: () => Promise<T>): Promise<T>
-  /** Rejects with `storage-full` where nothing can be written. */
+  /** Rejects `storage-full` if nothing can be written. */
   check(): Promise<void>
 }
 
-/** The room of a folder that nobody looks after. */
+/** Room that is not watched: nothing is kept back, and nothing refused. */
 export const UNLIMITED: Room = { lend: work => work(), use: work => work(), check: async () => {} }
 
 /**
- * The room of the disk that the catalog is on. A part of it is a file that is there to be deleted: on a disk that is full, deleting a model
- * still takes some pages of SQLite's log. The file is made again as soon as there is room for it, and before anything else takes that.
+ * The room of the disk that the catalog is on. The part kept back is a file, the reserve, which is deleted when room is needed: on a full disk,
+ * deleting a model still takes some pages of SQLite's log. The reserve is written again as soon as it fits, before anything else takes that room.
  */
 export class DiskRoom implements Room {
   readonly #folder: string
   readonly #catalog: string
   readonly #freeBytes: () => Promise<number>
-  /** Work in lent room, and the filling of the reserve: one after the other. */
+  /** Work in lent room and filling the reserve take turns; this is the last of them. */
   #turn: Promise<unknown> = Promise.resolve()
-  /** The reserve could not be made as large as it should be. */
+  /** The reserve is smaller than it should be, because the disk was full. */
   #isShort = false
-  /** A write found no room, and none has gone well since. */
+  /** The last write found no room. */
   #isFull = false
 
-  /** `catalog`: path of the database; the reserve is in its folder, and grows with it. `freeBytes`: what may still be written there. */
+  /** `catalog`: path of the database; the reserve is in its folder, and grows with it. `freeBytes`: free bytes there. */
   constructor(catalog: string, freeBytes = () => freeBytesOf(dirname(catalog))) {
     this.#folder = dirname(catalog)
     this.#catalog = catalog
@@ -88,12 +88,12 @@ export class DiskRoom implements Room {
     }
     await this.#keepReserve()
     if (!this.#isFull) return
-    // A quota shows in no figure: it must be tried.
+    // The free bytes say nothing about a quota: only a write does.
     await this.#try()
     this.#isFull = false
   }
 
-  /** Takes the room of the reserve, as much of it as there is. Never rejects: what is lacking is taken another time. */
+  /** Fills the reserve as far as there is room. Never rejects: the rest is filled another time. */
   async fill(): Promise<void> {
     await this.#inTurn(() => this.#fill())
   }
@@ -121,7 +121,7 @@ export class DiskRoom implements Room {
     }
   }
 
-  /** The log of one transaction is hardly ever longer than the catalog. */
+  /** Bytes that the reserve should have: the log of one transaction is hardly ever longer than the catalog. */
   async #target(): Promise<number> {
     const { blocks, bsize } = await statfs(this.#folder)
     const wanted = MIN_RESERVE_BYTES + (await sizeOf(this.#catalog))
@@ -141,7 +141,7 @@ export class DiskRoom implements Room {
   }
 }
 
-/** True for a failure that more room may mend. */
+/** Whether a failure may be due to a full disk. */
 function foundNoRoom(error: unknown): boolean {
   const { code, cause } = error as { code?: string; cause?: { code?: string } }
   return code === 'storage-full' || SQLITE_NO_ROOM.has(cause?.code ?? '')
@@ -156,7 +156,7 @@ async function sizeOf(path: string): Promise<number> {
   return (await stat(path).catch(() => null))?.size ?? 0
 }
 
-/** Makes a file longer, in blocks of its own: of bytes that no file system stores as less than they are. */
+/** Extends a file by random bytes, which no file system can compress or share. */
 async function append(path: string, bytes: number): Promise<void> {
   const piece = randomBytes(Math.min(bytes, WRITE_BYTES))
   const file = await open(path, 'a', 0o600)

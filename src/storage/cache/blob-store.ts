@@ -3,28 +3,28 @@ import type { BlobInfo, BlobStore, Staged } from '../blob-store.ts'
 import type { CacheFigures, NearStore } from '../near-store.ts'
 import { type ChunkName, DiskChunks } from './disk-chunks.ts'
 
-/** What is kept at once, as one file. */
+/** Bytes of a chunk, the unit that is fetched and kept as one file. */
 export const CHUNK_BYTES = 2 * 1024 * 1024
-/** Neighbouring chunks that one request fetches: it costs as much for one as for a few. */
-const RUN = 4
-/** Chunks that are fetched before they are asked for, where a blob is read from one end to the other. */
-const AHEAD = 12
-/** Requests under way for what nobody has asked for yet, over all readers. */
-const RUNS_AHEAD = 8
+/** Most neighbouring chunks that one request fetches: a request for a few costs as much as one for one. */
+const RUN_CHUNKS = 4
+/** Chunks that are prefetched for a reader that goes through a blob. */
+const CHUNKS_AHEAD = 12
+/** Most prefetching requests under way, over all readers. */
+const MAX_RUNS_AHEAD = 8
 /**
- * Runs that are fetched at once, each into a buffer that is used again: fresh ones set off collections of the whole heap. More than what is
- * fetched ahead, so that who waits for a run never waits for that alone.
+ * Most requests under way, each into a buffer that is reused: new buffers would set off collections of the whole heap. More than `MAX_RUNS_AHEAD`,
+ * so that a reader never waits for prefetching alone.
  */
 const MAX_RUNS = 12
-/** Chunks whose reading is remembered: who asks for the one after goes through the blob. */
-const RECENT = 1000
+/** Chunks remembered as read lately: a reader that asks for the next one is going through the blob. */
+const MAX_RECENT = 1000
 /** Blobs whose sizes are remembered. */
-const SIZES = 10_000
+const MAX_SIZES = 10_000
 
 /**
- * A store that is far away, with what was read of it last in a folder of this machine, up to `mostBytes`. Reads come from there, in whole
- * chunks that are fetched where they are not there yet, and ahead of a reader that goes through a blob. Bytes are not checked here: who
- * finds them wrong says so by `evict`. A folder that takes no bytes is done without.
+ * A remote store behind a cache of up to `mostBytes` bytes in a local folder. Reads are answered from whole chunks, which are fetched if missing,
+ * and prefetched for a reader that goes through a blob. Bytes are not checked here: a reader that finds them wrong calls `evict`. If the folder
+ * takes no bytes, reads go to the store.
  */
 export async function openCachedBlobStore(
   store: BlobStore,
@@ -37,12 +37,12 @@ export async function openCachedBlobStore(
 class ChunkCache implements NearStore {
   readonly upstream: BlobStore
   readonly #disk: DiskChunks
-  /** By chunk: resolves when it is in the folder, or when that did not take it; rejects with what the store does. */
+  /** By chunk: resolves once it is in the folder, or the folder has not taken it; rejects as the store does. */
   readonly #fetching = new Map<string, Promise<void>>()
   readonly #recent = new Set<string>()
   readonly #sizes = new Map<string, Promise<number>>()
   readonly #closed = new AbortController()
-  /** Those who wait for a chunk that is fetched, by chunk. */
+  /** By chunk: how many readers wait for it. */
   readonly #wanted = new Map<string, number>()
   readonly #buffers: Uint8Array<ArrayBuffer>[] = []
   readonly #forBuffer: ((buffer: Uint8Array<ArrayBuffer>) => void)[] = []
@@ -104,14 +104,14 @@ class ChunkCache implements NearStore {
     return null
   }
 
-  /** Blobs never change, and so do their sizes. */
+  /** Remembered, as blobs never change. */
   size(key: string): Promise<number> {
     const known = this.#sizes.get(key)
     if (known) return known
     const size = this.upstream.size(key)
     this.#sizes.set(key, size)
     size.catch(() => this.#sizes.delete(key))
-    if (this.#sizes.size > SIZES) this.#sizes.delete(this.#sizes.keys().next().value!)
+    if (this.#sizes.size > MAX_SIZES) this.#sizes.delete(this.#sizes.keys().next().value!)
     return size
   }
 
@@ -123,7 +123,7 @@ class ChunkCache implements NearStore {
     await this.upstream.delete(keys)
     for (const key of keys) {
       this.#sizes.delete(key)
-      // What is fetched now would come back.
+      // A chunk that is being fetched would come back.
       const under = [...this.#fetching].filter(([id]) => id.startsWith(`${key}/`))
       await Promise.allSettled(under.map(([, fetched]) => fetched))
       await this.#disk.dropBlob(key)
@@ -153,7 +153,7 @@ class ChunkCache implements NearStore {
     await this.upstream.close()
   }
 
-  /** Brings the chunks of a range into the folder. Null where they are not there then, or the range is none that the blob has. */
+  /** Brings the chunks of a range into the folder. Null if they are not there then, or the blob does not have that range. */
   async #bring(
     key: string,
     { start, end }: ByteRange,
@@ -163,7 +163,7 @@ class ChunkCache implements NearStore {
     const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(end)
     if (!isRange || start < 0 || start >= end || !this.#disk.isTaking) return null
     const size = await this.size(key)
-    // What is no range of the blob is the store's to refuse.
+    // The store refuses it in its own words.
     if (end > size) return null
     const first = Math.floor(start / CHUNK_BYTES)
     const last = Math.floor((end - 1) / CHUNK_BYTES)
@@ -184,12 +184,12 @@ class ChunkCache implements NearStore {
     return chunks.every(name => this.#disk.has(name)) ? chunks : null
   }
 
-  /** What to wait for until chunks of one blob, in order, are there: they are fetched unless they are already. */
+  /** One promise for each chunk of a blob, in order; those that are not being fetched already are from here on. */
   #fetch(names: readonly ChunkName[], size: number): Promise<void>[] {
     let run: ChunkName[] = []
     for (const name of names) {
       if (this.#fetching.has(idOf(name))) continue
-      if (run.length === RUN || (run.length > 0 && run.at(-1)!.index + 1 !== name.index)) {
+      if (run.length === RUN_CHUNKS || (run.length > 0 && run.at(-1)!.index + 1 !== name.index)) {
         void this.#fetchRun(run, size)
         run = []
       }
@@ -199,7 +199,7 @@ class ChunkCache implements NearStore {
     return names.map(name => this.#fetching.get(idOf(name))!)
   }
 
-  /** Fetches neighbouring chunks. Not bound to the request that asks first: others may wait for them, and soon will. */
+  /** Fetches neighbouring chunks. Goes on if the reader that asked first stops waiting: others may wait too. */
   #fetchRun(names: readonly ChunkName[], size: number): Promise<void> {
     const start = names[0]!.index * CHUNK_BYTES
     const end = Math.min(start + names.length * CHUNK_BYTES, size)
@@ -230,7 +230,7 @@ class ChunkCache implements NearStore {
   #newBuffer(): Uint8Array<ArrayBuffer> | null {
     if (this.#runs === MAX_RUNS) return null
     this.#runs++
-    return new Uint8Array(RUN * CHUNK_BYTES)
+    return new Uint8Array(RUN_CHUNKS * CHUNK_BYTES)
   }
 
   #giveBuffer(buffer: Uint8Array<ArrayBuffer>): void {
@@ -239,50 +239,51 @@ class ChunkCache implements NearStore {
     else this.#buffers.push(buffer)
   }
 
-  /** Rejects if nobody waits for the run any more when its turn comes: readers come and go faster than a bucket answers. */
+  /** Waits for a free buffer. Rejects if no reader waits for the run any more when it gets one: readers come and go faster than a bucket answers. */
   async #waitForBuffer(names: readonly ChunkName[]): Promise<Uint8Array<ArrayBuffer>> {
     const { promise, resolve } = Promise.withResolvers<Uint8Array<ArrayBuffer>>()
     this.#forBuffer.push(resolve)
     const buffer = await promise
     const ids = names.map(idOf)
     if (ids.some(id => this.#wanted.has(id))) return buffer
-    // At once: who asks from now on begins anew.
+    // At once, so that a reader that asks from now on begins anew.
     for (const id of ids) this.#fetching.delete(id)
     this.#giveBuffer(buffer)
     throw new DOMException('nobody waits for it any more', 'AbortError')
   }
 
-  /** Counts one more, or one less, who waits for a chunk. */
+  /** Counts one reader more, or one less, that waits for a chunk. */
   #want(id: string, change: 1 | -1): void {
     const wanted = (this.#wanted.get(id) ?? 0) + change
     if (wanted > 0) this.#wanted.set(id, wanted)
     else this.#wanted.delete(id)
   }
 
-  /** Begins to fetch the next run that a reader who goes through the blob will ask for, if enough of it is missing to be worth a request. */
+  /** Prefetches the runs that a reader going through the blob will ask for next, each once enough of it is missing to be worth a request. */
   #fetchAhead(key: string, next: number, size: number): void {
-    const end = Math.min(next + AHEAD, Math.ceil(size / CHUNK_BYTES))
+    const end = Math.min(next + CHUNKS_AHEAD, Math.ceil(size / CHUNK_BYTES))
     const isMissing = (index: number) => {
       const name = { key, index }
       return !this.#disk.has(name) && !this.#fetching.has(idOf(name))
     }
-    for (let index = next; index < end && this.#runsAhead < RUNS_AHEAD; ) {
+    for (let index = next; index < end && this.#runsAhead < MAX_RUNS_AHEAD; ) {
       if (!isMissing(index)) {
         index++
         continue
       }
       const run: ChunkName[] = []
-      while (run.length < RUN && index < end && isMissing(index)) run.push({ key, index: index++ })
-      const isCutShort = run.length < RUN && index === end && index * CHUNK_BYTES < size
+      while (run.length < RUN_CHUNKS && index < end && isMissing(index))
+        run.push({ key, index: index++ })
+      const isCutShort = run.length < RUN_CHUNKS && index === end && index * CHUNK_BYTES < size
       if (isCutShort) return
       this.#runsAhead++
       const done = () => void this.#runsAhead--
-      // A failure is told where the chunk is asked for.
+      // A failure is reported to the reader that asks for the chunk.
       this.#fetchRun(run, size).then(done, done)
     }
   }
 
-  /** Takes note of a read of chunks; true if it goes on where another one was. */
+  /** Notes a read of chunks; true if it continues an earlier one, or starts the blob. */
   #isGoingThrough(key: string, first: number, last: number): boolean {
     const goesOn =
       first === 0 ||
@@ -290,7 +291,7 @@ class ChunkCache implements NearStore {
       this.#recent.has(idOf({ key, index: first - 1 }))
     for (let index = first; index <= last; index++) this.#recent.add(idOf({ key, index }))
     for (const oldest of this.#recent) {
-      if (this.#recent.size <= RECENT) break
+      if (this.#recent.size <= MAX_RECENT) break
       this.#recent.delete(oldest)
     }
     return goesOn
@@ -301,7 +302,7 @@ function idOf({ key, index }: ChunkName): string {
   return `${key}/${index}`
 }
 
-/** What `work` gives, unless the signal aborts first; the work itself goes on. */
+/** The result of `work`, unless the signal aborts first; the work itself goes on. */
 async function withSignal<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return work
   const { promise, reject } = Promise.withResolvers<never>()
@@ -312,7 +313,7 @@ async function withSignal<T>(work: Promise<T>, signal: AbortSignal | undefined):
     return await Promise.race([work, promise])
   } finally {
     signal.removeEventListener('abort', abort)
-    // Whichever came second.
+    // It may reject after the signal has aborted.
     work.catch(() => {})
   }
 }

@@ -13,28 +13,29 @@ interface Entry extends ChunkName {
   readonly bytes: number
 }
 
+/** Start of the names of files that are being written. */
 const TEMPORARY = '.new-'
-/** How long a folder is left alone that would not take a chunk. */
+/** Milliseconds without further writes after one has failed. */
 const REFUSED_MS = 60_000
 
 /**
- * Chunks of blobs in a folder, up to so many bytes in all: what was used longest ago makes room. Nothing in it is synced or trusted: it
- * may vanish at any time, and its bytes are checked by who reads them.
+ * Chunks of blobs in a folder, up to a number of bytes in all: the least recently used make room for new ones. Nothing is synced or trusted: files
+ * may vanish at any time, and readers check their bytes.
  */
 export class DiskChunks {
   readonly #folder: string
-  readonly #most: number
-  /** In the order of their last use. */
+  readonly #mostBytes: number
+  /** By name, least recently used first. */
   readonly #entries = new Map<string, Entry>()
   #bytes = 0
   #refusedUntil = 0
 
   private constructor(folder: string, mostBytes: number) {
     this.#folder = folder
-    this.#most = mostBytes
+    this.#mostBytes = mostBytes
   }
 
-  /** Opens a folder with what an earlier process left in it. */
+  /** Opens a folder, which is created if missing, with the chunks that an earlier process left in it. Rejects as the file system does. */
   static async open(folder: string, mostBytes: number): Promise<DiskChunks> {
     const chunks = new DiskChunks(folder, mostBytes)
     await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -48,7 +49,7 @@ export class DiskChunks {
         found.push({ ...name, path, bytes, written })
       } else await rm(path, { force: true })
     }
-    // When they were used last is not known any more.
+    // Their last use is not known: the time of writing stands for it.
     for (const { written: _, ...entry } of found.sort((a, b) => a.written - b.written)) {
       await chunks.drop(entry)
       chunks.#add(entry)
@@ -61,7 +62,7 @@ export class DiskChunks {
     return this.#bytes
   }
 
-  /** False for a while after the folder would not take a chunk, and for good where the limit is less than one. */
+  /** False for a while after a write has failed, and for good if a chunk is larger than the limit. */
   get isTaking(): boolean {
     return performance.now() >= this.#refusedUntil
   }
@@ -70,7 +71,7 @@ export class DiskChunks {
     return this.#entries.has(idOf(name))
   }
 
-  /** As {@link has}, and what is there counts as used now. */
+  /** As {@link has}; a chunk that is there counts as used now. */
   touch(name: ChunkName): boolean {
     const id = idOf(name)
     const entry = this.#entries.get(id)
@@ -80,12 +81,12 @@ export class DiskChunks {
     return true
   }
 
-  /** The file of a chunk; null if it is not there. A file has the same bytes for as long as it has its name. */
+  /** The path of a chunk's file; null if it is not there. A file's bytes never change. */
   path(name: ChunkName): string | null {
     return this.#entries.get(idOf(name))?.path ?? null
   }
 
-  /** Fills `into` from byte `start` of a chunk on. False if it does not have those bytes (any more). */
+  /** Fills `into` with a chunk's bytes from `start` on. False if the chunk does not have them, or not any more. */
   async read(name: ChunkName, start: number, into: Uint8Array): Promise<boolean> {
     const path = this.path(name)
     if (path === null) return false
@@ -103,10 +104,10 @@ export class DiskChunks {
     }
   }
 
-  /** Keeps a chunk, if there is room for it on the disk. */
+  /** Keeps a chunk, if the disk takes it. Never rejects. */
   async write(name: ChunkName, bytes: Uint8Array): Promise<void> {
     if (this.has(name)) return
-    if (bytes.length > this.#most) {
+    if (bytes.length > this.#mostBytes) {
       this.#refusedUntil = Number.POSITIVE_INFINITY
       return
     }
@@ -120,13 +121,13 @@ export class DiskChunks {
       this.#add({ ...name, path, bytes: bytes.length })
       await this.#makeRoom()
     } catch {
-      // A disk that is full, say.
+      // For example a full disk.
       this.#refusedUntil = performance.now() + REFUSED_MS
       await rm(temporary, { force: true }).catch(() => {})
     }
   }
 
-  /** Forgets a chunk. True if it was there. */
+  /** Drops a chunk. True if it was there. */
   async drop(name: ChunkName): Promise<boolean> {
     const id = idOf(name)
     const entry = this.#entries.get(id)
@@ -137,7 +138,7 @@ export class DiskChunks {
     return true
   }
 
-  /** Forgets all chunks of a blob. */
+  /** Drops all chunks of a blob. */
   async dropBlob(key: string): Promise<void> {
     for (const entry of [...this.#entries.values()]) if (entry.key === key) await this.drop(entry)
     await rm(join(this.#folder, key), { recursive: true, force: true }).catch(() => {})
@@ -150,7 +151,7 @@ export class DiskChunks {
 
   async #makeRoom(): Promise<void> {
     for (const oldest of this.#entries.values()) {
-      if (this.#bytes <= this.#most) return
+      if (this.#bytes <= this.#mostBytes) return
       await this.drop(oldest)
     }
   }

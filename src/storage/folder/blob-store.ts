@@ -9,17 +9,17 @@ import { translateReadError, translateStorageError } from '../disk-errors.ts'
 import { FileHandles } from './file-handles.ts'
 
 const STAGED = 'staged'
-/** A folder of a kind of blobs: what else lies there is not ours. */
+/** The name of a folder of blobs. Anything else is not ours. */
 const FAN = /^[0-9a-f]{2}$/
-/** Chunks of an upload are joined to writes of this size: multipart gives 64 KiB at a time. */
+/** Bytes of one write: chunks of an upload, 64 KiB from multipart, are joined to that. */
 const WRITE_BYTES = 1024 * 1024
-/** Of one call to the system. Node does not reject 2 GiB or more: the process aborts. */
+/** Most bytes of one system call. At 2 GiB Node does not reject: the process aborts. */
 const CALL_BYTES = 2 ** 30
 
 /**
- * Blobs as files of a folder. A blob is written to `staged/`, synced, and renamed to its key; then the folders that name it are
- * synced, so that what was committed survives a power cut.
- * Rejects with RegistryError `storage-failed` or `storage-full` if the folder cannot be made.
+ * Blobs as files of a folder, which is created if missing. A blob is written to `staged/`, synced, and renamed to its key; then the folders that
+ * name it are synced, so that a committed blob survives a power cut.
+ * Rejects with RegistryError `storage-failed` or `storage-full` if the folder cannot be created.
  */
 export async function openFolderBlobStore(folder: string): Promise<BlobStore> {
   try {
@@ -31,7 +31,7 @@ export async function openFolderBlobStore(folder: string): Promise<BlobStore> {
   return new FolderBlobStore(folder)
 }
 
-/** Makes a folder that nobody but this user may look into; of one that is there nothing is changed. Returns the first one made. */
+/** Creates a folder, with its parents, that only this user can read. Leaves an existing one as it is. Returns the first folder created, if any. */
 function makeFolder(path: string): Promise<string | undefined> {
   return mkdir(path, { recursive: true, mode: 0o700 })
 }
@@ -39,9 +39,9 @@ function makeFolder(path: string): Promise<string | undefined> {
 class FolderBlobStore implements BlobStore {
   readonly #folder: string
   readonly #handles = new FileHandles()
-  /** Files of `staged/` that this process has not committed or dropped yet. */
+  /** Files of `staged/` that this process has neither committed nor dropped yet. */
   readonly #staged = new Set<string>()
-  /** Folders of blobs whose own names this process has made durable. */
+  /** Folders of blobs whose own names this process has synced, or is syncing. */
   readonly #durable = new Map<string, Promise<void>>()
 
   constructor(folder: string) {
@@ -62,7 +62,7 @@ class FolderBlobStore implements BlobStore {
       }
     } catch (error) {
       await this.#drop(source)
-      // The body must be closed whichever side failed; what it says to that adds nothing.
+      // The body must be closed whichever side failed. That closing fails too adds nothing.
       await chunks.return?.().catch(() => {})
       throw error
     }
@@ -136,7 +136,7 @@ class FolderBlobStore implements BlobStore {
     for (const key of keys) {
       const path = this.#path(key)
       await stored(key, () => rm(path, { force: true }))
-      // Only now: a read that came before would have opened the file again, and kept it.
+      // After the deletion: a read in between would open the file again and keep it open.
       await this.#handles.forget(path)
     }
   }
@@ -194,7 +194,7 @@ class FolderBlobStore implements BlobStore {
     this.#staged.delete(source)
   }
 
-  /** Who finds a folder made waits for its name too: whoever made it, now or before a crash, may not have synced it yet. */
+  /** Makes the name of a folder durable, once per process also if it existed: whoever created it may not have synced it, as before a crash. */
   #syncName(folder: string, isNew: boolean): Promise<void> {
     const known = isNew ? undefined : this.#durable.get(folder)
     if (known) return known
@@ -229,7 +229,7 @@ class FolderBlobStore implements BlobStore {
   }
 }
 
-/** Runs one step on the file system and translates its errors; those of an upload's body pass unchanged. */
+/** Runs one step on the file system and translates its errors. Errors of an upload's body do not come through here. */
 async function stored<T>(what: string, step: () => Promise<T>): Promise<T> {
   try {
     return await step()
@@ -245,7 +245,7 @@ async function writeAll(file: FileHandle, piece: Uint8Array): Promise<void> {
   }
 }
 
-/** Joins small chunks to pieces of WRITE_BYTES; a chunk that is large enough passes as it is. */
+/** Joins small chunks to pieces of up to WRITE_BYTES; a larger chunk passes as it is. */
 async function* joined(
   chunks: AsyncIterator<Uint8Array>,
   signal: AbortSignal | undefined,
@@ -280,7 +280,7 @@ async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-/** Removes a staged file; what cannot be removed is the sweep's. True if it is gone. */
+/** Removes a staged file, or leaves it to the sweep. True if it is gone. */
 async function discard(path: string): Promise<boolean> {
   return rm(path, { force: true }).then(
     () => true,

@@ -1,20 +1,20 @@
 import { type FileHandle, open } from 'node:fs/promises'
 
-/** Files that stay open: a stream of a hot model reads hundreds of ranges a second, of few files. */
-const KEPT = 64
+/** Most files kept open: a stream of a popular model reads hundreds of ranges a second from few files. */
+const MAX_OPEN = 64
 
 interface Entry {
   readonly handle: Promise<FileHandle>
   users: number
-  /** Set when the entry left the cache: the last user closes the file. */
+  /** True once the entry has left the cache: its last user closes the file. */
   dropped: boolean
 }
 
-/** Open files by path, least recently used first out. A file is never closed under a read. */
+/** A cache of open files by path; the least recently used is closed first. A file is never closed during a read. */
 export class FileHandles {
   readonly #entries = new Map<string, Entry>()
 
-  /** Calls `work` with the open file. Rejects with what opening it, or `work`, rejects with. */
+  /** Calls `work` with the open file. Rejects as opening it does, and as `work`. */
   async use<T>(path: string, work: (handle: FileHandle) => Promise<T>): Promise<T> {
     const entry = this.#take(path)
     try {
@@ -28,7 +28,7 @@ export class FileHandles {
     }
   }
 
-  /** Closes a file once nobody reads it; the next use opens it anew. */
+  /** Closes a file, after the reads under way; the next use opens it again. */
   async forget(path: string): Promise<void> {
     const entry = this.#entries.get(path)
     if (!entry) return
@@ -40,7 +40,7 @@ export class FileHandles {
     await Promise.all([...this.#entries.keys()].map(path => this.forget(path)))
   }
 
-  /** The entry of a file, counted as used before any other can be pushed out for it. */
+  /** The entry of a file, counted as used before another one can be closed to make room for it. */
   #take(path: string): Entry {
     const known = this.#entries.get(path)
     if (known) {
@@ -52,7 +52,7 @@ export class FileHandles {
     const entry: Entry = { handle: open(path, 'r'), users: 1, dropped: false }
     this.#entries.set(path, entry)
     for (const [oldest, { users }] of this.#entries) {
-      if (this.#entries.size <= KEPT) break
+      if (this.#entries.size <= MAX_OPEN) break
       if (users === 0) void this.forget(oldest)
     }
     return entry
@@ -64,7 +64,7 @@ export class FileHandles {
   }
 }
 
-/** Closes the file, if it could be opened at all. It was only read: that it cannot be closed loses nothing. */
+/** Closes the file, if it could be opened at all. A failure is ignored: the file was only read. */
 async function shut({ handle }: Entry): Promise<void> {
   await handle.then(file => file.close()).catch(() => {})
 }

@@ -21,25 +21,22 @@ import {
   lacking,
   translateS3Error,
 } from './errors.ts'
-import { isProbe, probeBucket } from './probe.ts'
+import { type Capabilities, isProbe, probeBucket } from './probe.ts'
 import { readRange } from './read.ts'
 import { ObjectUpload } from './upload.ts'
 
-/** Deletes that are asked for at once: one by one, for lists of them need checksums that not all servers know. */
-const DELETES = 16
-
-/** What a server is found to do. */
-export type { Capabilities } from './probe.ts'
+/** Most deletes under way. One request each: deleting a list needs checksums that not all servers know. */
+const MAX_DELETES = 16
 
 /**
- * Blobs as objects of a bucket. Staging is a multipart upload and commit its completion: what is not committed is no object. Nothing rests on
- * conditional writes: keys are never used twice. `tell` hears what the server was found to do.
- * Rejects with RegistryError `storage-failed` for a bucket that is not there or does not do what is needed, `storage-unavailable` where it does
- * not answer.
+ * Blobs as objects of a bucket. Staging is a multipart upload and commit its completion, so that what is not committed is no object. Conditional
+ * writes are not needed: keys are never used twice. `tell` gets the optional features that the server has.
+ * Rejects with RegistryError `storage-failed` for a bucket that is missing or does not do what is needed, `storage-unavailable` if it does not
+ * answer.
  */
 export async function openS3BlobStore(
   options: S3Options,
-  tell: (found: Awaited<ReturnType<typeof probeBucket>>) => void = () => {},
+  tell: (found: Capabilities) => void = () => {},
 ): Promise<BlobStore> {
   const bucket = new Bucket(options)
   try {
@@ -53,7 +50,7 @@ export async function openS3BlobStore(
 
 class S3BlobStore implements BlobStore {
   readonly #bucket: Bucket
-  /** Keys of uploads of this process that are neither completed nor dropped. */
+  /** Keys of this process's uploads that are neither completed nor dropped yet. */
   readonly #underWay = new Set<string>()
 
   constructor(bucket: Bucket) {
@@ -80,7 +77,7 @@ class S3BlobStore implements BlobStore {
       }
     } catch (error) {
       await this.#drop(key, upload)
-      // The body must be closed whichever side failed; what it says to that adds nothing.
+      // The body must be closed whichever side failed. That closing fails too adds nothing.
       await chunks.return?.().catch(() => {})
       signal?.throwIfAborted()
       throw error
@@ -128,14 +125,14 @@ class S3BlobStore implements BlobStore {
           client.send(new ListObjectsV2Command(page), limits),
         ),
       )
-      // A rebuild loses what a list leaves out: one that says neither that it is whole nor how it goes on is none.
+      // A rebuild loses what a list leaves out, so a list must say that it is whole or how it goes on.
       if (IsTruncated === undefined) throw lacking(`list of ${prefix}`, 'IsTruncated')
       if (IsTruncated && (!next || next === ContinuationToken)) {
         throw lacking(`list of ${prefix}`, 'NextContinuationToken that leads on')
       }
       for (const { Key = '', Size: size = 0, LastModified } of Contents) {
         const key = this.#bucket.keyOf(Key)
-        // Without a time it counts as new: nothing is swept that may be.
+        // An object without a time counts as new, so that the sweep spares it.
         if (key === null || !isBlobKey(key) || !isWanted(key)) continue
         yield { key, size, modified: LastModified ?? new Date() }
       }
@@ -149,7 +146,7 @@ class S3BlobStore implements BlobStore {
     const work = async () => {
       for (let key = waiting.pop(); key !== undefined; key = waiting.pop()) await this.#delete(key)
     }
-    await Promise.all(Array.from({ length: Math.min(DELETES, keys.length) }, work))
+    await Promise.all(Array.from({ length: Math.min(MAX_DELETES, keys.length) }, work))
   }
 
   async sweepStaged(before: Date, dryRun: boolean): Promise<BlobInfo[]> {
@@ -164,7 +161,7 @@ class S3BlobStore implements BlobStore {
         if (!dryRun) await this.#abortUpload(target)
         swept.push({ key, size, modified: Initiated })
       } catch (error) {
-        // It may have ended since it was listed.
+        // It may have been completed or aborted since it was listed.
         if (!isUploadGone(error)) throw translateS3Error(error, key)
       }
     }
@@ -177,7 +174,7 @@ class S3BlobStore implements BlobStore {
     this.#bucket.close()
   }
 
-  /** Completes an upload, and makes sure that it did: an answer may be lost, or say 200 and mean nothing. */
+  /** Completes an upload and checks that the object is there: the answer may be lost, or be a 200 that means nothing. */
   async #commit(key: string, upload: ObjectUpload): Promise<void> {
     const { size } = upload
     try {
@@ -188,7 +185,7 @@ class S3BlobStore implements BlobStore {
       const found = await this.#head(key).catch(error => {
         throw answered?.error ?? error
       })
-      // Of the right size it was stored, whatever was answered: nothing else can have made an object of this key.
+      // An object of the right size is ours, whatever the answer was: nothing else writes to this key.
       if (found !== size) {
         const message = `blob ${key}: expected ${size} bytes in the bucket, found ${found}`
         throw answered?.error ?? new RegistryError('storage-failed', message)
@@ -201,7 +198,7 @@ class S3BlobStore implements BlobStore {
     }
   }
 
-  /** What cannot be dropped is the sweep's. */
+  /** Drops an upload, or leaves it to the sweep. */
   async #drop(key: string, upload: ObjectUpload): Promise<void> {
     await upload.abort().catch(() => {})
     this.#underWay.delete(key)
@@ -216,7 +213,7 @@ class S3BlobStore implements BlobStore {
     return ContentLength
   }
 
-  /** What a GET says of a blob that a HEAD does not find: that has no body to tell a missing blob from a bucket that is gone, or a lost route. */
+  /** Why a HEAD found no blob, from a GET: only that has a body, which tells a missing blob from a missing bucket or a proxy's 404. */
   async #whyNotFound(key: string): Promise<RegistryError> {
     try {
       await readRange(this.#bucket, key, { start: 0, end: 1 })
@@ -235,7 +232,7 @@ class S3BlobStore implements BlobStore {
     }
   }
 
-  /** Every upload that is under way in the bucket. Some servers find none for a prefix that is a folder: all are listed. */
+  /** Every upload under way in the bucket, without a prefix: some servers find none for a prefix that is a folder. */
   async *#listUploads(): AsyncGenerator<{ Key: string; UploadId: string; Initiated: Date }> {
     const Bucket = this.#bucket.name
     let marker: { KeyMarker?: string | undefined; UploadIdMarker?: string | undefined } | null = {}
@@ -283,7 +280,7 @@ class S3BlobStore implements BlobStore {
     await this.#bucket.ask({}, (client, limits) => client.send(command, limits))
   }
 
-  /** Runs one step with the bucket and translates its errors; those of an upload's body, and of a signal, pass unchanged. */
+  /** Runs one step with the bucket and translates its errors. Errors of an upload's body do not come through here. */
   async #stored<T>(what: string, step: () => Promise<T>): Promise<T> {
     try {
       return await step()

@@ -1,26 +1,26 @@
 import type { S3Client } from '@aws-sdk/client-s3'
 import { openS3Client, S3_TIMEOUTS, type S3Options, type S3Timeouts } from './client.ts'
 
-/** How many times as long as any other an operation that moves bytes may take: with a part of 16 MiB, 0.3 MB/s. */
+/** Factor on the time limits of an operation that moves bytes: at 10, a part of 16 MiB needs 0.3 MB/s. */
 const BYTES_TIMES = 10
 
 interface AskOptions {
   readonly signal?: AbortSignal | undefined
-  /** What may take long: to move many bytes, or the work of the server, which says nothing meanwhile. */
+  /** Why the operation may take long: it moves many bytes, or the server works and sends nothing meanwhile. */
   readonly long?: 'bytes' | 'work'
 }
 
-/** What the SDK takes beside a command. */
+/** The limits of one call, as options of the SDK. */
 interface CallLimits {
   readonly abortSignal: AbortSignal
-  /** Milliseconds to the head of the answer. */
+  /** Milliseconds until the head of the answer. */
   readonly requestTimeout: number
 }
 
-/** One bucket, the keys in it, and a limit in time to everything that is asked of it. */
+/** One bucket: the names of its objects, and a time limit for every request to it. */
 export class Bucket {
   readonly #client: S3Client
-  /** For the server's work: that no byte comes means nothing then. */
+  /** For requests with long work in the server, during which no byte comes. */
   readonly #patient: S3Client
   readonly #name: string
   readonly #prefix: string
@@ -39,22 +39,22 @@ export class Bucket {
     return this.#name
   }
 
-  /** Where a blob is. */
+  /** The object of a blob. */
   at(key: string): { Bucket: string; Key: string } {
     return { Bucket: this.#name, Key: this.#prefix + key }
   }
 
-  /** What names of objects of blobs with this prefix begin with. */
+  /** The start of the names of the objects whose blobs' keys begin with `prefix`. */
   prefixed(prefix: string): string {
     return this.#prefix + prefix
   }
 
-  /** The key of a blob from the name of its object; null for an object of somebody else. */
+  /** The key of a blob from the name of its object; null for an object that is not ours. */
   keyOf(name: string): string | null {
     return name.startsWith(this.#prefix) ? name.slice(this.#prefix.length) : null
   }
 
-  /** Asks the server, again where that may help. Rejects with what the SDK does, or with `signal.reason`. */
+  /** Sends a request; the SDK repeats it if that may help. Rejects as the SDK does, or with `signal.reason`. */
   async ask<T>(
     { signal, long }: AskOptions,
     call: (client: S3Client, limits: CallLimits) => Promise<T>,

@@ -3,7 +3,7 @@ import { Agent as HttpsAgent } from 'node:https'
 import { S3Client } from '@aws-sdk/client-s3'
 import { NodeHttpHandler } from '@smithy/node-http-handler'
 
-/** A bucket, and how to get into it. */
+/** Where a bucket is, and how to get into it. */
 export interface S3Options {
   /** Undefined: AWS itself. */
   readonly endpoint: string | undefined
@@ -11,22 +11,22 @@ export interface S3Options {
   readonly region: string
   readonly accessKeyId: string
   readonly secretAccessKey: string
-  /** What all keys begin with; empty or ending in `/`. */
+  /** Start of all keys: empty, or ending in `/`. */
   readonly prefix: string
   readonly timeouts?: Partial<S3Timeouts> | undefined
 }
 
-/** Milliseconds. */
+/** Limits of requests, in milliseconds. */
 export interface S3Timeouts {
-  /** To connect. */
+  /** Until the connection is open. */
   readonly connectMs: number
-  /** From the beginning of a request to the head of its answer, for one attempt; a part of an upload has ten times as long. */
+  /** From the start of one attempt to the head of its answer; ten times as long for a part of an upload. */
   readonly answerMs: number
   /** Between two bytes, in either direction. */
   readonly idleMs: number
-  /** For an operation with all its attempts, but for the time that its bytes may take. */
+  /** For an operation with all its attempts, not counting the transfer of its bytes. */
   readonly totalMs: number
-  /** For the completion of an upload, beside that: some servers copy all of it, and say nothing before they are done. */
+  /** For completing an upload, in addition: some servers copy all of it, and send nothing before they are done. */
   readonly workMs: number
 }
 
@@ -38,12 +38,12 @@ export const S3_TIMEOUTS: S3Timeouts = {
   workMs: 300_000,
 }
 
-/** Attempts of a request, with pauses between them that the SDK chooses. */
+/** Most attempts of a request. The SDK chooses the pauses between them. */
 const ATTEMPTS = 4
-/** Connections: reads of some streams ahead, and parts of some uploads. */
+/** Most connections: enough for the reads of several streams and the parts of several uploads. */
 const SOCKETS = 128
 
-/** The SDK's client of a bucket, with limits where it has none by itself. */
+/** The SDK's client of a bucket, with the time limits that it does not have by itself. */
 export function openS3Client(options: S3Options): S3Client {
   const { endpoint, region, accessKeyId, secretAccessKey } = options
   const { connectMs, answerMs, idleMs } = { ...S3_TIMEOUTS, ...options.timeouts }
@@ -52,7 +52,7 @@ export function openS3Client(options: S3Options): S3Client {
     region,
     credentials: { accessKeyId, secretAccessKey },
     maxAttempts: ATTEMPTS,
-    // Some proxies make nothing of it, and a part that is refused is sent again at any rate.
+    // Some proxies do not answer it, and it saves little: a refused part is sent again anyway.
     expectContinueHeader: false,
     requestHandler: new NodeHttpHandler({
       connectionTimeout: connectMs,
@@ -65,7 +65,7 @@ export function openS3Client(options: S3Options): S3Client {
     ...(endpoint !== undefined && {
       endpoint,
       forcePathStyle: true,
-      // Other servers may store the framing that these checksums come in as part of the object, with status 200.
+      // Servers other than AWS may answer 200 and store the framing of these checksums as part of the object.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
     }),

@@ -1,13 +1,13 @@
 import { RegistryError } from '../../errors.ts'
 
-/** What the SDK throws: errors of the service have a status, all others are of the network or of the SDK itself. */
+/** An error of the SDK. One that the service answered has a status; the others come from the network or the SDK. */
 interface S3Error {
   readonly name: string
   readonly message: string
   readonly $metadata?: { readonly httpStatusCode?: number }
 }
 
-/** Codes of servers that have no room. */
+/** Codes of servers that are full. */
 const FULL = new Set([
   'XMinioStorageFull',
   'InsufficientStorage',
@@ -15,15 +15,15 @@ const FULL = new Set([
   'XMinioAdminBucketQuotaExceeded',
   'StorageFull',
 ])
-/** Codes that say that another try may go well, whatever their status. */
+/** Codes after which another try may go well, whatever their status. */
 const BUSY = new Set(['SlowDown', 'RequestTimeout', 'ServiceUnavailable', 'InternalError'])
 
-/** True if the server says that there is no such object. Any 404 but this is of a bucket that is gone, or of something before the server. */
+/** True if the server says that there is no such object. Any other 404 means a missing bucket, or comes from a proxy. */
 export function isMissing(error: unknown): boolean {
   return (error as S3Error).name === 'NoSuchKey'
 }
 
-/** True for the 404 of a HEAD, which has no body, and so no code: what is not there remains open. */
+/** True for the 404 of a HEAD, which has no body and so no code: it may be the object or the bucket that is missing. */
 export function isNotFound(error: unknown): boolean {
   return (error as S3Error).name === 'NotFound'
 }
@@ -38,20 +38,20 @@ export function isBeyondEnd(error: unknown): boolean {
   return (error as S3Error).name === 'InvalidRange' || statusOf(error) === 416
 }
 
-/** True if the server says that this operation is none of its own. */
+/** True if the server does not have this operation. */
 export function isNotImplemented(error: unknown): boolean {
   return (error as S3Error).name === 'NotImplemented' || statusOf(error) === 501
 }
 
-/** The HTTP status of what the server answered; null where it did not. */
+/** The HTTP status of the answer; null if there was none. */
 export function statusOf(error: unknown): number | null {
   return (error as S3Error).$metadata?.httpStatusCode ?? null
 }
 
 /**
- * An error of a bucket as a RegistryError: `storage-full` by a closed set of codes, `storage-unavailable` for what may go well later (no answer,
- * a cut or slow connection, 5xx, a success that cannot be understood), `storage-failed` for all others, with the cause kept. A RegistryError
- * passes as it is.
+ * An error of a bucket as a RegistryError, with the cause: `storage-full` for a closed set of codes, `storage-unavailable` for what may go well
+ * later (no answer, a cut or slow connection, 5xx, a success that cannot be understood), `storage-failed` for all others. A RegistryError passes
+ * unchanged.
  */
 export function translateS3Error(error: unknown, what: string): RegistryError {
   if (error instanceof RegistryError) return error
@@ -70,7 +70,7 @@ export function translateS3Error(error: unknown, what: string): RegistryError {
   return new RegistryError(code, `${what}: ${said}`, { cause: error })
 }
 
-/** The error for a success that lacks what it must have: a proxy's page, say. */
+/** The error for a successful answer without a required member, such as a proxy's page. */
 export function lacking(what: string, member: string): RegistryError {
   return new RegistryError('storage-unavailable', `${what}: the answer has no ${member}`)
 }

@@ -13,25 +13,25 @@ import { RegistryError } from '../../errors.ts'
 import type { Bucket } from './bucket.ts'
 import { isNotImplemented, isUploadGone, statusOf } from './errors.ts'
 
-/** What a server was found to do. What the registry cannot do without is not among it: without that, it does not start. */
+/** Optional features of a server. Without the other ones, the registry does not start. */
 export interface Capabilities {
-  /** What becomes of a write that must not replace anything: nothing rests on it. */
+  /** The answer to a write that must not replace anything. Told, but not relied on. */
   readonly conditionalWrites: 'enforced' | 'ignored' | 'refused'
-  /** Whether uploads that nobody goes on with can be found. */
+  /** Whether abandoned uploads can be found. */
   readonly listUploads: boolean
 }
 
 const BODY = Buffer.from('probe')
 const FOLDER = 'probe/'
 
-/** True for a key that a server is tried with. */
+/** True for the key of a probe. */
 export function isProbe(key: string): boolean {
   return key.startsWith(FOLDER)
 }
 
 /**
- * Tries what the registry asks of a bucket, on an object of its own that goes again: write, ranged read, list, multipart upload, delete.
- * Rejects with what the SDK does, or RegistryError `storage-failed` for a server that answers and does not do it.
+ * Tries what the registry needs of a bucket, on an object that is deleted again: write, ranged read, list, multipart upload, delete.
+ * Rejects as the SDK does, or with RegistryError `storage-failed` for a server that answers but does something else.
  */
 export async function probeBucket(bucket: Bucket): Promise<Capabilities> {
   const target = bucket.at(FOLDER + randomBytes(16).toString('hex'))
@@ -49,7 +49,7 @@ export async function probeBucket(bucket: Bucket): Promise<Capabilities> {
       listUploads: await tryUploads(bucket, target),
     }
   } finally {
-    // A reader's token may not delete: then the first upload says so.
+    // If the key may not delete, the first upload will say so.
     const command = new DeleteObjectCommand(target)
     await bucket.ask({}, (client, limits) => client.send(command, limits)).catch(() => {})
   }
@@ -77,7 +77,7 @@ async function tryConditional(
   }
 }
 
-/** Whether multipart uploads can be listed. Rejects where there are none. */
+/** Whether multipart uploads can be listed. Rejects if the server has none at all. */
 async function tryUploads(bucket: Bucket, target: Target): Promise<boolean> {
   const { Bucket } = target
   const create = new CreateMultipartUploadCommand(target)
@@ -94,7 +94,7 @@ async function tryUploads(bucket: Bucket, target: Target): Promise<boolean> {
     await bucket
       .ask({}, (client, limits) => client.send(abort, limits))
       .catch(error => {
-        // Asked twice, if the first answer was lost.
+        // It is gone already if the SDK has repeated the request.
         if (!isUploadGone(error)) throw error
       })
   }

@@ -5,16 +5,16 @@ import { RegistryError } from '../../errors.ts'
 import type { Bucket } from './bucket.ts'
 import { isBeyondEnd, isMissing, translateS3Error } from './errors.ts'
 
-/** Bodies in a row that may end without a byte more than the one before. */
+/** Most answers in a row without a new byte, before the read is given up. */
 const MAX_EMPTY_READS = 4
-/** Slowest that a body may come as a whole, bytes per second: what is slower is better begun anew, or told of. */
+/** Least rate of a whole read, bytes per second: a slower one fails, so that the caller can try again or report it. */
 const MIN_BYTES_PER_SECOND = 256 * 1024
-/** Longest time that a timer can be set to, milliseconds. */
+/** Longest delay of a timer, milliseconds. */
 const LONGEST_MS = 2 ** 31 - 1
 
 /**
- * Exactly the bytes of a range of an object, as `BlobStore.read` gives them. A body that is cut goes on where it stopped, if the object is still the same one. Rejects with
- * RegistryError: `blob-missing`, `blob-short`, `storage-unavailable`, `storage-failed`; or with `signal.reason`.
+ * Exactly the bytes of a range of an object, as `BlobStore.read` gives them. A cut body is resumed where it stopped, if the object is still the same.
+ * Rejects with RegistryError: `blob-missing`, `blob-short`, `storage-unavailable`, `storage-failed`; or with `signal.reason`.
  */
 export async function readRange(
   bucket: Bucket,
@@ -54,10 +54,10 @@ class Reading {
   readonly #range: ByteRange
   readonly #into: Uint8Array<ArrayBuffer> | undefined
   #etag: string | undefined
-  /** Of the whole range once it is known to be there: what is only asked for allocates nothing. */
+  /** Empty until the server has answered, then as long as the range: a read that is refused allocates nothing. */
   bytes: Uint8Array<ArrayBuffer>
   filled = 0
-  /** How the last body ended. */
+  /** Why the last body ended. */
   cut: unknown = null
 
   constructor(bucket: Bucket, key: string, range: ByteRange, into?: Uint8Array<ArrayBuffer>) {
@@ -68,7 +68,7 @@ class Reading {
     this.bytes = into?.subarray(0, 0) ?? new Uint8Array(0)
   }
 
-  /** Reads as far as one body goes. Rejects for what another body would not mend. */
+  /** Reads one body, as far as it goes. Rejects if another request would not help. */
   async go(signal: AbortSignal): Promise<void> {
     const { start, end } = this.#range
     const body = await this.#open(start + this.filled, signal)
@@ -95,12 +95,12 @@ class Reading {
       this.cut = error
     } finally {
       signal.removeEventListener('abort', stop)
-      // A body that is left unread keeps its connection for ever.
+      // A body that is not read keeps its connection for ever.
       body.destroy()
     }
   }
 
-  /** Null, with the reason in `cut`, for an answer to something else: a proxy's page, say. */
+  /** Null, with the reason in `cut`, for an answer that is not this range, such as a proxy's page. */
   async #open(from: number, signal: AbortSignal): Promise<Readable | null> {
     const to = this.#range.end
     const command = new GetObjectCommand({

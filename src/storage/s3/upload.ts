@@ -9,15 +9,15 @@ import type { Bucket } from './bucket.ts'
 import { lacking } from './errors.ts'
 
 const MIB = 1024 * 1024
-/** Largest blob that is put at once: one request in place of three, and little to hold in memory until it is committed. */
+/** Largest blob that is put with one request in place of three. It stays in memory until it is committed. */
 const SMALL_BYTES = MIB
-/** Bytes of a part. All of one size, but for the last, which some servers ask for … */
+/** Bytes of a part. Some servers require parts of one size, but for the last … */
 const PART_BYTES = 16 * MIB
-/** … up to this part: 140 GiB. Larger blobs need larger parts, for there are 10,000 at most. */
+/** … so all have it up to this part, at 140 GiB. Larger blobs need larger parts, as there are at most 10,000. */
 const EQUAL_PARTS = 9000
 const LARGE_PART_BYTES = 512 * MIB
 const NOTHING = Buffer.alloc(0)
-/** Parts under way while the next is filled. */
+/** Most parts under way while the next is filled. */
 const IN_FLIGHT = 2
 
 interface Part {
@@ -26,8 +26,8 @@ interface Part {
 }
 
 /**
- * A blob on its way into a bucket, that nobody sees before it is completed: a small one waits in memory and is put at once, a larger one is a
- * multipart upload. Parts are held in memory until the server has them: only so can they be sent again.
+ * A blob on its way into a bucket, invisible until it is completed: a small one waits in memory for a single put, a larger one is a multipart
+ * upload. Parts stay in memory until the server has them, so that they can be sent again.
  */
 export class ObjectUpload {
   readonly #bucket: Bucket
@@ -35,7 +35,7 @@ export class ObjectUpload {
   readonly #under = new Set<Promise<void>>()
   readonly #parts: Part[] = []
   #failure: { readonly error: unknown } | null = null
-  /** The server's name for a multipart upload; null for a blob that has been small so far. */
+  /** The server's id of the multipart upload; null while the blob is small. */
   #id: string | null = null
   #open = NOTHING
   #filled = 0
@@ -51,7 +51,7 @@ export class ObjectUpload {
     return this.#size
   }
 
-  /** Takes bytes, which may be used again afterwards. Rejects when a part has failed for good. */
+  /** Takes bytes; the caller may reuse their buffer afterwards. Rejects if a part has failed for good. */
   async write(bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
     for (let at = 0; at < bytes.length; ) {
       if (this.#filled === this.#open.length) await this.#makeRoom(signal)
@@ -63,7 +63,7 @@ export class ObjectUpload {
     }
   }
 
-  /** Sends what is left of a multipart upload; then all its parts are stored. */
+  /** Sends the rest of a multipart upload, and waits until all its parts are stored. */
   async end(signal?: AbortSignal): Promise<void> {
     if (this.#id === null) return
     await this.#send(this.#id, signal)
@@ -71,7 +71,7 @@ export class ObjectUpload {
     this.#check()
   }
 
-  /** Makes an object of the bytes. */
+  /** Makes the object. Once this resolves, it is visible. */
   async complete(): Promise<void> {
     const target = this.#bucket.at(this.#key)
     if (this.#id === null) {
@@ -86,7 +86,7 @@ export class ObjectUpload {
     await this.#bucket.ask({ long: 'work' }, (client, limits) => client.send(command, limits))
   }
 
-  /** Drops the parts that are stored, once none is under way any more. */
+  /** Waits for the parts under way, then drops all of them. */
   async abort(): Promise<void> {
     await Promise.all(this.#under)
     if (this.#id === null) return
@@ -95,7 +95,7 @@ export class ObjectUpload {
     await this.#bucket.ask({}, (client, limits) => client.send(command, limits))
   }
 
-  /** Makes room for more bytes: for a small blob, for the first part of what turns out to be none, or for the next part. */
+  /** Makes room for more bytes: of a small blob, of a blob that turns out larger and becomes a multipart upload, or of the next part. */
   async #makeRoom(signal: AbortSignal | undefined): Promise<void> {
     if (this.#id !== null) {
       await this.#send(this.#id, signal)
@@ -110,7 +110,7 @@ export class ObjectUpload {
     const { UploadId } = await this.#bucket.ask({ signal }, (client, limits) =>
       client.send(command, limits),
     )
-    // Without it, a part would be an object of its own.
+    // Without it, a part would be stored as an object of its own.
     if (!UploadId) throw lacking(this.#key, 'UploadId')
     this.#id = UploadId
     const first = Buffer.allocUnsafeSlow(partBytes(this.#number))
@@ -129,7 +129,7 @@ export class ObjectUpload {
     this.#check()
   }
 
-  /** Never rejects: what fails is told by the next call that can. */
+  /** Never rejects: the next call that can rejects with the failure. */
   async #sendPart(
     id: string,
     number: number,
