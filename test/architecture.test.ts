@@ -277,6 +277,10 @@ t.test('files and folders have a size that one reads at once', async t => {
   for (const [folder, files] of folders) t.ok(files.length <= 20, folder)
 })
 
+t.test('no type is talked over', async t => {
+  for (const { path, text } of sources) t.notMatch(text, /\bas (unknown|any) as\b/, path)
+})
+
 t.test('the codec is pure', async t => {
   for (const source of sources.filter(({ part }) => part.startsWith('codec'))) {
     const foreign = source.imports.filter(specifier => target(source, specifier) === null)

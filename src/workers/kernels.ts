@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import {
   constants,
+  type ZstdOptions,
   zstdCompress,
   zstdCompressSync,
   zstdDecompress,
@@ -15,16 +16,17 @@ import { openKernels } from '../codec/kernels/simd.ts'
 /** Longest window that a zstd frame may ask for, as a power of two: it is allocated before a byte is checked. */
 const WINDOW_BITS = 23
 
+/** With `info`, Node gives {@link Inflated}, which its types leave out. */
+const decompressSync: (bytes: Uint8Array, options: ZstdOptions) => unknown = zstdDecompressSync
+const decompressAside: (bytes: Uint8Array, options: ZstdOptions) => Promise<unknown> =
+  promisify(zstdDecompress)
+
 /** zstd of Node. */
 const compression: Compression = {
   compress: (bytes, level) => zstdCompressSync(bytes, frameOptions(bytes.length, level)),
   decompress: (bytes, size) => {
     try {
-      return checked(
-        zstdDecompressSync(bytes, optionsFor(size)) as unknown as Inflated,
-        bytes,
-        size,
-      )
+      return checked(decompressSync(bytes, optionsFor(size)) as Inflated, bytes, size)
     } catch (cause) {
       throw noFrame(cause, size)
     }
@@ -57,7 +59,6 @@ function frameOptions(size: number, level: number) {
 }
 
 const zstdCompressAside = promisify(zstdCompress)
-const zstdDecompressAside = promisify(zstdDecompress)
 
 /**
  * The content of one zstd frame, which must be `size` bytes, inflated beside this thread. Its memory is asked for at once: `size` must have
@@ -67,7 +68,7 @@ export async function inflate(bytes: Uint8Array, size: number): Promise<Uint8Arr
   try {
     // In one piece: of many, each would come through the event loop, and all be copied at the end.
     const options = { ...optionsFor(size), chunkSize: Math.max(size + 1, constants.Z_MIN_CHUNK) }
-    return checked((await zstdDecompressAside(bytes, options)) as unknown as Inflated, bytes, size)
+    return checked((await decompressAside(bytes, options)) as Inflated, bytes, size)
   } catch (cause) {
     throw noFrame(cause, size)
   }
