@@ -21,5 +21,6 @@ export interface WasmAddress {
   readonly value: number
 }
 
-export const { Module, Instance } = (globalThis as unknown as { WebAssembly: WebAssemblyApi })
-  .WebAssembly
+declare const WebAssembly: WebAssemblyApi
+
+export const { Module, Instance } = WebAssembly
