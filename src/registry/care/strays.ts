@@ -6,7 +6,8 @@ import { upstreamOf } from '../../storage/near-store.ts'
 import { BlockError } from '../../workers/errors.ts'
 import { mapOrdered } from '../../workers/map-ordered.ts'
 import type { Log } from '../log.ts'
-import { type ManifestHead, readManifestHead } from '../models/manifest.ts'
+import type { ManifestHead } from '../models/manifest.ts'
+import { readManifestHead } from '../models/manifest-bytes.ts'
 
 /** Manifests read at once. */
 const WIDTH = 16

@@ -11,12 +11,8 @@ import { blobKey } from '../../storage/blob-key.ts'
 import type { BlobStore } from '../../storage/blob-store.ts'
 import { putBlob } from '../../storage/put.ts'
 import { threadKernels } from '../../workers/kernels.ts'
-import {
-  type Manifest,
-  type ManifestBlob,
-  openFrameDelta,
-  writeManifest,
-} from '../models/manifest.ts'
+import type { Manifest, ManifestBlob } from '../models/manifest.ts'
+import { openFrameDelta, writeManifest } from '../models/manifest-bytes.ts'
 import type { Damages } from './damage.ts'
 
 /**

@@ -11,14 +11,8 @@ import { inTurns } from '../../workers/turns.ts'
 import { translateErrors } from '../translate.ts'
 import { checkedSource, readChecked } from './checked-reads.ts'
 import { canonicalLayout, reconstructLayout } from './layouts.ts'
-import {
-  type Manifest,
-  type ManifestHead,
-  openManifest,
-  readManifestHead,
-  storedShards,
-  sumsByKey,
-} from './manifest.ts'
+import { type Manifest, type ManifestHead, storedShards, sumsByKey } from './manifest.ts'
+import { openManifest, readManifestHead } from './manifest-bytes.ts'
 import { type Layer, OpenBudget, reachOf } from './open-budget.ts'
 import { weighLayout, weighModel } from './open-weight.ts'
 import { isRotten, isTrue, manifestKey, recordOf } from './true-records.ts'
