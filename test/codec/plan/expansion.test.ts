@@ -3,14 +3,12 @@ import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import { CodecError } from '../../../src/codec/base/errors.ts'
 import { EXPANSION, mostExpandedBytes } from '../../../src/codec/base/limits.ts'
 import { checkExpansion } from '../../../src/codec/plan/expansion.ts'
-import { baseRecipes, type Recipes } from '../../../src/codec/plan/recipes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
+import type { Recipes } from '../../../src/codec/plan/recipes.ts'
+import { baseOf } from '../../support/made-up-lineages.ts'
 
 /** Recipes of one tensor: nothing of it has to be there. */
-function model(dtype: Dtype, elements: number): Recipes {
-  const layout = buildLayout([{ name: 'w', dtype, shape: [elements] }], null)
-  return baseRecipes([{ path: 'model.safetensors', layout, blob: 'base' }])
-}
+const model = (dtype: Dtype, elements: number): Recipes =>
+  baseOf({ name: 'w', dtype, shape: [elements] }).recipes
 
 const GIB = 2 ** 30
 

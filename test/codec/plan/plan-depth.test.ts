@@ -3,37 +3,53 @@ import type { FloatDtype } from '../../../src/codec/base/dtypes.ts'
 import { FRAME_BYTES, LIMITS } from '../../../src/codec/base/limits.ts'
 import type { Encoding } from '../../../src/codec/frames/frame-encodings.ts'
 import { planTensor, storedBytes } from '../../../src/codec/plan/plan.ts'
-import {
-  applyLink,
-  baseRecipes,
-  type Recipe,
-  type Recipes,
-} from '../../../src/codec/plan/recipes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
+import { applyLink, type Recipe, type Recipes } from '../../../src/codec/plan/recipes.ts'
 import { segmentsOf } from '../../../src/workers/batches.ts'
-import { addition, counted, losslessLink } from '../../support/lossless-indexes.ts'
+import { addition, baseOf, counted, losslessLink } from '../../support/made-up-lineages.ts'
 
 const COLUMNS = 1024
 const ROWS = 4096
 const FRAMES = (ROWS * COLUMNS * 2) / FRAME_BYTES
 
-/** A lineage of `depth` fine-tunes; `encodings` says what the frames of one are, `shorter` by how many rows each is shorter than its parent. */
-function lineage(depth: number, encodings: (level: number) => readonly Encoding[], shorter = 0) {
-  const shapeAt = (level: number) => [ROWS - level * shorter, COLUMNS]
-  const layout = buildLayout([{ name: 'w', dtype: 'BF16', shape: shapeAt(0) }], null)
-  let recipes: Recipes = baseRecipes([{ path: 'model.safetensors', layout, blob: 'base' }])
+/** What one tensor is in a model of a lineage. */
+interface Level {
+  readonly dtype: FloatDtype
+  readonly shape: readonly number[]
+  /** What its frames are, the last one for all that follow; null for a delta of version 1 that adds nothing. */
+  readonly encodings: readonly Encoding[] | null
+}
+
+/** A lineage of `depth` fine-tunes of the base, which is level 0; `lookups` counts what plans look up in the frames of its deltas. */
+function lineage(depth: number, at: (level: number) => Level) {
+  let recipes: Recipes = baseOf({ name: 'w', ...at(0) }).recipes
   const all: (() => number)[] = []
   for (let level = 1; level <= depth; level++) {
-    const source = { name: 'w', dtype: 'BF16', shape: shapeAt(level - 1) } as const
-    const tensor = { name: 'w', dtype: 'BF16', shape: shapeAt(level), source } as const
-    const { link, lookups } = counted(
-      losslessLink(`delta ${level}`, [{ ...tensor, encodings: encodings(level) }]),
-    )
+    const source = { name: 'w', ...at(level - 1) }
+    const { encodings, ...tensor } = { ...source, ...at(level) }
+    const blob = `delta ${level}`
+    if (encodings === null) {
+      recipes = applyLink(recipes, {
+        blob,
+        index: addition(tensor, tensor.dtype),
+        domain: 'stored',
+      })
+      continue
+    }
+    const { link, lookups } = counted(losslessLink(blob, [{ ...tensor, source, encodings }]))
     recipes = applyLink(recipes, link)
     const before = lookups()
     all.push(() => lookups() - before)
   }
   return { recipe: recipes.get('w')!, lookups: () => all.reduce((sum, each) => sum + each(), 0) }
+}
+
+/** Levels whose frames are these; each has `shorter` rows less than the one before it. */
+const coded = (encodings: (level: number) => readonly Encoding[], shorter = 0) => {
+  return (level: number): Level => ({
+    dtype: 'BF16',
+    shape: [ROWS - level * shorter, COLUMNS],
+    encodings: encodings(level),
+  })
 }
 
 const planned = (recipe: Recipe) => [
@@ -59,7 +75,7 @@ const SHAPES: readonly {
 for (const { name, encodings, shorter } of SHAPES) {
   t.test(`${name}: a plan is linear in depth`, async t => {
     for (const depth of DEPTHS) {
-      const { recipe, lookups } = lineage(depth, encodings, shorter)
+      const { recipe, lookups } = lineage(depth, coded(encodings, shorter))
       const segments = planned(recipe)
       const isLinear = lookups() <= (FRAMES + 1) * depth * 2
       // What follows would not end.
@@ -74,36 +90,23 @@ for (const { name, encodings, shorter } of SHAPES) {
 
 t.test('one byte of a copied frame is one copy of a byte, at any depth', async t => {
   for (const depth of DEPTHS) {
-    const { recipe } = lineage(depth, () => ['copy', 'coded'])
+    const { recipe } = lineage(
+      depth,
+      coded(() => ['copy', 'coded']),
+    )
     const segments = [...planTensor(recipe, 'BF16', { start: 1000, end: 1001 })]
     t.match(segments, [{ kind: 'copy', span: { blob: 'base' } }])
     t.equal(segments.length, 1)
   }
 })
 
-/** A lineage whose dtype is another in each model: those of `dtypes`, in turn. */
-function zigzag(depth: number, dtypes: readonly FloatDtype[], step?: number) {
-  const shape = [2048, 1024]
-  const dtypeAt = (level: number) => dtypes[level % dtypes.length]!
-  const layout = buildLayout([{ name: 'w', dtype: dtypeAt(0), shape }], null)
-  let recipes: Recipes = baseRecipes([{ path: 'model.safetensors', layout, blob: 'base' }])
-  const all: (() => number)[] = []
-  for (let level = 1; level <= depth; level++) {
-    const source = { name: 'w', dtype: dtypeAt(level - 1), shape } as const
-    const tensor = { name: 'w', dtype: dtypeAt(level), shape, source } as const
-    if (level === step) {
-      const index = addition(source, dtypeAt(level))
-      recipes = applyLink(recipes, { blob: `delta ${level}`, index, domain: 'stored' })
-      continue
-    }
-    const { link, lookups } = counted(
-      losslessLink(`delta ${level}`, [{ ...tensor, encodings: ['sparse'] }]),
-    )
-    recipes = applyLink(recipes, link)
-    const before = lookups()
-    all.push(() => lookups() - before)
-  }
-  return { recipe: recipes.get('w')!, lookups: () => all.reduce((sum, each) => sum + each(), 0) }
+/** Levels whose dtypes are these in turn; that of `step` is a delta of version 1. */
+const zigzag = (dtypes: readonly FloatDtype[], step?: number) => {
+  return (level: number): Level => ({
+    dtype: dtypes[level % dtypes.length]!,
+    shape: [2048, 1024],
+    encodings: level === step ? null : ['sparse'],
+  })
 }
 
 /** Elements that frames of all dtypes begin and end with: what one frame asks for never leaves them, four frames of F64 at most. */
@@ -118,7 +121,7 @@ for (const dtypes of [
 ] as const) {
   t.test(`${dtypes.join(' and ')} in turn: a frame is linear in depth`, async t => {
     for (const [depth, step] of DEPTHS.flatMap(depth => [[depth], [depth, depth - 1]] as const)) {
-      const { recipe, lookups } = zigzag(depth, dtypes, step)
+      const { recipe, lookups } = lineage(depth, zigzag(dtypes, step))
       for (const dtype of [recipe.dtype, 'F32', 'BF16'] as const) {
         const before = lookups()
         const [segment] = planTensor(recipe, dtype, { start: 0, end: FRAME_BYTES })

@@ -1,20 +1,14 @@
 import t from 'tap'
-import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import { CELL, FRAME_BYTES } from '../../../src/codec/base/limits.ts'
 import { planHash, planRange, planTensor } from '../../../src/codec/plan/plan.ts'
-import { applyLink, baseRecipes, type Recipe } from '../../../src/codec/plan/recipes.ts'
+import { applyLink, type Recipe } from '../../../src/codec/plan/recipes.ts'
 import type { FloatFrameSegment, Segment } from '../../../src/codec/plan/segments.ts'
-import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import type {
   RecordDelta,
   RecordTensor,
   SparseTensor,
 } from '../../../src/codec/wdelta/delta-index.ts'
-
-const base = (tensors: { name: string; dtype: Dtype; shape: number[] }[]) => {
-  const layout = buildLayout(tensors, null)
-  return { layout, recipes: baseRecipes([{ path: 'model.safetensors', layout, blob: 'base' }]) }
-}
+import { baseOf } from '../../support/made-up-lineages.ts'
 
 const delta = (tensors: RecordTensor[]): RecordDelta => ({
   format: 1,
@@ -60,10 +54,10 @@ const size = (segment: Segment) => {
 }
 
 t.test('a whole model is its header and one copy per tensor', async t => {
-  const { layout, recipes } = base([
+  const { layout, recipes } = baseOf(
     { name: 'a', dtype: 'BF16', shape: [3, 5] },
     { name: 'b', dtype: 'I64', shape: [2] },
-  ])
+  )
   const segments = [...planRange(recipes, layout, { start: 0, end: layout.size })]
   t.strictSame(
     segments.map(segment => segment.kind),
@@ -78,11 +72,11 @@ t.test('a whole model is its header and one copy per tensor', async t => {
 t.test(
   'every range of a file gives exactly its bytes, from inside the header to the end',
   async t => {
-    const { layout, recipes } = base([
+    const { layout, recipes } = baseOf(
       { name: 'a', dtype: 'BF16', shape: [3] },
       { name: 'empty', dtype: 'F32', shape: [0, 4] },
       { name: 'b', dtype: 'U8', shape: [5] },
-    ])
+    )
     for (let start = 0; start <= layout.size; start++) {
       for (let end = start; end <= layout.size; end += 7) {
         const sum = [...planRange(recipes, layout, { start, end })].reduce((n, s) => n + size(s), 0)
@@ -98,7 +92,7 @@ t.test(
 
 t.test('a frame reads the cells that its run touches and nothing else', async t => {
   const count = 40 * CELL + 11
-  const { recipes } = base([{ name: 'w', dtype: 'BF16', shape: [count] }])
+  const { recipes } = baseOf({ name: 'w', dtype: 'BF16', shape: [count] })
   const tuned = applyLink(recipes, {
     blob: 'delta',
     index: delta([int4('w', [count])]),
@@ -136,7 +130,7 @@ t.test('a frame reads the cells that its run touches and nothing else', async t 
 
 t.test('an odd number of outliers before a frame makes its first value a low nibble', async t => {
   const count = 3 * CELL
-  const { recipes } = base([{ name: 'w', dtype: 'F32', shape: [count] }])
+  const { recipes } = baseOf({ name: 'w', dtype: 'F32', shape: [count] })
   const recipe = applyLink(recipes, {
     blob: 'delta',
     index: delta([int4('w', [count])]),
@@ -153,7 +147,7 @@ t.test('frames stand on a grid of two MiB of output, whatever the dtype', async 
     ['F32', 4],
     ['F64', 8],
   ] as const) {
-    const { recipes } = base([{ name: 'w', dtype: 'F16', shape: [count] }])
+    const { recipes } = baseOf({ name: 'w', dtype: 'F16', shape: [count] })
     const segments = [
       ...planTensor(recipes.get('w')!, store, { start: 0, end: count * item }),
     ] as Extract<Segment, { kind: 'frame' }>[]
@@ -170,7 +164,7 @@ t.test('frames stand on a grid of two MiB of output, whatever the dtype', async 
 
 t.test('a range costs the frames that it touches: cut anywhere, the pieces add up', async t => {
   const count = 9 * CELL + 77
-  const { recipes } = base([{ name: 'w', dtype: 'BF16', shape: [count] }])
+  const { recipes } = baseOf({ name: 'w', dtype: 'BF16', shape: [count] })
   const recipe = recipes.get('w')!
   const end = count * 4
   for (let i = 0; i < 200; i++) {
@@ -193,7 +187,7 @@ t.test('a range costs the frames that it touches: cut anywhere, the pieces add u
 t.test(
   'a chain adds in float32 and rounds where a delta was made against stored values',
   async t => {
-    const { recipes } = base([{ name: 'w', dtype: 'BF16', shape: [8] }])
+    const { recipes } = baseOf({ name: 'w', dtype: 'BF16', shape: [8] })
     const link = (domain: 'stored' | 'float32') => ({
       blob: 'd',
       index: delta([{ ...sparse('w', [8]), tunedDtype: 'F16' }]),
@@ -225,7 +219,7 @@ t.test(
   'a tensor whose ranks are those of a few cells is planned like one with all ranks',
   async t => {
     const shape = [100 * CELL + 9]
-    const { layout, recipes } = base([{ name: 'w', dtype: 'BF16', shape }])
+    const { layout, recipes } = baseOf({ name: 'w', dtype: 'BF16', shape })
     const cells = [3, 4, 77, 100]
     const few = { cells, ranks: [0, 5, 6, 8, 9] }
     const ranks = Array.from(
@@ -251,7 +245,7 @@ t.test(
 t.test(
   'an integer tensor is copied where the delta leaves it, and comes back as F32 where it does not',
   async t => {
-    const { recipes } = base([{ name: 'ids', dtype: 'I64', shape: [4] }])
+    const { recipes } = baseOf({ name: 'ids', dtype: 'I64', shape: [4] })
     const apply = (tensor: RecordTensor) =>
       applyLink(recipes, { blob: 'd', index: delta([tensor]), domain: 'stored' }).get('ids')!
     t.strictSame(apply(sparse('ids', [4], true)), recipes.get('ids'))
@@ -268,7 +262,7 @@ t.test(
 )
 
 t.test('a delta that does not fit its parent is refused', async t => {
-  const { recipes } = base([{ name: 'w', dtype: 'F32', shape: [2, 3] }])
+  const { recipes } = baseOf({ name: 'w', dtype: 'F32', shape: [2, 3] })
   const apply = (tensor: RecordTensor) => () =>
     applyLink(recipes, { blob: 'd', index: delta([tensor]), domain: 'stored' })
   t.throws(apply(sparse('v', [2, 3])), { name: 'CodecError', rule: 'tensor-unknown' })
@@ -276,10 +270,10 @@ t.test('a delta that does not fit its parent is refused', async t => {
 })
 
 t.test('a lineage hash is taken of each name and then its values', async t => {
-  const { recipes } = base([
+  const { recipes } = baseOf(
     { name: 'b', dtype: 'BF16', shape: [4] },
     { name: 'a', dtype: 'I32', shape: [2] },
-  ])
+  )
   const stored = [...planHash(recipes, ['a', 'b'], 'stored')]
   t.strictSame(
     stored.map(segment => [segment.kind, size(segment)]),

@@ -2,24 +2,17 @@ import t from 'tap'
 import { LIMITS } from '../../../src/codec/base/limits.ts'
 import type { Encoding } from '../../../src/codec/frames/frame-encodings.ts'
 import { planTensor, storedBytes } from '../../../src/codec/plan/plan.ts'
+import { applyLink, blobsOf, type Recipe, type Recipes } from '../../../src/codec/plan/recipes.ts'
 import {
-  applyLink,
-  baseRecipes,
-  blobsOf,
-  type Recipe,
-  type Recipes,
-} from '../../../src/codec/plan/recipes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
-import { addition, losslessLink, type MadeUpTensor } from '../../support/lossless-indexes.ts'
+  addition,
+  baseOf,
+  losslessLink,
+  type MadeUpTensor,
+} from '../../support/made-up-lineages.ts'
 
 type Described = Pick<Recipe, 'name' | 'dtype' | 'shape'>
 
 const W = { name: 'w', dtype: 'BF16', shape: [3, 8] } as const
-
-function baseOf(...tensors: Described[]): Recipes {
-  const layout = buildLayout(tensors, null)
-  return baseRecipes([{ path: 'model.safetensors', layout, blob: 'base' }])
-}
 
 const tensor = (
   described: Described,
@@ -32,8 +25,8 @@ const opsOf = ({ steps }: Recipe) => steps.map(({ op }) => op)
 t.test(
   'a tensor of which every frame is copy is its parent’s, however long the lineage',
   async t => {
-    const base = baseOf(W)
-    let recipes = base
+    const base = baseOf(W).recipes
+    let recipes: Recipes = base
     for (let level = 1; level <= LIMITS.chainDepth; level++) {
       recipes = applyLink(recipes, losslessLink(`delta ${level}`, [tensor(W, W, 'copy')]))
     }
@@ -44,7 +37,7 @@ t.test(
 
 t.test('it is found under its own name, and has its own shape', async t => {
   const empty = { name: 'none', dtype: 'F32', shape: [0, 4] } as const
-  const base = baseOf(W, empty)
+  const base = baseOf(W, empty).recipes
   const renamed = { ...W, name: 'model.w' }
   const wider = { ...empty, shape: [0, 4], name: 'still none' }
   const made = applyLink(
@@ -60,7 +53,7 @@ t.test('a tensor without bytes holds no index, whatever predicts it', async t =>
   const some = { name: 'some', dtype: 'F32', shape: [2, 4] } as const
   const none = { name: 'some', dtype: 'F16', shape: [0, 4] } as const
   for (const source of [some, null]) {
-    const made = applyLink(baseOf(some), losslessLink('delta', [tensor(none, source)]))
+    const made = applyLink(baseOf(some).recipes, losslessLink('delta', [tensor(none, source)]))
     const recipe = made.get('some')!
     t.match(recipe, { dtype: 'F16', shape: [0, 4], count: 0, source: { kind: 'stored' } })
     t.strictSame([...planTensor(recipe, 'F32', { start: 0, end: storedBytes(recipe) })], [])
@@ -76,7 +69,10 @@ t.test('other bytes than its parent’s are not taken for its parent’s', async
     ['changed as a whole', W, W, 'raw'],
   ]
   for (const [name, own, source, encoding] of others) {
-    const made = applyLink(baseOf(source), losslessLink('delta', [tensor(own, source, encoding)]))
+    const made = applyLink(
+      baseOf(source).recipes,
+      losslessLink('delta', [tensor(own, source, encoding)]),
+    )
     t.match(made.get('w'), { source: { kind: 'lossless', blob: 'delta' } }, name)
   }
 })
@@ -88,12 +84,16 @@ t.test('one frame of many that is not copy keeps the tensor its own', async t =>
     ['raw', 'copy'],
   ] as const) {
     const link = losslessLink('delta', [tensor(large, large, ...encodings)])
-    t.match(applyLink(baseOf(large), link).get('w'), { source: { kind: 'lossless' } })
+    t.match(applyLink(baseOf(large).recipes, link).get('w'), { source: { kind: 'lossless' } })
   }
 })
 
 t.test('of a parent in float32 it is the stored values, rounded once', async t => {
-  const added = applyLink(baseOf(W), { blob: 'v1', index: addition(W, 'F16'), domain: 'stored' })
+  const added = applyLink(baseOf(W).recipes, {
+    blob: 'v1',
+    index: addition(W, 'F16'),
+    domain: 'stored',
+  })
   const half = { ...W, dtype: 'F16' } as const
   let recipes = added
   for (let level = 0; level < 3; level++) {
