@@ -7,7 +7,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import { VERSION } from '../src/version.ts'
-import { goldenCases } from './registry/helper.ts'
+import { goldenCase } from './support/golden-cases.ts'
 import { type ServerProcess, startServer } from './support/server-process.ts'
 
 /** What these tests look at of a Model or a problem. */
@@ -55,10 +55,10 @@ function zeros(count: number): Buffer<ArrayBuffer> {
 t.test('a base and its deltas go in, and come back bit for bit, also after a restart', async t => {
   const folder = t.testdir()
   let server = await serve(t, folder)
-  const { folder: golden, deltas } = goldenCases().find(({ name }) => name === 'int4-bf16')!
-  const base = new Uint8Array(readFileSync(join(golden, 'base/model.safetensors')))
-  const expected = readFileSync(join(golden, 'expected.safetensors'))
-  const wdelta = new Uint8Array(readFileSync(join(golden, deltas[0]!)))
+  const golden = goldenCase('int4-bf16')
+  const base = new Uint8Array(readFileSync(join(golden.base, 'model.safetensors')))
+  const expected = readFileSync(golden.expected)
+  const wdelta = new Uint8Array(readFileSync(golden.deltas[0]!))
   const published = await publish(server, '/models', { name: 'acme/base' }, [
     'file',
     'model.safetensors',

@@ -4,7 +4,8 @@ import { request } from 'node:http'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Scope } from '../../src/registry/registry.ts'
-import { goldenCases, openTestRegistry } from '../registry/helper.ts'
+import { goldenCase } from '../support/golden-cases.ts'
+import { openTestRegistry } from '../support/test-registry.ts'
 import { FORM_TYPE, formOf, listen } from './helper.ts'
 
 const ADMIN = 'configured-by-hand'
@@ -43,9 +44,9 @@ async function postInTwo(
   return { status: answer.statusCode, body: JSON.parse(Buffer.concat(chunks).toString()) }
 }
 
-const { folder, deltas } = goldenCases().find(({ name }) => name === 'int4-bf16')!
-const BASE = readFileSync(join(folder, 'base/model.safetensors'))
-const DELTA = readFileSync(join(folder, deltas[0]!))
+const { base, deltas } = goldenCase('int4-bf16')
+const BASE = readFileSync(join(base, 'model.safetensors'))
+const DELTA = readFileSync(deltas[0]!)
 
 type Attempt = readonly [what: string, path: string, form: Buffer]
 

@@ -3,7 +3,8 @@ import { basename, join } from 'node:path'
 import t from 'tap'
 import { buildApp } from '../../src/app.ts'
 import type { Model } from '../../src/registry/registry.ts'
-import { goldenCases, openTestRegistry } from '../registry/helper.ts'
+import { goldenCases } from '../support/golden-cases.ts'
+import { openTestRegistry } from '../support/test-registry.ts'
 
 /** The bytes of a file as a form takes them. */
 const file = (path: string) => new File([readFileSync(path)], basename(path))
@@ -31,7 +32,7 @@ for (const { name, folder, deltas, hash } of goldenCases()) {
     for (const path of deltas) {
       const form = new FormData()
       form.set('name', 'acme/tuned')
-      form.set('delta', file(join(folder, path)))
+      form.set('delta', file(path))
       model = await post(`${url}/deltas`, form)
     }
     t.equal(model!.hashes.float32, hash)

@@ -10,8 +10,8 @@ import { openCachedBlobStore } from '../../src/storage/cache/blob-store.ts'
 import { openS3BlobStore } from '../../src/storage/s3/blob-store.ts'
 import { type Answer, type Operation, refusal } from '../support/fake-bucket.ts'
 import { FakeS3, type Fault } from '../support/fake-s3.ts'
+import { openRegistryOver, part, publish } from '../support/test-registry.ts'
 import { weights } from '../support/weights.ts'
-import { openRegistryOver, part, publish } from './helper.ts'
 
 const SIGNAL = new AbortController().signal
 const MODEL = 'model.safetensors'

@@ -14,10 +14,17 @@ import { translateSqliteError } from '../../src/catalog/sqlite/errors.ts'
 import { openRegistry } from '../../src/registry/open-registry.ts'
 import { translateStorageError } from '../../src/storage/disk-errors.ts'
 import { DiskRoom } from '../../src/storage/disk-room.ts'
-import { before, bytesOf, folderParts, goldenCases, openTestRegistry, publish } from './helper.ts'
+import { goldenCase } from '../support/golden-cases.ts'
+import {
+  before,
+  bytesOf,
+  folderParts,
+  openTestRegistry,
+  publish,
+} from '../support/test-registry.ts'
 
 const MIB = 2 ** 20
-const baseParts = () => folderParts(join(goldenCases()[0]!.folder, 'base'))
+const baseParts = () => folderParts(goldenCase('int4-bf16').base)
 const failure = (code: string) => Object.assign(new Error(code), { code })
 
 /** How a disk, or a quota, says that nothing more goes in: to the store, and to SQLite. */

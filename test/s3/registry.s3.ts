@@ -10,8 +10,9 @@ import { openCachedBlobStore } from '../../src/storage/cache/blob-store.ts'
 import { openS3BlobStore } from '../../src/storage/s3/blob-store.ts'
 import { openS3Client, type S3Options } from '../../src/storage/s3/client.ts'
 import { damageMatrix } from '../registry/care/damage-matrix.ts'
-import { goldenCases, openRegistryOver } from '../registry/helper.ts'
+import { goldenCase } from '../support/golden-cases.ts'
 import { type ServerProcess, startServer } from '../support/server-process.ts'
+import { openRegistryOver } from '../support/test-registry.ts'
 import { wdeltaIn } from '../support/wdelta-process.ts'
 import {
   contentsOf,
@@ -156,12 +157,12 @@ async function told(registry: ServerProcess) {
 
 /** Models of every kind, in lineages, under several revisions, some of them deleted. */
 async function publishForest(registry: ServerProcess): Promise<void> {
-  const { folder } = goldenCases().find(({ name }) => name === 'chain-int4-bf16')!
-  const tuned = (step: number) => filesOf(join(folder, `tuned${step}`))
+  const golden = goldenCase('chain-int4-bf16')
+  const tuned = (step: number) => filesOf(golden.tuned[step - 1]!)
   const name = 'acme/model'
-  const files = { ...filesOf(join(folder, 'base')), 'config.json': Buffer.from('{}') }
+  const files = { ...filesOf(golden.base), 'config.json': Buffer.from('{}') }
   const base = await publish(registry, { name }, files)
-  const delta = { '1.wdelta': Buffer.from(readFileSync(join(folder, '1.wdelta'))) }
+  const delta = { '1.wdelta': Buffer.from(readFileSync(golden.deltas[0]!)) }
   const first = await publish(registry, { name, message: 'first' }, delta)
   const sparse = { name: 'acme/sparse', parent: first.id, strategy: 'sparse' }
   const second = await publish(registry, sparse, tuned(2))

@@ -210,5 +210,3 @@ function bfloat16(value: number): number {
   const bits = word.getUint32(0)
   return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16
 }
-
-export { Random } from './random.ts'

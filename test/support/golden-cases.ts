@@ -12,9 +12,11 @@ export interface Inspected {
   readonly [more: string]: unknown
 }
 
-/** What the reference wrote, and what it makes of it. All but name and hash are paths. */
+/** What the reference wrote, and what it makes of it. Folders and files are given by their paths. */
 export interface GoldenCase {
   readonly name: string
+  /** The folder of all that follows. */
+  readonly folder: string
   /** The folder of the base. */
   readonly base: string
   /** The folders of the fine-tunes, one for each delta. */
@@ -34,6 +36,7 @@ export function goldenCases(): GoldenCase[] {
     const { deltas, result_hash, inspect } = JSON.parse(readFileSync(path, 'utf8'))
     return {
       name: basename(folder),
+      folder,
       base: join(folder, 'base'),
       tuned: globSync(join(folder, 'tuned*')).sort(),
       deltas: deltas.map((name: string) => join(folder, name)),

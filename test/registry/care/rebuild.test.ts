@@ -7,29 +7,29 @@ import { rebuildCatalog } from '../../../src/registry/care/adopt.ts'
 import { openRegistry } from '../../../src/registry/open-registry.ts'
 import type { ListedModel, Registry } from '../../../src/registry/registry.ts'
 import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
+import { goldenCase } from '../../support/golden-cases.ts'
 import {
   bytesOf,
   folderParts,
-  goldenCases,
   lineageOf,
   openTestRegistry,
   part,
   publish,
   publishWdelta,
-} from '../helper.ts'
+} from '../../support/test-registry.ts'
 
-const { folder: GOLDEN } = goldenCases().find(({ name }) => name === 'chain-int4-bf16')!
+const GOLDEN = goldenCase('chain-int4-bf16')
 const SIGNAL = new AbortController().signal
 
 /** Models of every kind, in lineages, under several revisions, some of them deleted. */
 async function fill(registry: Registry): Promise<void> {
   const base = await publish(registry, [
-    ...folderParts(join(GOLDEN, 'base')),
+    ...folderParts(GOLDEN.base),
     part('config.json', Buffer.from('{}')),
   ])
-  const delta = readFileSync(join(GOLDEN, '1.wdelta'))
+  const delta = readFileSync(GOLDEN.deltas[0]!)
   const first = await publishWdelta(registry, delta, { message: 'first — "light"' })
-  const tuned = (step: number) => folderParts(join(GOLDEN, `tuned${step}`))
+  const tuned = (step: number) => folderParts(GOLDEN.tuned[step - 1]!)
   const second = await publish(registry, tuned(2), { parent: first.id, strategy: 'sparse' })
   await publish(registry, tuned(3), { parent: second.id, name: 'acme/end', revision: 'v1' })
   await publish(registry, tuned(3), { parent: base.id, strategy: 'whole', name: 'acme/whole' })
@@ -113,7 +113,7 @@ t.test('a lost catalog is made again from the store', async t => {
 
 t.test('an older copy of the catalog takes up what was published since', async t => {
   const first = await openTestRegistry(t)
-  await publish(first.registry, folderParts(join(GOLDEN, 'base')))
+  await publish(first.registry, folderParts(GOLDEN.base))
   const copy = join(first.folder, 'copy.sqlite')
   {
     await using backup = await first.registry.care.backup()
@@ -139,7 +139,7 @@ t.test('an older copy of the catalog takes up what was published since', async t
 t.test('a store of another catalog is refused, not swept', async t => {
   const scratch = t.testdir({ one: {}, other: {} })
   const one = await openTestRegistry(t, join(scratch, 'one'))
-  await publish(one.registry, folderParts(join(GOLDEN, 'base')))
+  await publish(one.registry, folderParts(GOLDEN.base))
   await one.close()
   const files = () => globSync(join(one.folder, 'store/**/*')).sort()
   const before = files()
@@ -154,10 +154,10 @@ t.test('a store of another catalog is refused, not swept', async t => {
 
 t.test('what makes no model is told of and left alone', async t => {
   const first = await openTestRegistry(t)
-  const base = await publish(first.registry, folderParts(join(GOLDEN, 'base')))
-  const tuned = folderParts(join(GOLDEN, 'tuned1'))
+  const base = await publish(first.registry, folderParts(GOLDEN.base))
+  const tuned = folderParts(GOLDEN.tuned[0]!)
   const delta = await publish(first.registry, tuned, { parent: base.id, strategy: 'int4' })
-  const other = await publish(first.registry, folderParts(join(GOLDEN, 'tuned2')))
+  const other = await publish(first.registry, folderParts(GOLDEN.tuned[1]!))
   const records = await Promise.all(
     [base, delta, other].map(async ({ id }) => (await first.catalog.model(id))!),
   )
@@ -192,7 +192,7 @@ t.test('what makes no model is told of and left alone', async t => {
 
 t.test('a model that lacks a blob is not adopted', async t => {
   const first = await openTestRegistry(t)
-  const { id } = await publish(first.registry, folderParts(join(GOLDEN, 'base')))
+  const { id } = await publish(first.registry, folderParts(GOLDEN.base))
   const { files } = (await first.catalog.model(id))!
   await first.close()
   loseCatalog(first.folder)
@@ -203,7 +203,7 @@ t.test('a model that lacks a blob is not adopted', async t => {
 t.test('a tombstone goes when it says nothing any more', async t => {
   const { registry, folder } = await openTestRegistry(t)
   const tombstones = () => globSync(join(folder, 'store/tombstones/*/*'))
-  const parts = () => folderParts(join(GOLDEN, 'base'))
+  const parts = () => folderParts(GOLDEN.base)
   const older = await publish(registry, parts())
   const newer = await publish(registry, parts())
   await registry.models.remove(newer.id)
@@ -226,7 +226,7 @@ t.test(
   'a tombstone that has rotted does not stop the start, nor what else there is to do',
   async t => {
     const { registry, folder, close } = await openTestRegistry(t)
-    const parts = () => folderParts(join(GOLDEN, 'base'))
+    const parts = () => folderParts(GOLDEN.base)
     const kept = await publish(registry, parts())
     for (let i = 0; i < 2; i++) await registry.models.remove((await publish(registry, parts())).id)
     const paths = globSync(join(folder, 'store/tombstones/*/*'))

@@ -5,21 +5,21 @@ import t from 'tap'
 import { RegistryError } from '../../../src/errors.ts'
 import { openRegistry } from '../../../src/registry/open-registry.ts'
 import type { Registry, UploadPart } from '../../../src/registry/registry.ts'
+import { goldenCase } from '../../support/golden-cases.ts'
 import {
   before,
   bytesOf,
   folderParts,
-  goldenCases,
   openTestRegistry,
   part,
   publish,
-} from '../helper.ts'
+} from '../../support/test-registry.ts'
 
 const SIGNAL = new AbortController().signal
-const { folder: GOLDEN, deltas } = goldenCases().find(({ name }) => name === 'int4-bf16')!
-const TUNED = readFileSync(globSync(join(GOLDEN, 'tuned*/model.safetensors'))[0]!)
-const WDELTA = readFileSync(join(GOLDEN, deltas[0]!))
-const baseParts = () => folderParts(join(GOLDEN, 'base'))
+const GOLDEN = goldenCase('int4-bf16')
+const TUNED = readFileSync(join(GOLDEN.tuned[0]!, 'model.safetensors'))
+const WDELTA = readFileSync(GOLDEN.deltas[0]!)
+const baseParts = () => folderParts(GOLDEN.base)
 const really = { dryRun: false }
 
 /** Parts that call `before` when they are asked for. */

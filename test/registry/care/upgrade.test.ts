@@ -19,8 +19,15 @@ import { processHolds } from '../../../src/registry/holds/in-process.ts'
 import type { ListedModel, Model } from '../../../src/registry/registry.ts'
 import { UNLIMITED } from '../../../src/storage/disk-room.ts'
 import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
+import {
+  before,
+  bytesOf,
+  openRegistryOver,
+  openTestRegistry,
+  part,
+  publish,
+} from '../../support/test-registry.ts'
 import { weights } from '../../support/weights.ts'
-import { before, bytesOf, openRegistryOver, openTestRegistry, part, publish } from '../helper.ts'
 
 /** Data folders as earlier builds left them; `models.json` is what those told of their models. */
 const DATA = join(import.meta.dirname, '../../fixtures/data')

@@ -6,8 +6,8 @@ import { CHUNK_BYTES, openCachedBlobStore } from '../../../src/storage/cache/blo
 import { openS3BlobStore } from '../../../src/storage/s3/blob-store.ts'
 import { FakeS3 } from '../../support/fake-s3.ts'
 import { openStoreAfar } from '../../support/store-afar.ts'
+import { bytesOf, openRegistryOver, part, publish } from '../../support/test-registry.ts'
 import { weights } from '../../support/weights.ts'
-import { bytesOf, openRegistryOver, part, publish } from '../helper.ts'
 
 const SIGNAL = new AbortController().signal
 const MODEL = 'model.safetensors'

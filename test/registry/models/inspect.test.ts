@@ -1,9 +1,15 @@
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename } from 'node:path'
 import t from 'tap'
 import type { Inspected } from '../../support/golden-cases.ts'
+import { goldenCases } from '../../support/golden-cases.ts'
+import {
+  folderParts,
+  openTestRegistry,
+  publish,
+  publishWdelta,
+} from '../../support/test-registry.ts'
 import { wdelta } from '../../support/wdelta-process.ts'
-import { folderParts, goldenCases, openTestRegistry, publish, publishWdelta } from '../helper.ts'
 
 /** Stored bytes by tensor, as `wdelta inspect --json` tells them of each file. */
 async function toldByCommand(paths: readonly string[]): Promise<Record<string, number>[]> {
@@ -20,18 +26,17 @@ async function toldByCommand(paths: readonly string[]): Promise<Record<string, n
 t.test('the registry and the command count the same stored bytes per tensor', async t => {
   const { registry } = await openTestRegistry(t)
   const cases = goldenCases()
-  const paths = cases.flatMap(({ folder, deltas }) => deltas.map(delta => join(folder, delta)))
-  const told = await toldByCommand(paths)
+  const told = await toldByCommand(cases.flatMap(({ deltas }) => deltas))
   const strategies = new Set<string>()
-  for (const { folder, deltas, name } of cases) {
-    let parent = await publish(registry, folderParts(join(folder, 'base')))
+  for (const { base, deltas, name } of cases) {
+    let parent = await publish(registry, folderParts(base))
     for (const delta of deltas) {
-      const bytes = readFileSync(join(folder, delta))
+      const bytes = readFileSync(delta)
       parent = await publishWdelta(registry, bytes, { parent: parent.id })
       const { tensors, strategy } = await registry.models.inspect(parent.id)
       strategies.add(strategy)
       const stored = Object.fromEntries(tensors.map(({ name, storedBytes }) => [name, storedBytes]))
-      t.strictSame(stored, told.shift(), `${name} ${delta}`)
+      t.strictSame(stored, told.shift(), `${name} ${basename(delta)}`)
       const sum = tensors.reduce((total, { storedBytes }) => total + storedBytes, 0)
       t.ok(sum > 0 && sum < bytes.length, 'and no more than the file has')
     }

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import t from 'tap'
 import type { Catalog } from '../../../src/catalog/catalog.ts'
 import { buildLayout, type DescribedTensor } from '../../../src/codec/safetensors/write-header.ts'
@@ -8,16 +7,16 @@ import { readManifestHead, writeManifest } from '../../../src/registry/models/ma
 import type { Registry } from '../../../src/registry/registry.ts'
 import { blobKey } from '../../../src/storage/blob-key.ts'
 import type { BlobStore } from '../../../src/storage/blob-store.ts'
-import { weights } from '../../support/weights.ts'
+import { goldenCase } from '../../support/golden-cases.ts'
 import {
   bytesOf,
   folderParts,
-  goldenCases,
   openTestRegistry,
   part,
   publish,
   publishWdelta,
-} from '../helper.ts'
+} from '../../support/test-registry.ts'
+import { weights } from '../../support/weights.ts'
 
 const SIGNAL = new AbortController().signal
 
@@ -70,17 +69,15 @@ async function putVersion1(catalog: Catalog, blobs: BlobStore, id: string): Prom
 async function publishAll(registry: Registry): Promise<string[]> {
   const ids: string[] = []
   for (const name of ['chain-int4-bf16', 'int4-bf16']) {
-    const { folder, deltas } = goldenCases().find(found => found.name === name)!
-    const base = await publish(registry, folderParts(join(folder, 'base')), {
-      name: `acme/${name}`,
-    })
+    const golden = goldenCase(name)
+    const base = await publish(registry, folderParts(golden.base), { name: `acme/${name}` })
     ids.push(base.id)
-    for (const delta of deltas) {
-      ids.push((await publishWdelta(registry, readFileSync(join(folder, delta)))).id)
+    for (const delta of golden.deltas) {
+      ids.push((await publishWdelta(registry, readFileSync(delta))).id)
     }
   }
-  const sharded = goldenCases().find(({ name }) => name.startsWith('sharded'))!
-  ids.push((await publish(registry, folderParts(join(sharded.folder, 'base')))).id)
+  const sharded = folderParts(goldenCase('sharded-mixed-int4').base)
+  ids.push((await publish(registry, sharded)).id)
   const file = (seed: number, before?: Buffer) => part('w.safetensors', weights(seed, before))
   const base = await publish(registry, [file(1), part('notes.txt', Buffer.from('é'))])
   const tuned = [file(2, weights(1))]

@@ -1,7 +1,13 @@
 import t from 'tap'
 import { buildLayout, type DescribedTensor } from '../../../src/codec/safetensors/write-header.ts'
+import {
+  bytesOf,
+  openTestRegistry,
+  part,
+  publish,
+  publishWdelta,
+} from '../../support/test-registry.ts'
 import { deltaFile, f32s, i64s, record } from '../../support/wdelta-files.ts'
-import { bytesOf, openTestRegistry, part, publish, publishWdelta } from '../helper.ts'
 
 const FILE = 'model.safetensors'
 /** Bytes that models may take while they are open: a few levels of a chain of a few thousand tensors. */

@@ -4,9 +4,9 @@ import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
 import { encodeFrame } from '../../../src/codec/frames/frame-encodings.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
-import { Random } from '../../support/generated-values.ts'
+import { Random } from '../../support/random.ts'
+import { bytesOf, openTestRegistry, part, publish } from '../../support/test-registry.ts'
 import { collision } from '../../support/xxh64-collisions.ts'
-import { bytesOf, openTestRegistry, part, publish } from '../helper.ts'
 
 const { machine } = threadKernels()
 const MODEL = 'model.safetensors'

@@ -4,8 +4,9 @@ import type { LayoutTensor } from '../../../src/codec/safetensors/layout.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import type { Model, Registry } from '../../../src/registry/registry.ts'
 import { layoutOf } from '../../support/generated-ranges.ts'
-import { changed, filled, Random, sprinkle, unitBytes } from '../../support/generated-values.ts'
-import { bytesOf, lineageOf, openTestRegistry, part, publish } from '../helper.ts'
+import { changed, filled, sprinkle, unitBytes } from '../../support/generated-values.ts'
+import { Random } from '../../support/random.ts'
+import { bytesOf, lineageOf, openTestRegistry, part, publish } from '../../support/test-registry.ts'
 
 type Strategy = 'lossless' | 'int4' | 'sparse' | 'quantized'
 

@@ -1,8 +1,9 @@
 import t from 'tap'
 import { type FloatDtype, itemBytes } from '../../../src/codec/base/dtypes.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
-import { cast, Random } from '../../support/generated-values.ts'
-import { bytesOf, openTestRegistry, part, publish } from '../helper.ts'
+import { cast } from '../../support/generated-values.ts'
+import { Random } from '../../support/random.ts'
+import { bytesOf, openTestRegistry, part, publish } from '../../support/test-registry.ts'
 
 const MODEL = 'model.safetensors'
 /** Some frames of the widest dtype, and no whole number of any. */

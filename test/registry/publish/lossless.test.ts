@@ -6,7 +6,14 @@ import { ENCODINGS } from '../../../src/codec/frames/frame-encodings.ts'
 import type { Content, Model, Registry } from '../../../src/registry/registry.ts'
 import { FEATURES, type Folder, generateLineage } from '../../support/generated-models.ts'
 import { layoutOf, rangesOf, tensorsOf, weightsOf } from '../../support/generated-ranges.ts'
-import { bytesOf, lineageOf, openTestRegistry, part, publish, publishWdelta } from '../helper.ts'
+import {
+  bytesOf,
+  lineageOf,
+  openTestRegistry,
+  part,
+  publish,
+  publishWdelta,
+} from '../../support/test-registry.ts'
 
 /** Generated lineages; `FULL=1` takes more. */
 const SEEDS = process.env['FULL'] === '1' ? 500 : 60

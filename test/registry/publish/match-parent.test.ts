@@ -6,8 +6,14 @@ import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import type { RegistryError } from '../../../src/errors.ts'
 import type { Registry } from '../../../src/registry/registry.ts'
+import {
+  bytesOf,
+  openTestRegistry,
+  part,
+  publish,
+  publishWdelta,
+} from '../../support/test-registry.ts'
 import { deltaFile, f32s, i64s, record } from '../../support/wdelta-files.ts'
-import { bytesOf, openTestRegistry, part, publish, publishWdelta } from '../helper.ts'
 
 interface Tensor {
   readonly name: string

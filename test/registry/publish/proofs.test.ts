@@ -5,8 +5,14 @@ import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
 import { buildLayout, type DescribedTensor } from '../../../src/codec/safetensors/write-header.ts'
 import type { Model, Registry } from '../../../src/registry/registry.ts'
 import type { Piece, Task, TaskMessage } from '../../../src/workers/tasks.ts'
-import { Random } from '../../support/generated-values.ts'
-import { bytesOf, openTestRegistry, part, publish, publishWdelta } from '../helper.ts'
+import { Random } from '../../support/random.ts'
+import {
+  bytesOf,
+  openTestRegistry,
+  part,
+  publish,
+  publishWdelta,
+} from '../../support/test-registry.ts'
 
 const FILE = 'model.safetensors'
 

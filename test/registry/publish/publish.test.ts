@@ -5,16 +5,16 @@ import t from 'tap'
 import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { RegistryError } from '../../../src/errors.ts'
+import { goldenCase, goldenCases } from '../../support/golden-cases.ts'
 import {
   bytesOf,
   folderParts,
-  goldenCases,
   lineageOf,
   openTestRegistry,
   part,
   publish,
   publishWdelta,
-} from '../helper.ts'
+} from '../../support/test-registry.ts'
 
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 
@@ -34,13 +34,13 @@ function safetensors(
 
 const f32 = (...values: number[]) => new Uint8Array(new Float32Array(values).buffer)
 
-for (const { name, folder, deltas, hash } of goldenCases()) {
+for (const { name, base, deltas, expected, hash } of goldenCases()) {
   t.test(`${name}: what the reference wrote means what the reference makes of it`, async t => {
     const { registry } = await openTestRegistry(t)
-    await publish(registry, folderParts(join(folder, 'base')))
+    await publish(registry, folderParts(base))
     let id = ''
     for (const file of deltas) {
-      const bytes = readFileSync(join(folder, file))
+      const bytes = readFileSync(file)
       const model = await publishWdelta(registry, bytes)
       t.strictSame(
         await bytesOf(await registry.models.openDelta(model.id)),
@@ -51,9 +51,8 @@ for (const { name, folder, deltas, hash } of goldenCases()) {
     }
     const model = await registry.models.find(id)
     t.equal(model.hashes.float32, hash)
-    const expected = readFileSync(join(folder, 'expected.safetensors'))
     const float32 = await registry.models.openReconstruct(id, 'F32')
-    t.equal(Buffer.compare(await bytesOf(float32), expected), 0)
+    t.equal(Buffer.compare(await bytesOf(float32), readFileSync(expected)), 0)
     const stored = await bytesOf(await registry.models.openReconstruct(id))
     t.equal(stored.length, model.size)
     t.equal(sha256(stored), model.sha256)
@@ -63,8 +62,7 @@ for (const { name, folder, deltas, hash } of goldenCases()) {
 
 t.test('a base comes back byte for byte, side files and shards', async t => {
   const { registry } = await openTestRegistry(t)
-  const sharded = goldenCases().find(({ name }) => name.startsWith('sharded'))!
-  const shards = folderParts(join(sharded.folder, 'base'))
+  const shards = folderParts(goldenCase('sharded-mixed-int4').base)
   const model = await publish(registry, [...shards, part('config.json', Buffer.from('{}'))])
   t.match(model, { kind: 'base', strategy: 'whole', parent: null, revision: 'main' })
   t.strictSame(
@@ -84,14 +82,14 @@ t.test('a base comes back byte for byte, side files and shards', async t => {
 for (const strategy of ['int4', 'sparse', 'quantized'] as const) {
   t.test(`a fine-tune published with ${strategy} comes back in its own layout`, async t => {
     const { registry, blobs } = await openTestRegistry(t)
-    const { folder } = goldenCases().find(({ name }) => name === 'int4-bf16')!
-    const base = await publish(registry, folderParts(join(folder, 'base')))
-    const tuned = folderParts(join(folder, 'tuned'))
+    const golden = goldenCase('int4-bf16')
+    const base = await publish(registry, folderParts(golden.base))
+    const tuned = folderParts(golden.tuned[0]!)
     const model = await publish(registry, tuned, { parent: base.id, strategy })
     t.match(model, { kind: 'delta', strategy, parent: base.id })
     t.ok(model.error!.nmse >= 0 && model.error!.nmse < 1, `nmse ${model.error!.nmse}`)
     t.ok(model.error!.maxAbs < 1)
-    const uploaded = readFileSync(join(folder, 'tuned/model.safetensors'))
+    const uploaded = readFileSync(join(golden.tuned[0]!, 'model.safetensors'))
     const back = await bytesOf(await registry.models.openFile(model.id, 'model.safetensors'))
     t.equal(back.length, uploaded.length)
     t.equal(sha256(back), model.sha256)
@@ -109,12 +107,14 @@ for (const strategy of ['int4', 'sparse', 'quantized'] as const) {
 
 t.test('a delta of a delta is made against unrounded values, at any depth', async t => {
   const { registry } = await openTestRegistry(t)
-  const { folder } = goldenCases().find(({ name }) => name === 'chain-int4-bf16')!
-  let parent = await publish(registry, folderParts(join(folder, 'base')))
-  for (const step of [1, 2, 3]) {
-    const tuned = folderParts(join(folder, `tuned${step}`))
-    const model = await publish(registry, tuned, { parent: parent.id, strategy: 'int4' })
-    const expected = step === 1 ? parent.hashes.stored : parent.hashes.float32
+  const golden = goldenCase('chain-int4-bf16')
+  let parent = await publish(registry, folderParts(golden.base))
+  for (const [step, tuned] of golden.tuned.entries()) {
+    const model = await publish(registry, folderParts(tuned), {
+      parent: parent.id,
+      strategy: 'int4',
+    })
+    const expected = step === 0 ? parent.hashes.stored : parent.hashes.float32
     t.equal((await registry.models.inspect(model.id)).parentHash, expected)
     parent = model
   }
@@ -123,9 +123,9 @@ t.test('a delta of a delta is made against unrounded values, at any depth', asyn
 
 t.test('ranges of every kind of content are slices of the whole', async t => {
   const { registry } = await openTestRegistry(t)
-  const { folder } = goldenCases().find(({ name }) => name === 'int4-0.05-bf16')!
-  const base = await publish(registry, folderParts(join(folder, 'base')))
-  const delta = await publishWdelta(registry, readFileSync(join(folder, 'delta.wdelta')))
+  const golden = goldenCase('int4-0.05-bf16')
+  const base = await publish(registry, folderParts(golden.base))
+  const delta = await publishWdelta(registry, readFileSync(golden.deltas[0]!))
   for (const content of [
     await registry.models.openReconstruct(base.id),
     await registry.models.openReconstruct(delta.id),
@@ -192,8 +192,10 @@ t.test('a fine-tune of another structure is refused by the lossy strategies', as
 t.test('what is refused leaves nothing behind', async t => {
   const { registry, blobs } = await openTestRegistry(t)
   const bad = safetensors([{ name: 'w', dtype: 'F32', shape: [2], data: f32(1, 2) }])
-  const good = folderParts(join(goldenCases()[0]!.folder, 'base'))
-  const delta = readFileSync(join(goldenCases()[0]!.folder, goldenCases()[0]!.deltas[0]!))
+  const { base, deltas } = goldenCase('int4-bf16')
+  const good = folderParts(base)
+  const orphan = readFileSync(deltas[0]!)
+  const delta = Buffer.from(orphan)
   delta[15]! ^= 1
   const refused: [() => Promise<unknown>, string][] = [
     [
@@ -208,14 +210,7 @@ t.test('what is refused leaves nothing behind', async t => {
     ],
     [() => publish(registry, good, { parent: 'acme/none', strategy: 'int4' }), 'parent-unknown'],
     [() => publish(registry, good, { strategy: 'int4' }), 'bad-request'],
-    [
-      () =>
-        publishWdelta(
-          registry,
-          readFileSync(join(goldenCases()[0]!.folder, goldenCases()[0]!.deltas[0]!)),
-        ),
-      'parent-unknown',
-    ],
+    [() => publishWdelta(registry, orphan), 'parent-unknown'],
     [() => publishWdelta(registry, delta), 'malformed-delta'],
   ]
   for (const [publication, code] of refused) await t.rejects(publication(), { code })
@@ -225,7 +220,7 @@ t.test('what is refused leaves nothing behind', async t => {
 
 t.test('without a strategy, a parent makes a model lossless', async t => {
   const { registry } = await openTestRegistry(t)
-  const files = () => folderParts(join(goldenCases()[0]!.folder, 'base'))
+  const files = () => folderParts(goldenCase('int4-bf16').base)
   const base = await publish(registry, files())
   const same = await publish(registry, files(), { parent: base.id })
   t.match(same, { kind: 'delta', strategy: 'lossless', parent: base.id, sha256: base.sha256 })
@@ -234,7 +229,7 @@ t.test('without a strategy, a parent makes a model lossless', async t => {
 
 t.test('a whole model with a parent needs nobody: the parent may be deleted', async t => {
   const { registry } = await openTestRegistry(t)
-  const files = () => folderParts(join(goldenCases()[0]!.folder, 'base'))
+  const files = () => folderParts(goldenCase('int4-bf16').base)
   const base = await publish(registry, files())
   const copy = await publish(registry, files(), { parent: base.id, strategy: 'whole' })
   t.match(copy, { kind: 'base', strategy: 'whole', parent: base.id })
@@ -250,7 +245,7 @@ t.test('a whole model with a parent needs nobody: the parent may be deleted', as
 
 t.test('equal content is stored once, also when it comes at once', async t => {
   const { registry, blobs } = await openTestRegistry(t)
-  const files = () => folderParts(join(goldenCases()[0]!.folder, 'base'))
+  const files = () => folderParts(goldenCase('int4-bf16').base)
   const models = await Promise.all(
     Array.from({ length: 8 }, (_, i) => publish(registry, files(), { name: `acme/m${i}` })),
   )
@@ -262,9 +257,9 @@ t.test('equal content is stored once, also when it comes at once', async t => {
 
 t.test('deleting: a parent with deltas stays, and bytes go with the sweep', async t => {
   const { registry, blobs } = await openTestRegistry(t)
-  const { folder, deltas } = goldenCases()[0]!
-  const base = await publish(registry, folderParts(join(folder, 'base')))
-  const delta = await publishWdelta(registry, readFileSync(join(folder, deltas[0]!)))
+  const golden = goldenCase('int4-bf16')
+  const base = await publish(registry, folderParts(golden.base))
+  const delta = await publishWdelta(registry, readFileSync(golden.deltas[0]!))
   await t.rejects(registry.models.remove(base.id), {
     code: 'has-children',
     details: { children: [delta.id] },
@@ -284,9 +279,9 @@ t.test('deleting: a parent with deltas stays, and bytes go with the sweep', asyn
 t.test('a registry opened again on its folder has everything', async t => {
   const folder = t.testdir()
   const first = await openTestRegistry(t, folder)
-  const { folder: golden, deltas } = goldenCases()[0]!
-  await publish(first.registry, folderParts(join(golden, 'base')))
-  const delta = await publishWdelta(first.registry, readFileSync(join(golden, deltas[0]!)))
+  const golden = goldenCase('int4-bf16')
+  await publish(first.registry, folderParts(golden.base))
+  const delta = await publishWdelta(first.registry, readFileSync(golden.deltas[0]!))
   await first.close()
   const { registry } = await openTestRegistry(t, folder)
   t.strictSame(await registry.models.find(delta.id), delta)
@@ -297,8 +292,8 @@ t.test(
   'a named parent that is not the one is refused, and a matching one is found by any hash',
   async t => {
     const { registry } = await openTestRegistry(t)
-    const { folder, deltas } = goldenCases().find(({ name }) => name === 'sharded-mixed-int4')!
-    const bytes = readFileSync(join(folder, deltas[0]!))
+    const { base, deltas } = goldenCase('sharded-mixed-int4')
+    const bytes = readFileSync(deltas[0]!)
     const other = safetensors([{ name: 'w', dtype: 'F32', shape: [1], data: f32(1) }])
     const wrong = await publish(registry, [part('model.safetensors', other)], {
       name: 'acme/wrong',
@@ -306,7 +301,7 @@ t.test(
     await t.rejects(publishWdelta(registry, bytes, { parent: wrong.id }), {
       code: 'parent-mismatch',
     })
-    const right = await publish(registry, folderParts(join(folder, 'base')))
+    const right = await publish(registry, folderParts(base))
     t.equal((await publishWdelta(registry, bytes)).parent, right.id)
     t.equal((await publishWdelta(registry, bytes, { parent: 'acme/model' })).parent, right.id)
   },

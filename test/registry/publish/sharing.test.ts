@@ -6,7 +6,7 @@ import { RegistryError } from '../../../src/errors.ts'
 import { openRegistry } from '../../../src/registry/open-registry.ts'
 import type { Model, Registry, UploadPart } from '../../../src/registry/registry.ts'
 import type { Pool } from '../../../src/workers/pool.ts'
-import { before, bytesOf, openTestRegistry, part } from '../helper.ts'
+import { before, bytesOf, openTestRegistry, part } from '../../support/test-registry.ts'
 
 const CONFIG = Buffer.from('{"architectures":["LlamaForCausalLM"]}\n')
 

@@ -1,6 +1,5 @@
 import { globSync, readFileSync } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { basename, join } from 'node:path'
 import root from 'tap'
 import { openSqliteCatalog } from '../../src/catalog/sqlite/catalog.ts'
 import { openRegistry, type RegistryDeps } from '../../src/registry/open-registry.ts'
@@ -8,28 +7,6 @@ import type { Content, ListedModel, Registry, UploadPart } from '../../src/regis
 import type { BlobStore } from '../../src/storage/blob-store.ts'
 import { openFolderBlobStore } from '../../src/storage/folder/blob-store.ts'
 import { openPool } from '../../src/workers/pool.ts'
-
-const GOLDEN = fileURLToPath(new URL('../fixtures/v1', import.meta.url))
-
-/** A golden case: what the reference wrote, and what it makes of it. */
-export interface GoldenCase {
-  readonly name: string
-  readonly folder: string
-  readonly deltas: readonly string[]
-  /** `hash_state_dict` of the result. */
-  readonly hash: string
-}
-
-/** Every folder of test/fixtures/v1. Throws if there is none: a test over nothing would pass. */
-export function goldenCases(): GoldenCase[] {
-  const cases = globSync(join(GOLDEN, '*/case.json')).map(path => {
-    const folder = dirname(path)
-    const described = JSON.parse(readFileSync(path, 'utf8'))
-    return { name: basename(folder), folder, deltas: described.deltas, hash: described.result_hash }
-  })
-  if (cases.length === 0) throw new Error(`no golden cases in ${GOLDEN}`)
-  return cases
-}
 
 interface Teardown {
   testdir(): string
