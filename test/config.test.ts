@@ -27,7 +27,7 @@ t.test('nothing given is safe: loopback, a folder, no tokens needed', async t =>
   }
 })
 
-t.test('where clients reach it', async t => {
+t.test('the address of clients is where it listens, or PUBLIC_URL', async t => {
   t.match(readConfig({}), { isLoopback: true, publicUrl: undefined })
   t.match(readConfig({ HOST: '0.0.0.0' }), { isLoopback: false })
   for (const PUBLIC_URL of [
@@ -107,7 +107,7 @@ t.test('how long a client may take, in the units of the variables', async t => {
   t.equal(problemsOf({ SOCKET_TIMEOUT_SECONDS: '0', UPLOAD_MIN_BYTES_PER_SECOND: '0' }).length, 2)
 })
 
-t.test('sizes and counts', async t => {
+t.test('sizes and counts have defaults, and are at least 1', async t => {
   t.equal(readConfig({}).maxUploadBytes, 2 ** 40)
   t.equal(readConfig({ MAX_UPLOAD_BYTES: '1' }).maxUploadBytes, 1)
   t.ok(readConfig({}).workers >= 1)

@@ -63,7 +63,7 @@ t.test('a stranger follows the README in a fresh clone', { timeout: TIMEOUT_MS }
   t.strictSame([install, run, more], ['npm ci', 'npm start', []])
   execFileSync('bash', ['-c', install!], { cwd: clone, stdio: 'pipe' })
 
-  await t.test('without tokens, on loopback', async t => {
+  await t.test('it works without tokens, on loopback', async t => {
     const server = await start(run!, {})
     t.teardown(server.stop)
     const printed = follow(t, 'Up and down', server.url)
@@ -72,7 +72,7 @@ t.test('a stranger follows the README in a fresh clone', { timeout: TIMEOUT_MS }
     t.match(follow(t, 'The command line', server.url), 'acme/')
   })
 
-  await t.test('with tokens', async t => {
+  await t.test('it works with tokens', async t => {
     const server = await start(run!, { AUTH: 'tokens' })
     t.teardown(server.stop)
     const { status } = await fetch(`${server.url}/models`)

@@ -131,7 +131,7 @@ t.test('sweep tells what went', async t => {
   )
 })
 
-t.test('errors of the registry', async t => {
+t.test('errors of the registry are shown in one line, with their code', async t => {
   const { url } = await openFakeRegistry(t, (_seen, response) => {
     json(response, 401, { code: 'unauthorized', title: 'A valid token is required' })
   })

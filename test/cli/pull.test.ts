@@ -122,25 +122,31 @@ t.test('wrong bytes never get the name', async t => {
   t.equal(readFileSync(join(out, 'model.safetensors'), 'utf8'), 'what was there')
 })
 
-t.test('answers that are not what was asked for', async t => {
-  const answers: [string, (seen: Seen, response: ServerResponse) => void][] = [
-    ['too long', (_seen, response) => void response.end(Buffer.concat([BYTES, BYTES]))],
-    ['refused', (_seen, response) => json(response, 500, { code: 'blob-missing', detail: 'gone' })],
-    ['no problem document', (_seen, response) => void response.writeHead(502).end('<html>')],
-  ]
-  for (const [name, serve] of answers) {
-    await t.test(name, async t => {
-      const { url, seen } = await openFakeRegistry(t, modelOf([file('a.json')], serve))
-      const ran = await wdelta('pull', 'a/b', { out: t.testdir(), registry: url })
-      t.match(ran, {
-        code: 1,
-        stdout: '',
-        stderr: /^wdelta: (bad-answer|blob-missing|http-502): [^\n]+\n$/,
+t.test(
+  'an answer that is not what was asked for fails the pull, which is not tried again',
+  async t => {
+    const answers: [string, (seen: Seen, response: ServerResponse) => void][] = [
+      ['too long', (_seen, response) => void response.end(Buffer.concat([BYTES, BYTES]))],
+      [
+        'refused',
+        (_seen, response) => json(response, 500, { code: 'blob-missing', detail: 'gone' }),
+      ],
+      ['no problem document', (_seen, response) => void response.writeHead(502).end('<html>')],
+    ]
+    for (const [name, serve] of answers) {
+      await t.test(name, async t => {
+        const { url, seen } = await openFakeRegistry(t, modelOf([file('a.json')], serve))
+        const ran = await wdelta('pull', 'a/b', { out: t.testdir(), registry: url })
+        t.match(ran, {
+          code: 1,
+          stdout: '',
+          stderr: /^wdelta: (bad-answer|blob-missing|http-502): [^\n]+\n$/,
+        })
+        t.equal(seen.length, 2, 'asked once')
       })
-      t.equal(seen.length, 2, 'asked once')
-    })
-  }
-})
+    }
+  },
+)
 
 t.test('no path leads out of the folder', async t => {
   for (const path of ['../evil', '/evil', 'a/../../evil', 'a\\..\\evil', 'C:evil', '']) {

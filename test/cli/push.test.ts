@@ -114,7 +114,7 @@ t.test('an answer before the end of the body ends the upload', async t => {
   t.match(ran, { code: 1, stdout: '', stderr: 'wdelta: upload-too-large: at most 10 bytes\n' })
 })
 
-t.test('failures before anything is sent', async t => {
+t.test('a folder that is no model fails before anything is sent', async t => {
   const { url, seen } = await openFakeRegistry(t, (_seen, response) => json(response, 201, MODEL))
   const folder = t.testdir({ 'config.json': '{}' })
   const none = await wdelta('push', folder, 'a/b', { registry: url })
@@ -124,7 +124,7 @@ t.test('failures before anything is sent', async t => {
   t.equal(seen.length, 0)
 })
 
-t.test('a registry that is not there', async t => {
+t.test('a registry that is not there is named, with the reason', async t => {
   const { deltas } = goldenCase('int4-bf16')
   const ran = await wdelta('push', deltas[0]!, 'a/b', { registry: 'http://127.0.0.1:1' })
   t.match(ran, {

@@ -90,7 +90,7 @@ t.test('a base of several shards verifies, in the order of the reference', async
   t.match(await wdelta('verify', out, { base }), { code: 0 })
 })
 
-t.test('refusals', async t => {
+t.test('a save that cannot be made is refused, and leaves nothing', async t => {
   const { base, tuned } = goldenCase('int4-bf16')
   const sharded = goldenCase('sharded-mixed-int4')
   const part = readdirSync(sharded.base).find(name => name.endsWith('.safetensors'))!

@@ -160,7 +160,7 @@ for (const kind of KINDS) {
   }
 }
 
-t.test('enough crashes', async t => {
+t.test('there were enough crashes', async t => {
   t.comment(`${crashes} crashes`)
   t.ok(crashes >= MIN_CRASHES, `${crashes} of at least ${MIN_CRASHES}`)
 })

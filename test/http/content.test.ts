@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { get } from 'node:http'
 import t from 'tap'
 import { RegistryError } from '../../src/errors.ts'
+import { Random } from '../support/random.ts'
 import { aContent, BYTES, dial, ID, listen, recorder } from './helper.ts'
 
 const PATH = `/models/${ID}/reconstruct`
@@ -42,7 +43,7 @@ t.test('with tokens only the client itself may keep a copy', async t => {
   await answer.bytes()
 })
 
-t.test('ranges', async t => {
+t.test('a range gives its bytes, or the status that says why not', async t => {
   const { url } = await listen(t, { openReconstruct: async () => aContent() })
   const cases: [range: string, status: number, start: number, end: number][] = [
     ['bytes=0-0', 206, 0, 1],
@@ -86,21 +87,17 @@ t.test('ranges', async t => {
 
 t.test('a thousand random ranges are slices of the whole', async t => {
   const { url } = await listen(t, { openReconstruct: async () => aContent() })
-  let seed = 7
-  const random = (below: number) => {
-    seed = (seed * 1103515245 + 12345) % 2 ** 31
-    return seed % below
-  }
+  const random = new Random(7)
   for (let i = 0; i < 1000; i++) {
-    const start = random(1000)
-    const end = start + 1 + random(1000 - start)
+    const start = random.below(1000)
+    const end = start + 1 + random.below(1000 - start)
     const answer = await fetch(url + PATH, { headers: { range: `bytes=${start}-${end - 1}` } })
     const got = Buffer.from(await answer.arrayBuffer())
     if (!got.equals(BYTES.subarray(start, end))) t.fail(`bytes ${start}-${end}`)
   }
 })
 
-t.test('preconditions', async t => {
+t.test('preconditions decide between the whole, a part, 304 and 412', async t => {
   const { url } = await listen(t, { openReconstruct: async () => aContent() })
   const range = 'bytes=0-9'
   const cases: [headers: Record<string, string>, status: number][] = [
@@ -145,7 +142,7 @@ t.test('HEAD tells the same and reads nothing', async t => {
   t.strictSame(events, [])
 })
 
-t.test('content of no bytes', async t => {
+t.test('content of no bytes is whole, whatever range is asked for', async t => {
   const { url } = await listen(t, { openReconstruct: async () => aContent(Buffer.alloc(0)) })
   for (const range of ['', 'bytes=0-', 'bytes=-5']) {
     const answer = await fetch(url + PATH, { headers: { range } })
@@ -155,7 +152,7 @@ t.test('content of no bytes', async t => {
   }
 })
 
-t.test('file names', async t => {
+t.test('file names are sent so that every client can read them', async t => {
   const names = new Map([
     ['a b.json', 'attachment; filename="a b.json"'],
     [
@@ -211,7 +208,7 @@ t.test('refs, paths and names come through as they were meant', async t => {
   ])
 })
 
-t.test('dtype', async t => {
+t.test('dtype asks for the values as stored or as one of the floats', async t => {
   const asked: unknown[] = []
   const { url } = await listen(t, {
     openReconstruct: async (_ref, dtype) => {

@@ -144,7 +144,7 @@ t.test('the target, if it names a host, names this one', async t => {
   t.equal((await ask('GET http://localhost/stats HTTP/1.1\r\nHost: evil.example')).status, 403)
 })
 
-t.test('one Host, with tokens too', async t => {
+t.test('a request has one Host, with tokens too', async t => {
   const { ask, reached } = await open(t)
   const guarded = await open(t, { auth: { mode: 'tokens' } })
   const pairs = [

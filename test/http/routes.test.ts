@@ -8,7 +8,7 @@ import { aContent, aModel, BYTES, dial, ID, listen, recorder } from './helper.ts
 const PACKAGE = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
 const json = { 'content-type': 'application/json' }
 
-t.test('what is known about models', async t => {
+t.test('what is known about models is told by their routes', async t => {
   const asked: unknown[] = []
   const { url } = await listen(t, {
     find: async ref => {
@@ -79,7 +79,7 @@ t.test('what is known about models', async t => {
   }
 })
 
-t.test('delete, tokens, sweep', async t => {
+t.test('models are deleted, tokens managed and blobs swept by their routes', async t => {
   const asked: unknown[] = []
   const token = {
     id: 't1',
@@ -147,7 +147,7 @@ t.test('delete, tokens, sweep', async t => {
   t.equal(large.status, 413)
 })
 
-t.test('scopes', async t => {
+t.test('each scope may do its own and what the lower ones may', async t => {
   const scopes = new Map([
     ['r', 'read'],
     ['w', 'write'],
@@ -238,7 +238,7 @@ t.test('tokens stay out of the log', async t => {
   t.notMatch(lines.join(''), /configured-secret/)
 })
 
-t.test('readiness', async t => {
+t.test('it is ready until it drains, and not while the store fails', async t => {
   let draining = false
   let broken = false
   const { url } = await listen(
@@ -333,7 +333,7 @@ t.test('what is not there, and what is not allowed there', async t => {
   t.equal(long.status, 400)
 })
 
-t.test('what is no HTTP', async t => {
+t.test('what is no HTTP is refused as a problem, and the connection ends', async t => {
   const { port } = await listen(t, { find: async () => aModel() })
   const head = `POST /models HTTP/1.1\r\nHost: localhost\r\n`
   const attacks = {
@@ -379,7 +379,7 @@ t.test('garbage after a request does not get into its answer', async t => {
   await happened('aborted')
 })
 
-t.test('heads that do not end', async t => {
+t.test('a head that does not end is given up', async t => {
   const { port } = await listen(t, {}, { timeouts: { headersMs: 200 } })
   const dialled = Array.from({ length: 20 }, () => dial(t, port))
   for (const { socket } of dialled) socket.write('GET /healthz HTTP/1.1\r\nHost')

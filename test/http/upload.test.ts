@@ -23,7 +23,7 @@ async function problemOf(answer: Response): Promise<Record<string, unknown>> {
   return { ...problem, mediaType: answer.headers.get('content-type') }
 }
 
-t.test('a model from files', async t => {
+t.test('a model is published from fields and files', async t => {
   let got: unknown
   const { url } = await listen(t, {
     publishFiles: async (options, parts) => {
@@ -86,7 +86,7 @@ t.test('a model from a delta, and what is left out', async t => {
   })
 })
 
-t.test('forms that are refused', async t => {
+t.test('a form that is refused says which part is wrong', async t => {
   const { url } = await listen(t, { publishFiles: accept, publishDelta: accept })
   const name = ['name', 'acme/model'] as const
   const file = ['file', BYTES, 'a.safetensors'] as const
@@ -135,7 +135,7 @@ t.test('forms that are refused', async t => {
   t.equal((await post(url, '/models', formOf([name, file]))).status, 201)
 })
 
-t.test('bodies that are no multipart', async t => {
+t.test('a body that is no multipart is refused', async t => {
   const { url } = await listen(t, { publishFiles: accept })
   const body = formOf([
     ['name', 'acme/model'],
@@ -174,7 +174,7 @@ t.test('a multipart body that ends too early, within a complete request', async 
   }
 })
 
-t.test('a request that ends too early', async t => {
+t.test('a request that ends too early publishes nothing', async t => {
   const whole = formOf([
     ['name', 'acme/model'],
     ['file', BYTES, 'a.safetensors'],

@@ -269,7 +269,7 @@ async function kills(t: Test, server: S3Server, options: S3Options): Promise<voi
 for (const name of SERVER_NAMES) {
   t.test(name, async t => {
     await using server = await startS3Server(name)
-    await t.test('publish, reconstruct, delete, sweep', async t =>
+    await t.test('models are published, reconstructed, deleted and swept', async t =>
       wholeRun(t, { ...(await server.bucket('whole')), prefix: 'some/where/' }),
     )
     await t.test('a lost catalog is made again from the bucket', async t =>

@@ -38,7 +38,7 @@ function plain(value: JsonValue): unknown {
   return object
 }
 
-t.test('values', async t => {
+t.test('what JSON.parse reads is read alike', async t => {
   const texts = [
     '{}',
     '[]',
@@ -63,7 +63,7 @@ t.test('no key is special, and none is moved', async t => {
   t.equal(({} as { x?: number }).x, undefined)
 })
 
-t.test('offsets', async t => {
+t.test('every value knows where it stands in bytes', async t => {
   const root = read('{"é": [ 1,"a"]}')
   const list = root.kind === 'object' ? root.members.get('é') : undefined
   t.match(list, { kind: 'array', offset: OFFSET + 7 })
@@ -87,7 +87,7 @@ t.test('counts are integers written as such', async t => {
   t.notOk(isCount(undefined))
 })
 
-t.test('what is refused, and where', async t => {
+t.test('what is refused is named with its place in bytes', async t => {
   const nested = (levels: number) => `${'['.repeat(levels)}${']'.repeat(levels)}`
   const cases: [string | Uint8Array, string][] = [
     ['', 'json-syntax@0'],

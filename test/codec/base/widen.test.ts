@@ -41,7 +41,7 @@ function narrowed(dtype: FloatDtype, bits: Uint32Array): Uint8Array {
   return even
 }
 
-t.test('integers', async t => {
+t.test('integers become their nearest float32', async t => {
   t.strictSame(valuesOf('BOOL', Uint8Array.of(0, 1, 2, 255)), [0, 1, 1, 1])
   t.strictSame(valuesOf('U8', Uint8Array.of(0, 127, 128, 255)), [0, 127, 128, 255])
   t.strictSame(valuesOf('I8', Uint8Array.of(0, 127, 128, 255)), [0, 127, -128, -1])
@@ -84,7 +84,7 @@ t.test('64-bit integers are rounded once', async t => {
   t.not(Math.fround(Number(twice[0])), nearest(twice[0]!), 'rounding twice would show')
 })
 
-t.test('floats', async t => {
+t.test('floats keep their value, or become the nearest float32', async t => {
   const halves = Uint16Array.of(0, 0x8000, 0x3c00, 0x7bff, 1, 0x83ff, 0x7c00, 0xfc00)
   const expected = [0, -0, 1, 65504, 2 ** -24, -1023 * 2 ** -24, Infinity, -Infinity]
   t.strictSame(valuesOf('F16', bytesOf(halves)), expected)
@@ -137,7 +137,7 @@ t.test('NaN becomes quiet and keeps sign and payload, also when the code is hot'
   }
 })
 
-t.test('8-bit floats', async t => {
+t.test('8-bit floats have the values of their definitions', async t => {
   const all = Uint8Array.from({ length: 256 }, (_, byte) => byte)
   const table = (dtype: Dtype) => valuesOf(dtype, all)
   const nans = (dtype: Dtype) =>
@@ -236,7 +236,7 @@ for (const [dtype, past] of [
   })
 }
 
-t.test('narrowing at the edges', async t => {
+t.test('narrowing goes to infinity and to zero where the format ends', async t => {
   const edges = Float32Array.of(65519.996, 65520, -65520, 1e38, 2 ** -25, 2 ** -25 * 1.0000001)
   const bits = new Uint32Array(edges.buffer)
   const halves = new Uint16Array(narrowed('F16', bits).buffer)
@@ -248,7 +248,7 @@ t.test('narrowing at the edges', async t => {
   t.strictSame(hex(new Uint32Array(narrowed('F32', bits).buffer)), hex(bits))
 })
 
-t.test('which dtypes, and how many bytes', async t => {
+t.test('known dtypes are widened, from as many bytes as they take', async t => {
   const out = new Float32Array(4)
   for (const dtype of Object.keys(DTYPE_BITS).filter(isDtype)) {
     t.equal(canWiden(dtype), !/^F(4$|6_)/.test(dtype), dtype)

@@ -122,7 +122,7 @@ t.test('float32 whose lower halves alone changed has no lanes to code', async t 
   }
 })
 
-t.test('frames of full size', async t => {
+t.test('a frame of full size comes back', async t => {
   for (const [dtype, change] of [
     ['BF16', 'steps'],
     ['F16', 'blocks'],
@@ -141,7 +141,7 @@ t.test('frames of full size', async t => {
   }
 })
 
-t.test('all pairs of 16-bit values', async t => {
+t.test('every pair of 16-bit values comes back', async t => {
   // Whatever x and y are, NaN payloads and -0 included: the sum over a frame of each x with a y that runs through all values.
   const parent = new Uint8Array(FRAME_BYTES / 16)
   const tuned = new Uint8Array(parent.length)

@@ -59,7 +59,7 @@ t.test('casts agree at every boundary between two neighbours', async t => {
   }
 })
 
-t.test('known roundings to float16', async t => {
+t.test('known values are rounded to float16 as the standard says', async t => {
   const values = [
     65519.996,
     65520,

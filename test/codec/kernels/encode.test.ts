@@ -70,7 +70,7 @@ t.test('histograms agree, and add to what is there', async t => {
   })
 })
 
-t.test('histograms of known values', async t => {
+t.test('a histogram counts known values where they belong', async t => {
   const values = Float32Array.of(1, -1, -0.5, 0.25, 1 + 2 ** -23, -0, 2)
   const high = 0x3f800000 >>> 15
   for (const machine of [simd, plain]) {
@@ -190,7 +190,7 @@ t.test('errors and sums of squares agree', async t => {
   agree(t, machine => machine.errorAgainst('U8', codes, 'F32'))
 })
 
-t.test('errors of known values', async t => {
+t.test('errors of known values are what arithmetic says', async t => {
   const acc = Float32Array.of(1, 2 + 2 ** -10, NaN, 4, Infinity)
   const tuned = Float32Array.of(0.5, 2, 1, NaN, 1)
   for (const machine of [simd, plain]) {

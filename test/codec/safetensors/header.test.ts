@@ -30,7 +30,7 @@ const shaped = (shape: string, bytes: number) =>
 const placed = (offsets: string, bytes = 4) =>
   ruleOf(`{"w":{"dtype":"I32","shape":[1],"data_offsets":${offsets}}}`, bytes)
 
-t.test('a layout in numbers', async t => {
+t.test('a layout says where each tensor lies, in the order of their bytes', async t => {
   const json = {
     __metadata__: { format: 'pt', b: '2', a: '1' },
     late: entry('U8', [3], [16, 19]),
@@ -58,38 +58,41 @@ t.test('a layout in numbers', async t => {
   t.equal(read(safetensorsFile('{}', 0)).metadata, null)
 })
 
-t.test('the length of the header', async t => {
-  const word = (length: bigint) => {
-    const bytes = new Uint8Array(8)
-    new DataView(bytes.buffer).setBigUint64(0, length, true)
-    return bytes
-  }
-  const refused = (length: bigint, fileSize: number | null, rule: string) =>
-    t.throws(() => headerBytes(word(length), fileSize), { name: 'CodecError', rule }, `${length}`)
-  for (let length = 0; length < 8; length++) {
-    t.throws(() => read(new Uint8Array(length)), { name: 'CodecError', rule: 'header-too-small' })
-  }
-  const most = BigInt(LIMITS.headerBytes)
-  t.equal(headerBytes(word(most), null), LIMITS.headerBytes + 8)
-  t.equal(headerBytes(word(most), LIMITS.headerBytes + 8), LIMITS.headerBytes + 8)
-  refused(most, LIMITS.headerBytes + 7, 'header-length')
-  for (const length of [most + 1n, 2n ** 31n, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n]) {
-    refused(length, null, 'header-too-large')
-    refused(length, Number.MAX_SAFE_INTEGER, 'header-too-large')
-  }
-  refused(2n, 9, 'header-length')
-  t.throws(() => read(word(0n)), { name: 'CodecError', rule: 'header-start' })
-  const file = safetensorsFile('{}', 0)
-  t.throws(() => parseLayout(file.subarray(0, -1), file.length), {
-    name: 'CodecError',
-    rule: 'header-length',
-  })
-  const unaligned = new Uint8Array(file.length + 3)
-  unaligned.set(file, 3)
-  t.equal(parseLayout(unaligned.subarray(3), file.length).size, file.length)
-})
+t.test(
+  'the length of a header is compared with the cap and the file before it is read',
+  async t => {
+    const word = (length: bigint) => {
+      const bytes = new Uint8Array(8)
+      new DataView(bytes.buffer).setBigUint64(0, length, true)
+      return bytes
+    }
+    const refused = (length: bigint, fileSize: number | null, rule: string) =>
+      t.throws(() => headerBytes(word(length), fileSize), { name: 'CodecError', rule }, `${length}`)
+    for (let length = 0; length < 8; length++) {
+      t.throws(() => read(new Uint8Array(length)), { name: 'CodecError', rule: 'header-too-small' })
+    }
+    const most = BigInt(LIMITS.headerBytes)
+    t.equal(headerBytes(word(most), null), LIMITS.headerBytes + 8)
+    t.equal(headerBytes(word(most), LIMITS.headerBytes + 8), LIMITS.headerBytes + 8)
+    refused(most, LIMITS.headerBytes + 7, 'header-length')
+    for (const length of [most + 1n, 2n ** 31n, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n]) {
+      refused(length, null, 'header-too-large')
+      refused(length, Number.MAX_SAFE_INTEGER, 'header-too-large')
+    }
+    refused(2n, 9, 'header-length')
+    t.throws(() => read(word(0n)), { name: 'CodecError', rule: 'header-start' })
+    const file = safetensorsFile('{}', 0)
+    t.throws(() => parseLayout(file.subarray(0, -1), file.length), {
+      name: 'CodecError',
+      rule: 'header-length',
+    })
+    const unaligned = new Uint8Array(file.length + 3)
+    unaligned.set(file, 3)
+    t.equal(parseLayout(unaligned.subarray(3), file.length).size, file.length)
+  },
+)
 
-t.test('header text', async t => {
+t.test('a header begins with a brace, and blanks alone may follow it', async t => {
   const cases: [string, string][] = [
     ['{}', 'accepted'],
     ['{}     ', 'accepted'],
@@ -123,7 +126,7 @@ t.test('header text', async t => {
   t.equal(ruleOf(`{"w":${tensor},"\\u0077":${tensor}}`), 'duplicate-key')
 })
 
-t.test('metadata', async t => {
+t.test('metadata maps text to text, and has a longest length in bytes', async t => {
   const text = (value: string) => ruleOf(`{"__metadata__":${value}}`)
   for (const value of ['null', '[]', '"x"', '1', 'true', '{"a":1}', '{"a":null}', '{"a":{}}']) {
     t.equal(text(value), 'metadata', value)
@@ -138,7 +141,7 @@ t.test('metadata', async t => {
   t.strictSame([...metadata!.keys()], ['__proto__', '1', '0'])
 })
 
-t.test('names', async t => {
+t.test('a tensor may have any name of a bounded length without control characters', async t => {
   const named = (name: string) => ruleOf({ [name]: entry('U8', [0], [0, 0]) })
   const good = [
     'a',
@@ -158,7 +161,7 @@ t.test('names', async t => {
   t.equal(named('é'.repeat(LIMITS.nameBytes / 2 + 1)), 'name', 'counted in bytes')
 })
 
-t.test('entries', async t => {
+t.test('an entry has a dtype, a shape and offsets, and nothing else', async t => {
   const whole = entry('U8', [0], [0, 0])
   const { dtype: _dtype, ...noDtype } = whole
   const { shape: _shape, ...noShape } = whole
@@ -189,7 +192,7 @@ t.test('entries', async t => {
   t.equal(ruleOf(twice), 'duplicate-key')
 })
 
-t.test('dtypes', async t => {
+t.test('every known dtype has its width, and no other is read', async t => {
   for (const [dtype, bits] of Object.entries(DTYPE_BITS)) {
     t.equal(one(dtype, [4, 2], bits), 'accepted', dtype)
     t.equal(one(dtype, [4, 2], bits + 1), 'size', dtype)
@@ -218,7 +221,7 @@ t.test('dtypes', async t => {
   t.equal(one('F4', [0], 0), 'accepted')
 })
 
-t.test('shapes', async t => {
+t.test('dimensions are integers written as such, up to the caps', async t => {
   t.equal(shaped('[]', 4), 'accepted', 'a scalar')
   t.equal(shaped('[0,5]', 0), 'accepted')
   t.equal(shaped(`[${Array(LIMITS.rank).fill(1)}]`, 4), 'accepted')
@@ -240,7 +243,7 @@ t.test('shapes', async t => {
   t.equal(shaped('[4294967295,65536]', 0), 'size')
 })
 
-t.test('offsets', async t => {
+t.test('offsets cover the data without a gap or an overlap', async t => {
   t.equal(placed('[0,4]'), 'accepted')
   const lists = [
     '[]',
@@ -273,7 +276,7 @@ t.test('offsets', async t => {
   t.equal(ruleOf({ u: entry('U8', [1], [0, 1]), f: entry('F32', [1], [1, 5]) }, 5), 'accepted')
 })
 
-t.test('data that is too short or too long', async t => {
+t.test('data that is too short or too long is refused', async t => {
   const file = safetensorsFile({ w: entry('I32', [2], [0, 8]) }, 8)
   for (const length of [file.length - 1, file.length - 8]) {
     t.throws(() => read(file.subarray(0, length)), { name: 'CodecError', rule: 'file-size' })
@@ -284,7 +287,7 @@ t.test('data that is too short or too long', async t => {
   t.equal(ruleOf('{}', 1), 'file-size')
 })
 
-t.test('sums beyond 2^53', async t => {
+t.test('sums beyond 2^53 are refused, not rounded', async t => {
   const half = 2 ** 49
   const json: Record<string, object> = {}
   for (let i = 0; i < 16; i++) json[i] = entry('U8', [2 ** 32, 2 ** 17], [half * i, half * (i + 1)])

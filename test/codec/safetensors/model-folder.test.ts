@@ -31,7 +31,7 @@ function ruleOf(run: () => unknown): string {
   }
 }
 
-t.test('tensors of several shards', async t => {
+t.test('the tensors of several shards are one model, each name once', async t => {
   const shards = [shard(A, 'l.0', 'l.2'), shard(B, 'l.1')]
   const tensors = assembleTensors(shards)
   t.strictSame([...tensors.keys()], ['l.0', 'l.2', 'l.1'])
@@ -47,7 +47,7 @@ t.test('tensors of several shards', async t => {
   })
 })
 
-t.test('limits of a model', async t => {
+t.test('a model has at most as many shards and tensors as the caps say', async t => {
   const empty = Array.from({ length: LIMITS.shards }, (_, i) => shard(`${i}.safetensors`))
   t.equal(assembleTensors(empty).size, 0)
   t.equal(
@@ -70,7 +70,7 @@ t.test('limits of a model', async t => {
   )
 })
 
-t.test('orders', async t => {
+t.test('names go by their UTF-8 bytes, tensors by shard and then by name', async t => {
   t.strictSame(nameOrder(new Set(['b', '😀', '10', '\uff5e', 'a', '2', 'é'])), [
     ...['10', '2', 'a', 'b', 'é', '\uff5e', '😀'],
   ])
@@ -86,7 +86,7 @@ t.test('orders', async t => {
   t.strictSame(shardOrder([odd], ['l.0', 'l.1', 'l.2', 'l.3']), ['l.0', 'l.2', 'l.1', 'l.3'])
 })
 
-t.test('the order of UTF-8 bytes', async t => {
+t.test('names compare as their UTF-8 bytes do', async t => {
   const units = [
     'a',
     '\u007f',
@@ -108,7 +108,7 @@ t.test('the order of UTF-8 bytes', async t => {
   t.strictSame(utf8('é😀'), new Uint8Array(Buffer.from('é😀')))
 })
 
-t.test('names', async t => {
+t.test('a name is text of a bounded length, without control characters', async t => {
   const rule = (name: string) => ruleOf(() => checkName('delta', name, 7))
   for (const name of ['a', 'é😀', ' ', '__proto__', '\u2028', 'x'.repeat(1024), 'é'.repeat(512)]) {
     t.equal(rule(name), 'accepted')
@@ -118,7 +118,7 @@ t.test('names', async t => {
   t.throws(() => checkName('delta', '', 7), { kind: 'delta', offset: 7, name: 'CodecError' })
 })
 
-t.test('the index of a sharded model', async t => {
+t.test('the index of a sharded model agrees with its shards', async t => {
   const shards = [shard(A, 'l.0', 'é'), shard(B, 'l.1')]
   const map = { 'l.0': A, 'l.1': B, é: A }
   const check = (json: string | object) =>
@@ -161,7 +161,7 @@ t.test('the index of a sharded model', async t => {
   })
 })
 
-t.test('paths of files', async t => {
+t.test('a path stays in its folder, on every system', async t => {
   const good = [
     'config.json',
     'a/b/c.txt',

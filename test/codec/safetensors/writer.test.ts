@@ -9,7 +9,7 @@ import { readLayout as read } from '../../support/safetensors-samples.ts'
 
 const FIXTURES = join(import.meta.dirname, '../../fixtures')
 
-t.test('what the reference writes', async t => {
+t.test('what the reference writes is rebuilt from its tensors, byte for byte', async t => {
   const paths = globSync('**/*.safetensors', { cwd: FIXTURES })
   t.ok(paths.length > 40, `${paths.length} files`)
   for (const path of paths) {
@@ -22,7 +22,7 @@ t.test('what the reference writes', async t => {
   }
 })
 
-t.test('the writer: order, escapes, padding', async t => {
+t.test('the writer orders, escapes and pads as the reference does', async t => {
   const dtypes = Object.keys(DTYPE_BITS).filter(isDtype)
   const layout = buildLayout(
     dtypes.map(dtype => ({ name: 'a', dtype, shape: [8] })),
@@ -54,7 +54,7 @@ t.test('the writer: order, escapes, padding', async t => {
   t.throws(() => buildLayout([long], huge), { name: 'CodecError', rule: 'header-too-large' })
 })
 
-t.test('headers of many tensors', async t => {
+t.test('a header of many tensors is read as it was written', async t => {
   const tensors = Array.from({ length: 50_000 }, (_, i) => ({
     name: `model.layers.${i}.weight`,
     dtype: 'BF16' as const,

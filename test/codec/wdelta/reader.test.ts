@@ -123,7 +123,7 @@ t.test('golden files: the same index from pieces of any size', async t => {
   }
 })
 
-t.test('what the index says', async t => {
+t.test('the index says what each tensor is, and where its arrays lie', async t => {
   const file = deltaFile(headerOf(allEntries), allRecords)
   const [s, q, i] = readDelta(file).tensors
   t.match(s, {
@@ -219,7 +219,7 @@ t.test('what onHeader throws ends the reading', async t => {
   t.throws(() => reader.end(), refusal)
 })
 
-t.test('container', async t => {
+t.test('a file that is cut, longer, or of another kind is refused', async t => {
   const good = sparseFile(sparseRecords)
   const payload = good.subarray(0, -32)
   const json = JSON.stringify(headerOf({ s: sparseEntry() }))
@@ -265,7 +265,7 @@ t.test('a file size that is known refuses earlier', async t => {
   t.throws(() => early(start, 100), { name: 'CodecError', rule: 'header-length' })
 })
 
-t.test('header', async t => {
+t.test('a header names a parent and a strategy, and has tensors', async t => {
   const rule = (header: unknown): string => ruleOf(t, deltaFile(header, sparseRecords))
   const entries = { s: sparseEntry() }
   const changed = (changes: Json): string => rule(headerOf(entries, changes))
@@ -293,7 +293,7 @@ t.test('header', async t => {
   t.equal(changed({ list: [1] }), 'extra-key')
 })
 
-t.test('header JSON', async t => {
+t.test('a header that is no strict JSON is refused', async t => {
   const text = JSON.stringify(headerOf({ s: sparseEntry() }))
   const entry = JSON.stringify(sparseEntry())
   const broken: [string, string, string | Uint8Array][] = [
@@ -322,7 +322,7 @@ t.test('header JSON', async t => {
   t.match(readDelta(deltaFile(proto, renamed)).tensors, [{ name: '__proto__', kept: 3 }])
 })
 
-t.test('array records', async t => {
+t.test('every array stands once, under its tensor and field', async t => {
   const rule = (...records: (Record | Uint8Array)[]): string => ruleOf(t, sparseFile(records))
   const long = { ...indices(), name: 'x'.repeat(1025) }
   t.equal(rule(long, values()), 'string-length')
@@ -351,7 +351,7 @@ t.test('array records', async t => {
   t.equal(rule(bomb), 'array-rank')
 })
 
-t.test('array lengths', async t => {
+t.test('an array is as long as its dimensions say', async t => {
   const rule = (changes: Partial<Record>): string =>
     ruleOf(t, sparseFile([{ ...indices(), ...changes }, values()]))
   t.equal(rule({ dims: [2n ** 64n - 1n] }), 'data-length')
@@ -367,7 +367,7 @@ t.test('array lengths', async t => {
   t.equal(ruleOf(t, huge), 'overrun')
 })
 
-t.test('metadata of a tensor', async t => {
+t.test('the metadata of a tensor has the types and ranges of its strategy', async t => {
   const rule = (changes: Json): string => ruleOf(t, sparseFile(sparseRecords, changes))
   const shapes = [
     [-1],
@@ -411,7 +411,7 @@ t.test('metadata of a tensor', async t => {
   }
 })
 
-t.test('sparse', async t => {
+t.test('sparse indices rise within the tensor, with a value for each', async t => {
   const rule = (index: Uint8Array, value: Uint8Array): string =>
     ruleOf(t, sparseFile([indices(index), values(value)]))
   t.equal(rule(i64s(0, 4, 9), f32s(1)), 'values-length')
@@ -429,7 +429,7 @@ t.test('sparse', async t => {
   t.match(readDelta(sparseFile([indices(), values(f32s(0, -0, 0))])).tensors, [{ zero: true }])
 })
 
-t.test('quantized', async t => {
+t.test('quantized arrays are as long as rows and columns say', async t => {
   const rule = (changes: Json, records = quantizedRecords): string =>
     ruleOf(t, quantizedFile(records, changes))
   for (const n_elements of [14, 16, 0, -15, 15.5, '15', true, undefined]) {
@@ -456,7 +456,7 @@ t.test('quantized', async t => {
   t.equal(rule(full, [scales(f16s(1)), signs(Uint8Array.of(0xff))]), 'accepted')
 })
 
-t.test('int4', async t => {
+t.test('int4 arrays are as long as elements and outliers say', async t => {
   const rule = (changes: Json, records = int4Records): string =>
     ruleOf(t, int4File(records, changes))
   const swapped = (other: Record): string => rule({}, int4With(other))
@@ -545,7 +545,7 @@ t.test('records in any order; tensors in the order of their first record', async
   }
 })
 
-t.test('ranks at every multiple of CELL', async t => {
+t.test('ranks stand at every multiple of CELL', async t => {
   const count = 5 * CELL + 1
   const positions = [0, CELL - 1, CELL, 3 * CELL - 1, 4 * CELL + 7, 5 * CELL]
   const file = sparseFile([indices(i64s(...positions)), values(f32s(1, 2, 3, 4, 5, 6))], {
@@ -613,7 +613,7 @@ t.test('ranks of an int4 tensor whose outliers stand together', async t => {
   }
 })
 
-t.test('large arrays at any alignment', async t => {
+t.test('large arrays are read at any alignment', async t => {
   const kept = 50_000
   const positions = Array.from({ length: kept }, (_, i) => i * 11 + (i % 3))
   const floats = Float32Array.from(positions, (_, i) => (i % 1000 === 0 ? Number.NaN : i))
@@ -628,7 +628,7 @@ t.test('large arrays at any alignment', async t => {
   }
 })
 
-t.test('claims allocate nothing', async t => {
+t.test('what a header claims allocates nothing before its bytes come', async t => {
   const before = process.memoryUsage()
   const count = 2 ** 40
   const shape = [2 ** 20, 2 ** 20]
