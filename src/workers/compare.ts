@@ -17,7 +17,7 @@ const WINDOW = 4
 export const NO_DIFFERENCE: Comparison = { squaredError: 0, maxAbs: 0, squaredDelta: 0 }
 
 /** A tensor as it is reconstructed, and as it was uploaded. The first `parentSteps` of its steps are its parent's. */
-export interface ComparedTensor {
+interface ComparedTensor {
   readonly recipe: Recipe
   readonly parentSteps: number
   readonly upload: StoredRecipe

@@ -15,7 +15,7 @@ export interface Check extends CheckedBlocks {
 }
 
 /** Bytes `[start, end)` of a file that the worker reads itself. */
-export interface PartInFile extends ByteRange {
+interface PartInFile extends ByteRange {
   readonly path: string
   /** Of blocks that cover them; null for a file that nothing is known of. */
   readonly check: Check | null
@@ -25,7 +25,7 @@ export interface PartInFile extends ByteRange {
 export type TaskBuffer = Uint8Array | readonly LocalFile[]
 
 /** Bytes `[start, end)` of the blob that a buffer of the task's list has a part of; bytes begin at byte `from` of it. */
-export interface PartInBuffer extends ByteRange {
+interface PartInBuffer extends ByteRange {
   readonly buffer: number
   readonly from: number
   /** Of all that the buffer has. */
@@ -81,7 +81,7 @@ export interface TunedFrame extends FloatFrameParts {
 }
 
 /** Take one look at the delta of a frame of the parent. */
-export interface EncodeTask extends TunedFrame {
+interface EncodeTask extends TunedFrame {
   readonly kind: 'encode'
   readonly pass: EncodePass
 }
@@ -196,7 +196,7 @@ export interface ModelDigests {
 }
 
 /** Drop what is only kept to be used again, and collect the thread's garbage. */
-export interface TrimTask {
+interface TrimTask {
   readonly kind: 'trim'
 }
 

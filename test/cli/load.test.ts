@@ -1,8 +1,8 @@
 import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { indexDelta } from '../../src/codec/wdelta/v1/reader.ts'
 import { goldenCase, goldenCases } from '../support/golden-cases.ts'
+import { indexDelta } from '../support/wdelta-files.ts'
 import { type Options, wdelta } from '../support/wdelta-process.ts'
 import { tensorsOf } from './tensors.ts'
 

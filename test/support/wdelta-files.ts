@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { globSync, readFileSync } from 'node:fs'
+import type { Hasher } from '../../src/codec/base/hasher.ts'
 import type { RecordDelta } from '../../src/codec/wdelta/delta-index.ts'
 import {
   RecordDeltaReader,
@@ -10,6 +11,13 @@ import {
   recordDeltaPrefix,
   recordHeader,
 } from '../../src/codec/wdelta/v1/writer.ts'
+
+/** The index of a `.wdelta` of version 1 that is in memory as a whole. @throws CodecError as its reader does */
+export function indexDelta(bytes: Uint8Array, hasher: Hasher): RecordDelta {
+  const reader = new RecordDeltaReader(hasher, { fileSize: bytes.length })
+  reader.push(bytes)
+  return reader.end()
+}
 
 /** One array record, as loosely as a forger would write it. */
 export interface Record {

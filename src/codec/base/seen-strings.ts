@@ -28,4 +28,4 @@ export class SeenStrings {
 /** Longest string that is remembered, bytes, and how many of them. */
 export const SEEN_BYTES = 16
 
-export const SEEN_SLOTS = 64
+const SEEN_SLOTS = 64

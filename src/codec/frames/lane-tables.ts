@@ -28,7 +28,7 @@ interface Group {
   readonly cost: number
 }
 
-export interface ChosenTables extends LaneTables {
+interface ChosenTables extends LaneTables {
   /** Bits that the symbols take, by their frequencies. */
   readonly bits: number
 }

@@ -29,7 +29,7 @@ import { Instance, Module, type WasmAddress, type WasmModule } from './web-assem
 type Cast = (to: number, from: number, count: number) => void
 
 /** What `assembly/index.ts` exports; the addresses are those of `assembly/memory.ts`. */
-export interface Kernels extends LaneKernels {
+interface Kernels extends LaneKernels {
   readonly memory: { readonly buffer: ArrayBuffer }
   readonly ACC: WasmAddress
   readonly A: WasmAddress

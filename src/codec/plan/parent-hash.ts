@@ -13,7 +13,7 @@ import type { Domain, Recipes } from './recipes.ts'
 export type HashOrder = readonly string[]
 
 /** What one hash is taken of: see `planHash`. */
-export interface HashInput {
+interface HashInput {
   readonly names: HashOrder
   readonly domain: Domain
 }

@@ -7,7 +7,7 @@ import { ALIGNMENT, LENGTH_BYTES, METADATA, refuse } from './header.ts'
 import type { Layout, LayoutTensor } from './layout.ts'
 
 /** The JSON of a header in pieces, each of STEP_ITEMS members. */
-export function* headerTexts(
+function* headerTexts(
   tensors: readonly DescribedTensor[],
   metadata: ReadonlyMap<string, string> | null,
 ): Generator<string> {
@@ -35,7 +35,7 @@ export function* headerTexts(
 }
 
 /** Length word and header of these tensors in this order; their data begins at 0 and has no holes. */
-export function* writeHeader(
+function* writeHeader(
   tensors: readonly DescribedTensor[],
   metadata: ReadonlyMap<string, string> | null,
 ): Steps<Uint8Array> {

@@ -5,7 +5,7 @@ import type { ArrayCheck } from './v1/checks.ts'
  * What a parser waits for: the next `take` bytes as one view, the next `stream` bytes (at least 1) passed to `to`, or that `steps` are run,
  * for which the view of a `take` before them stays valid.
  */
-export type Want =
+type Want =
   | { readonly take: number }
   | { readonly stream: number; readonly to: ArrayCheck }
   | { readonly steps: Steps<void> }

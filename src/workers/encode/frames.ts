@@ -29,7 +29,7 @@ export interface ParentNames {
   readonly parentIdentity: string
 }
 
-export interface FrameEncoderOptions {
+interface FrameEncoderOptions {
   readonly parent: Recipes
   readonly names: Promise<ParentNames>
   /** Waited for before the header of a file is parsed; it has so many bytes. */

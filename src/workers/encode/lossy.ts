@@ -56,7 +56,7 @@ export function pairTensors(
   })
 }
 
-export interface EncodeOptions {
+interface EncodeOptions {
   readonly strategy: RecordStrategy
   readonly outlierFraction?: number | undefined
   readonly sparsity?: number | undefined

@@ -6,7 +6,7 @@ import { BlockError, FileError } from '../errors.ts'
 import type { Check } from '../tasks.ts'
 
 /** What a worker reads with: room for the bytes, and what their checksums are taken with. */
-export interface ReadingMachine {
+interface ReadingMachine {
   readonly arena: Uint8Array
   checksum(bytes: Uint8Array): bigint
 }

@@ -10,7 +10,6 @@ import {
 } from '../../../src/codec/wdelta/delta-index.ts'
 import type { RecordDeltaHeader } from '../../../src/codec/wdelta/v1/format.ts'
 import {
-  indexDelta,
   RecordDeltaReader,
   type RecordDeltaReaderOptions,
 } from '../../../src/codec/wdelta/v1/reader.ts'
@@ -20,6 +19,7 @@ import {
   f32s,
   goldenDeltas,
   i64s,
+  indexDelta,
   join,
   PARENT,
   type Record,

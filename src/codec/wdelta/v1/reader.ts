@@ -312,16 +312,6 @@ export class RecordDeltaReader {
   }
 }
 
-/**
- * The index of a `.wdelta` that is in memory as a whole; `hasher` is a fresh SHA-256.
- * @throws CodecError as {@link RecordDeltaReader}
- */
-export function indexDelta(bytes: Uint8Array, hasher: Hasher): RecordDelta {
-  const reader = new RecordDeltaReader(hasher, { fileSize: bytes.length })
-  reader.push(bytes)
-  return reader.end()
-}
-
 function uint32(bytes: Uint8Array, at: number): number {
   const low = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16)
   return (low | (bytes[at + 3]! << 24)) >>> 0

@@ -38,7 +38,7 @@ export interface PlanTensor {
   readonly changed: boolean
 }
 
-export interface PlannedArray {
+interface PlannedArray {
   readonly field: ArrayField
   /** Elements. */
   readonly length: number

@@ -21,7 +21,7 @@ const FLOOR_TENSORS = 16_384
 const MAX_TENSORS_PER_BYTE = 2
 
 /** What is known of a file before its index is read. */
-export interface IndexBounds {
+interface IndexBounds {
   /** Bytes of the whole file. */
   readonly size: number
   /** Where its stored index begins. */
