@@ -1,7 +1,7 @@
-/** The file of the catalog itself: what a report names where a row is not what was inserted. */
+/** The file of the catalog itself. Reports name it for a row that has changed since it was inserted. */
 export const CATALOG_FILE = 'registry.sqlite'
 
-/** The name that a report gives to a model's manifest, which no client ever downloads. */
+/** The name of a model's manifest in reports. No client downloads it. */
 export const MANIFEST_FILE = 'manifest'
 
 /** The name under which a client downloads the delta of a model. */

@@ -8,6 +8,7 @@ export const MAX_PAGE_BYTES = 2 * 1024 * 1024
 const MODEL_BYTES = 1000
 const FILE_BYTES = 120
 
+/** A row with its files, as far as a record shows them. */
 export interface FilledRow {
   readonly row: ModelRow
   readonly files: readonly FileRecord[]
@@ -34,12 +35,12 @@ export function fillPage(
   return { page, hasMore: false }
 }
 
-/** The cursor of the page after, or before, the model at `seq`. */
+/** The cursor of the page that follows the model at `seq`. */
 export function writeCursor(seq: number): string {
   return Buffer.from(`seq:${seq}`).toString('base64url')
 }
 
-/** @throws RegistryError `bad-request` for what {@link writeCursor} did not make */
+/** @throws RegistryError `bad-request` for anything but a cursor of {@link writeCursor} */
 export function readCursor(cursor: string): number {
   const match = /^seq:(\d{1,15})$/.exec(Buffer.from(cursor, 'base64url').toString())
   if (match) return Number(match[1])
@@ -56,7 +57,7 @@ export function writeTokenCursor({ createdAt, id }: TokenPlace): string {
   return Buffer.from(`token:${createdAt}:${id}`).toString('base64url')
 }
 
-/** @throws RegistryError `bad-request` for what {@link writeTokenCursor} did not make */
+/** @throws RegistryError `bad-request` for anything but a cursor of {@link writeTokenCursor} */
 export function readTokenCursor(cursor: string): TokenPlace {
   const match = /^token:(.+):([^:]+)$/.exec(Buffer.from(cursor, 'base64url').toString())
   if (match) return { createdAt: match[1]!, id: match[2]! }

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import type { Damage, FileRecord, ModelRecord } from './records.ts'
 
-/** A row of `models`; JSON columns as text. */
+/** A row of `models`; JSON columns are text. `seq` is its place in the order of insertion. */
 export interface ModelRow {
   readonly seq: number
   readonly id: string
@@ -27,12 +27,12 @@ export interface ModelRow {
   readonly created_at: string
   readonly files_total: number
   readonly files_size: number
-  /** Null in a row that an earlier version inserted, until the catalog is opened. */
+  /** Both are null in a row that an earlier version inserted, until this version opens the catalog. */
   readonly files_digest: string | null
   readonly digest: string | null
 }
 
-/** A model from its row, those of its files, and what is known of bad bytes. A row that is not what was inserted may not make sense. */
+/** A model from its row, its files and its damage. A row that has changed since it was inserted may give a record that makes no sense. */
 export function toModel(
   row: ModelRow,
   files: readonly FileRecord[],
@@ -69,7 +69,7 @@ export function toModel(
   }
 }
 
-/** The row that inserts a model, but for its place in the order. */
+/** The row of a new model, without its `seq`. */
 export function toRow(model: ModelRecord): Omit<ModelRow, 'seq'> {
   const { hashes, files, dtypes, error } = model
   const row = {
@@ -101,12 +101,12 @@ export function toRow(model: ModelRecord): Omit<ModelRow, 'seq'> {
   return { ...row, digest: digestRow(row) }
 }
 
-/** SHA-256, hex, over a model with all of its files: equal for records that differ in nothing but their parent and their damage. */
+/** SHA-256, hex, over a model with all of its files: equal for records that differ only in their parent and their damage. */
 export function digestModel(model: ModelRecord): string {
   return toRow(model).digest!
 }
 
-/** Null for what is no JSON any more. */
+/** Null for text that is not JSON, as in a damaged row. */
 function parseColumn<T>(text: string): T | null {
   try {
     return JSON.parse(text)
@@ -121,8 +121,8 @@ export function digestFiles(files: readonly FileRecord[]): string {
 }
 
 /**
- * SHA-256, hex, over the columns of a model that never change by themselves. Its place in the order is not among them, nor its parent, which goes
- * when a base loses it.
+ * SHA-256, hex, over the columns of a model that never change. Its `seq` is not among them, nor its parent, which becomes null when that of a base
+ * is deleted.
  */
 export function digestRow(row: Omit<ModelRow, 'seq' | 'parent' | 'digest'>): string {
   return sha256([
@@ -157,6 +157,6 @@ function wellFormed(_key: string, value: unknown): unknown {
 }
 
 function sha256(values: readonly unknown[]): string {
-  // What is no Unicode comes back from the database in another way.
+  // The database does not give back lone surrogates as they were.
   return hash('sha256', JSON.stringify(values, wellFormed), 'hex')
 }

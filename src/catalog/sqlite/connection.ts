@@ -5,7 +5,7 @@ import { prepareList, type Selector, type Statements } from './statements.ts'
 
 type List = ReturnType<typeof prepareList>
 
-/** An open database with its statements: how it is read, and written in transactions that survive a crash or never were. */
+/** An open database with its statements. Reads it, and writes it in transactions that survive a crash or leave no trace. */
 export class Connection {
   readonly sql: Statements
   readonly #db: Database
@@ -30,7 +30,7 @@ export class Connection {
     }
   }
 
-  /** Runs statements in one transaction. They cannot await, so no transaction is ever open across a turn of the event loop. Rejects as {@link read}. */
+  /** Runs statements in one transaction, all in one turn of the event loop, as they cannot await. Rejects as {@link read}. */
   write<T>(statements: () => T): Promise<T> {
     return this.read(() => {
       if (this.#isInDoubt) this.#emptyLog()

@@ -1,8 +1,8 @@
 import { RegistryError } from '../../errors.ts'
 
 /**
- * An error of SQLite as a RegistryError, by closed set: a full disk (`storage-full`) is the operator's to mend, everything else is
- * `catalog-failed`; the cause is kept. A RegistryError passes as it is.
+ * An error of SQLite as a RegistryError, with the cause: `storage-full` for a full disk, which the operator can mend, `catalog-failed` for all
+ * others. A RegistryError passes unchanged.
  */
 export function translateSqliteError(error: unknown, what: string): RegistryError {
   if (error instanceof RegistryError) return error
@@ -18,12 +18,12 @@ export function translateSqliteError(error: unknown, what: string): RegistryErro
   return new RegistryError('catalog-failed', `${what}: ${message}`, { cause: error })
 }
 
-/** True where SQLite found no room. */
+/** Whether SQLite found no room. */
 export function isFull(error: unknown): boolean {
   return (error as { code?: string }).code === 'SQLITE_FULL'
 }
 
-/** True for a failure of the system under SQLite: how far it came is then not known. */
+/** Whether the system under SQLite failed: how much was written is not known then. */
 export function isIoError(error: unknown): boolean {
   return (error as { code?: string }).code?.startsWith('SQLITE_IOERR') ?? false
 }

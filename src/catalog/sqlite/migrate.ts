@@ -15,10 +15,10 @@ interface Migration {
 }
 
 /**
- * Brings a database to the newest schema: every migration that it lacks, in order, each in a transaction of its own. Its
- * `user_version` is that of the last one.
- * @throws RegistryError `catalog-failed` for a database of a newer build or of something else, an applied migration that has changed
- * since, or one that fails (its file is named); `storage-full` for one that found no space
+ * Brings a database to the newest schema: applies the missing migrations in order, each in a transaction of its own, and sets `user_version` to
+ * the version of the last.
+ * @throws RegistryError `catalog-failed` for a database of a newer build or of something else, an applied migration whose file has changed
+ * since, or one that fails (its file is named); `storage-full` for one that finds no space
  */
 export function migrate(db: Database): void {
   const migrations = readMigrations()
@@ -41,7 +41,7 @@ export function migrate(db: Database): void {
   for (const migration of migrations.slice(applied.length)) apply(db, migration)
 }
 
-/** The migrations that a database has had. A new one gets the table that records them. */
+/** The migrations that a database has had, in order. A new database gets the table that records them. */
 function readApplied(db: Database): { version: number; sha256: string }[] {
   const tables = db.prepare<[], string>("SELECT name FROM sqlite_schema WHERE type = 'table'")
   const names = tables.pluck().all()

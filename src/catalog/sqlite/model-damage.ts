@@ -4,34 +4,34 @@ import type { Damage } from '../records.ts'
 import { digestRow, type ModelRow } from '../rows.ts'
 import type { DamagedPart, Statements } from './statements.ts'
 
-/** Bad blobs up to which a model is asked for each of them; with more, each of its blobs is asked for. */
+/** Most damaged blobs with which each of them is looked up in a model; beyond, each blob of the model is looked up among the damaged. */
 const MAX_ASKED_BLOBS = 32
-/** Models whose damage is looked up, or whose digests are taken, in one turn of the event loop: a few milliseconds. */
+/** Most models whose damage is looked up, or whose digests are taken, in one turn of the event loop: a few milliseconds. */
 const MODELS_PER_TURN = 100
-/** Rows that are not what was inserted, whose first sight is remembered. */
+/** Most damaged rows of which the time of discovery is remembered. */
 const MAX_SEEN_ROWS = 10_000
 
-/** What is known of bad bytes that a model needs. */
+/** The damage of one model. */
 interface Known {
-  /** Of all of its own blobs, and of what it inherits. */
+  /** Of its own blobs and of those that it inherits. */
   readonly shown: Damage | null
-  /** Of what its deltas need of it: everything but its side files. */
+  /** As far as the deltas against it need the blobs: all but side files. */
   readonly inherited: Damage | null
 }
 
 const SOUND: Known = { shown: null, inherited: null }
 
-/** Damage of models, worked out from that of blobs when it is asked for: one blob may belong to all models. */
+/** Damage of models, derived from that of blobs when it is asked for: one blob may belong to all models. */
 export class ModelDamage {
   readonly #sql: Statements
-  /** When a row was first seen not to be what was inserted, by id. */
+  /** When a row was first found to have changed since it was inserted, by id. */
   readonly #rows = new Map<string, string>()
 
   constructor(sql: Statements) {
     this.#sql = sql
   }
 
-  /** The damage of each of `rows`. Looks at them and the models that they are deltas against, in turns of the event loop where those are many. */
+  /** The damage of each of `rows`, through the models that they are deltas against. Many models take several turns of the event loop. */
   async of(rows: readonly ModelRow[], areFilesSound: (row: ModelRow) => boolean) {
     const ofRows: (Damage | null)[] = []
     for (const row of rows) {
@@ -55,13 +55,13 @@ export class ModelDamage {
     return { file: CATALOG_FILE, offset: 0, at }
   }
 
-  /** A parent has a row for as long as somebody names it. */
+  /** Whether the parent has a row, which it keeps as long as a model names it. */
   #hasParent({ parent, kind }: ModelRow): boolean {
     return parent === null ? kind === 'base' : this.#sql.linkOf.get(parent) !== undefined
   }
 }
 
-/** One pass over some models and what they are built on; each is looked at once. */
+/** One pass over some models and those that they are deltas against; each is looked up once. */
 class Lookup {
   readonly #sql: Statements
   readonly #areMany: boolean
@@ -74,7 +74,7 @@ class Lookup {
   }
 
   async of(model: ModelRow): Promise<Known> {
-    // From the model up to one that is known or a base, then down again.
+    // Up from the model to a base or a model that is known already, then down again.
     const chain: ModelRow[] = []
     let known = SOUND
     for (let row: ModelRow | undefined = model; row; ) {
@@ -98,7 +98,7 @@ class Lookup {
     return known
   }
 
-  /** What is known of a model whose parent, where it is a delta, has `parent`. */
+  /** The damage of a model, whose parent, if it is a delta, has `parent`. */
   #under(parent: Known, row: ModelRow): Known {
     const statement = this.#areMany ? this.#sql.damagedPartsByModel : this.#sql.damagedPartsByBlob
     const parts = statement.all(row.id)
@@ -111,7 +111,7 @@ class Lookup {
   }
 }
 
-/** Whether the deltas on a model read a blob of it: its manifest, its delta, and the weights of a base; not a side file. */
+/** Whether the deltas against a model read this blob of it: its manifest, its delta, or the weights of a base, but not a side file. */
 function isNeededByDeltas({ key, file }: DamagedPart, { manifest, delta }: ModelRow): boolean {
   return key === manifest || key === delta || (file?.endsWith('.safetensors') ?? false)
 }

@@ -4,7 +4,7 @@ import type { ModelRow } from '../rows.ts'
 
 export type Statements = ReturnType<typeof prepareStatements>
 
-/** A blob of a model of which a bad block was seen; `file` is null for its delta and its manifest, unless a file is the same blob. */
+/** A damaged blob of a model; `file` is null for its delta and its manifest, unless a file is the same blob. */
 export interface DamagedPart {
   readonly key: string
   readonly offset: number
@@ -46,7 +46,7 @@ export function prepareStatements(db: Database) {
     modelByRevision: db.prepare<[string, string], ModelRow>(`
       SELECT models.* FROM revisions JOIN models ON models.id = revisions.model
       WHERE revisions.name = ? AND revisions.revision = ?`),
-    // A limit of -1 is none.
+    // A limit of -1 means no limit.
     filesOf: db.prepare<[string, number], FileRecord>(
       'SELECT path, size, sha256, blob FROM files WHERE model = ? ORDER BY position LIMIT ?',
     ),
@@ -64,7 +64,7 @@ export function prepareStatements(db: Database) {
     ),
     sealModel: db.prepare('UPDATE models SET files_digest = ?, digest = ? WHERE id = ?'),
     distrust: db.prepare("UPDATE models SET digest = '' WHERE id = ?"),
-    // Each index gives its newest in order: where thousands of models have one hash, a condition with OR would read and sort all of them.
+    // Each index gives its newest rows in order. If thousands of models have one hash, a condition with OR would read and sort all of them.
     modelsByHash: db.prepare<{ hash: string; limit: number }, ModelRow>(`
       SELECT * FROM models WHERE seq IN (
         SELECT * FROM (SELECT seq FROM models WHERE hash_stored = :hash ORDER BY seq DESC LIMIT :limit)
@@ -72,7 +72,7 @@ export function prepareStatements(db: Database) {
         UNION SELECT * FROM (SELECT seq FROM models WHERE hash_float32 = :hash ORDER BY seq DESC LIMIT :limit)
       )
       ORDER BY seq DESC LIMIT :limit`),
-    // Hash, signature and one dtype for all tensors leave nothing in which models could differ; of several dtypes the digest tells whose is which.
+    // Models of equal hash and signature whose tensors all have one dtype are equal. With several dtypes, the digest tells which tensor has which.
     candidates: db.prepare<
       {
         hash: string
@@ -120,7 +120,7 @@ export function prepareStatements(db: Database) {
     countDamage: db.prepare<[number], { count: number }>(
       'SELECT count(*) AS count FROM (SELECT 1 FROM damaged_blobs LIMIT ?)',
     ),
-    // CROSS JOIN is SQLite's word for: in this order. Few bad blobs are asked for one by one, of many those of the model are looked for.
+    // SQLite joins a CROSS JOIN in the order written: few damaged blobs are looked up in the model, and the model's blobs among many damaged ones.
     damagedPartsByBlob: db.prepare<[string], DamagedPart>(`
       SELECT ${DAMAGED_PART} FROM damaged_blobs CROSS JOIN model_blobs ON model = ? AND blob = key
       ORDER BY at, key`),
@@ -137,7 +137,7 @@ export function prepareStatements(db: Database) {
     blobKeys: db
       .prepare<[string, number], string>('SELECT key FROM blobs WHERE key > ? ORDER BY key LIMIT ?')
       .pluck(),
-    // What a file or a model names is needed, whatever became of the reference.
+    // A blob that a file or a model names is needed, even if its row in model_blobs is lost.
     isNamed: db.prepare<{ key: string }, { is: number }>(`
       SELECT EXISTS (SELECT 1 FROM model_blobs WHERE blob = :key) OR EXISTS (SELECT 1 FROM files WHERE blob = :key)
         OR EXISTS (SELECT 1 FROM models WHERE manifest = :key) OR EXISTS (SELECT 1 FROM models WHERE delta = :key) AS "is"`),
@@ -164,14 +164,14 @@ export function prepareStatements(db: Database) {
   }
 }
 
-/** What a list selects by. */
+/** The columns that a list may select by. */
 export const SELECTORS = ['name', 'revision', 'parent'] as const
 
 export type Selector = (typeof SELECTORS)[number]
 
 /**
- * The statement that lists models by `selectors`, newest first; its parameters are their values, and the place that it begins before. Each
- * selection has a text of its own, for SQLite to take the index that fits it.
+ * The statement that lists models by `selectors`, newest first. Parameters: the `seq` that it begins before, the values of the selectors, the limit.
+ * Each selection has a text of its own, so that SQLite takes the index that fits it.
  */
 export function prepareList(db: Database, selectors: readonly Selector[]) {
   const where = ['seq < ?', ...selectors.map(selector => `${selector} = ?`)].join(' AND ')
