@@ -4,7 +4,7 @@ import { RegistryError } from '../errors.ts'
 import type { PublishDeltaOptions, Scope, Tokens } from '../registry/registry.ts'
 import type { RateLimits } from './limits/rate-limits.ts'
 
-/** Who may come in: anybody, or bearers of tokens. `adminToken` is one that the configuration brings. */
+/** Who has access: everybody, or bearers of tokens. `adminToken` is one from the configuration. */
 export type Auth =
   | { readonly mode: 'none' }
   | { readonly mode: 'tokens'; readonly adminToken?: string | undefined }
@@ -23,20 +23,20 @@ interface Holder {
   readonly scope: Scope
 }
 
-/** What tokens open. */
+/** Access control by tokens. */
 export interface Access {
-  /** An `onRequest` hook that lets pass who may do `scope`, as often as they may. Rejects `unauthorized`, `forbidden` or `too-many-requests`. */
+  /** An `onRequest` hook that requires a token of `scope` and counts the request. Rejects `unauthorized`, `forbidden` or `too-many-requests`. */
   require(scope: Scope): (request: FastifyRequest) => Promise<void>
   /**
-   * For an upload, which may last for hours while its token is revoked or expires: what looks at the token of a request that {@link require} let
-   * pass once more, and rejects `unauthorized`. Nothing where nobody is asked for a token.
+   * For an upload, which may last hours while its token is revoked or expires: a check of the token of a request that {@link require} let pass, which
+   * rejects `unauthorized`. Empty if tokens are not required.
    */
   recheck(request: FastifyRequest): Pick<PublishDeltaOptions, 'authorized'>
-  /** Who sent a request that {@link require} let pass: the id of a token, or an address where there are none. */
+  /** The sender of a request that {@link require} let pass: the id of a token, or without tokens an address. */
   ownerOf(request: FastifyRequest): string
 }
 
-/** The one place where tokens are judged. */
+/** The access control of an app: the only code that judges tokens. */
 export function accessControl({ tokens, auth, rates }: AccessDeps): Access {
   const holderOf = async ({ headers }: FastifyRequest, adminToken: string | undefined) => {
     const token = bearer(headers.authorization)
@@ -73,7 +73,7 @@ export function accessControl({ tokens, auth, rates }: AccessDeps): Access {
   }
 }
 
-/** Who bears the token of the configuration. */
+/** The bearer of the configuration's token. */
 const ADMINISTRATOR: Holder = { id: 'ADMIN_TOKEN', scope: 'admin' }
 
 function unauthorized(): RegistryError {

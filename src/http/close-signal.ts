@@ -2,8 +2,8 @@ import type { FastifyReply } from 'fastify'
 import { RegistryError } from '../errors.ts'
 
 /**
- * Aborts (reason: RegistryError `client-closed`) when the connection closes before the answer was sent in full. Fastify's own
- * `request.signal` is no use here: it aborts as soon as the body has been read, while the client still waits.
+ * Aborts (reason: RegistryError `client-closed`) when the connection closes before the answer is sent in full. Fastify's own
+ * `request.signal` does not fit: it aborts as soon as the body has been read, while the client still waits.
  */
 export function closeSignal({ raw }: FastifyReply): AbortSignal {
   const controller = new AbortController()

@@ -1,8 +1,8 @@
 import type { FastifyInstance } from 'fastify'
 
 /**
- * Answers `Expect: 100-continue` when a request has passed its `onRequest` hooks (token, type, length), not before: a refused upload
- * is then never sent. Node would say `100 Continue` to everybody.
+ * Answers `Expect: 100-continue` only once a request has passed its `onRequest` hooks (token, type, length), so that a client never sends a
+ * refused upload. Node by itself would answer at once.
  */
 export function continueLater(app: FastifyInstance): void {
   app.server.on('checkContinue', (request, response) =>

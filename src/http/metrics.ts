@@ -1,9 +1,9 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Figures } from '../registry/registry.ts'
 
-/** What `/metrics` shows. Each app has its own, so that two in one process do not add up. */
+/** The metrics of `/metrics`. Each app has its own, so that two in one process do not add up. */
 export interface Metrics {
-  /** Labels: method, route (the pattern), status; 499 for a client that went away. */
+  /** Labels: method, route (the pattern), status (499 for a client that went away). */
   readonly requests: Counter<'method' | 'route' | 'status'>
   /** Seconds from the request's head to the end of the answer. */
   readonly duration: Histogram<'method' | 'route'>
@@ -13,13 +13,13 @@ export interface Metrics {
   readonly received: Counter
   /** Downloads and uploads under way. */
   readonly streams: Gauge<'direction'>
-  /** Shows what the registry counts, as it is whenever the metrics are asked for. */
+  /** Adds the registry's own figures, read anew each time the metrics are rendered. */
   watch(figures: () => Figures): void
-  /** The Prometheus text format, and its content type. */
+  /** All metrics in the Prometheus text format, and its content type. */
   render(): Promise<{ type: string; text: string }>
 }
 
-/** Seconds: from an answer out of the catalog to the upload of a large model. */
+/** Upper bounds of the buckets of durations, seconds: from an answer of the catalog to the upload of a large model. */
 const BUCKETS = [0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300, 1800]
 
 export function createMetrics(): Metrics {

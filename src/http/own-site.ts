@@ -3,21 +3,21 @@ import { hostname } from 'node:os'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { RegistryError } from '../errors.ts'
 
-/** How a registry without tokens is reached. */
+/** Under which hosts a registry without tokens is reached. */
 export interface Site {
-  /** What it listens on: a name or an address. */
+  /** The name or address that it listens on. */
   readonly host: string
-  /** True if that can be reached from this machine only. */
+  /** Whether only this machine can reach it. */
   readonly isLoopback: boolean
-  /** `PUBLIC_URL`: what clients are told, behind a proxy or in a network with names of its own. */
+  /** `PUBLIC_URL`: the address that clients use, behind a proxy or in a network with names of its own. */
   readonly publicUrl?: string | undefined
 }
 
-/** Probes name any host, and what they are told is no secret. */
+/** Routes open to any host: probes use any name, and the answers are no secret. */
 const OPEN_ROUTES = new Set(['/healthz', '/readyz'])
-/** Pages that a link on another site may lead to: nothing of the registry's is in them. */
+/** Pages that links on other sites may lead to: they hold none of the registry's data. */
 const PAGE_ROUTE = /^\/(docs(\/.*)?)?$/
-/** What a browser says of requests that no other site had a part in. */
+/** Values of `Sec-Fetch-Site` for requests in which no other site had a part. */
 const OWN_FETCHES: readonly unknown[] = [undefined, 'same-origin', 'none']
 
 const LOOPBACK = new BlockList()
@@ -25,12 +25,12 @@ LOOPBACK.addSubnet('127.0.0.0', 8)
 LOOPBACK.addAddress('::1', 'ipv6')
 
 /**
- * Refuses requests that a web page of another site had a browser send: where nobody is asked for a token, whoever can reach the registry is
- * let in, and the browsers on its machine and in its network can. Throws RegistryError `cross-site`, or `bad-request` for no `Host` at all.
+ * Refuses requests that a web page of another site made a browser send: without tokens, everyone who can reach the registry is let in, and so are
+ * the browsers on its machine and in its network. Throws RegistryError `cross-site`, or `bad-request` for a request without `Host`.
  *
- * A page reaches the registry in two ways. Under the page's own name, once its DNS server says that this is the registry's address: then `Host` is
- * that name. Or under the registry's name: then `Origin` or `Sec-Fetch-Site` tells, which pages cannot forge. Ports are not compared with the one that is
- * listened on, since tunnels and containers change them, and no DNS server can.
+ * A page has two ways to reach the registry. Under the page's own name, once its DNS server gives the registry's address for it: then `Host` is that
+ * name. Or under the registry's name: then `Origin` or `Sec-Fetch-Site` tells, and pages cannot forge them. The port of `Host` is not compared with
+ * the one listened on: tunnels and containers change it, and DNS cannot.
  */
 export function refuseOtherSites(app: FastifyInstance, site: Site): void {
   const isOwn = ownHosts(site)
@@ -57,7 +57,7 @@ export function refuseOtherSites(app: FastifyInstance, site: Site): void {
   })
 }
 
-/** Refuses a request with several `Host` headers: Node drops all but the first, others the last, and a check of one would be none. Throws `bad-request`. */
+/** Refuses a request with several `Host` headers: Node keeps the first, a proxy maybe the last, so one check proves nothing. Throws `bad-request`. */
 export function refuseTwoHosts(app: FastifyInstance): void {
   app.addHook('onRequest', async ({ raw: { rawHeaders } }) => {
     const hosts = rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host')
@@ -66,7 +66,7 @@ export function refuseTwoHosts(app: FastifyInstance): void {
   })
 }
 
-/** Tells whether a `Host` is one of the registry's. */
+/** A function that tells whether a `Host` is one of the registry's. */
 function ownHosts({ host, isLoopback, publicUrl }: Site): (host: string) => boolean {
   const names = new Set([host.toLowerCase()])
   if (publicUrl !== undefined) names.add(nameOf(new URL(publicUrl).host) ?? '')
@@ -76,13 +76,13 @@ function ownHosts({ host, isLoopback, publicUrl }: Site): (host: string) => bool
     if (name === null) return false
     if (names.has(name) || name === 'localhost' || name.endsWith('.localhost')) return true
     const version = isIPv4(name) ? 'ipv4' : isIPv6(name) ? 'ipv6' : null
-    // An address is nobody's to answer for, and no public DNS server answers for a name without a dot.
+    // No DNS server can answer for an address, and no public one for a name without a dot.
     if (!isLoopback) return version !== null || !name.includes('.')
     return version !== null && LOOPBACK.check(name, version)
   }
 }
 
-/** The name or address in a `Host`, in lower case, without port, brackets, zone and the dot of the root; null where it is none. */
+/** The name or address in a `Host`, in lower case, without port, brackets, zone and final dot; null if it is malformed. */
 function nameOf(host: string): string | null {
   const found = /^(?:\[([\da-f:.]+)(?:%[^\]]*)?\]|([^\s:@/?#[\]\\,]+?)\.?)(?::\d{0,5})?$/i.exec(
     host,
@@ -90,13 +90,13 @@ function nameOf(host: string): string | null {
   return (found?.[1] ?? found?.[2])?.toLowerCase() ?? null
 }
 
-/** The host of a target like `http://host/path`, which counts for more than the header. */
+/** The host of a request target like `http://host/path`, which overrides the header. */
 function targetHost({ raw: { url = '' } }: FastifyRequest): string[] {
   const found = /^[a-z][\w+.-]*:\/\/([^/?#]*)/i.exec(url)
   return found ? [found[1]!] : []
 }
 
-/** Whether a page of this origin was loaded from the host that it now asks; a proxy in between may speak TLS. */
+/** Whether a page of this origin was loaded from the host that it now asks. The schemes may differ, as a proxy may add TLS. */
 function isSameOrigin(origin: string, host: string): boolean {
   if (!/^https?:\/\//.test(origin) || !URL.canParse(origin)) return false
   const page = new URL(origin)
@@ -104,7 +104,7 @@ function isSameOrigin(origin: string, host: string): boolean {
   return URL.canParse(asked) && new URL(asked).host === page.host
 }
 
-/** True for a link that was followed to a page. */
+/** Whether the request is for a page, by a link that a user followed. */
 function isVisit({ method, headers, url }: FastifyRequest): boolean {
   return (
     method === 'GET' &&

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { RegistryError } from '../errors.ts'
 
-/** What to answer a request for content with: all of it, bytes `[start, end)`, or that the client's copy is good. */
+/** The answer to a request for content: all of it, bytes `[start, end)`, or that the client's copy is current. */
 type Selection =
   | { readonly kind: 'whole' }
   | { readonly kind: 'part'; readonly start: number; readonly end: number }
@@ -11,7 +11,7 @@ const WHOLE: Selection = { kind: 'whole' }
 
 /**
  * Evaluates the preconditions of a GET or HEAD and, for a GET, its range, in the order of RFC 9110, 13.2.2. Several ranges in
- * one request are answered with the whole, as the RFC allows. `etag` comes without its quotes.
+ * one request are answered with the whole, as the RFC allows. `etag` is without its quotes.
  * @throws RegistryError `precondition-failed`, `range-not-satisfiable`
  */
 export function selectRange(
@@ -35,7 +35,7 @@ export function selectRange(
   return parseRange(range, size)
 }
 
-/** A range that is malformed or in another unit than bytes is ignored (RFC 9110, 14.2), and so is any range of nothing. */
+/** Ignores a range that is malformed or not in bytes (RFC 9110, 14.2), and any range of empty content. */
 function parseRange(range: string, size: number): Selection {
   const [, first = '', last = ''] = /^bytes=\s*(\d*)-(\d*)\s*$/i.exec(range) ?? []
   if ((first === '' && last === '') || size === 0) return WHOLE
@@ -56,7 +56,7 @@ function unsatisfiable(range: string, size: number): RegistryError {
   return new RegistryError('range-not-satisfiable', message, { details: { size } })
 }
 
-/** True for `*`, or if one of the listed entity tags `matches`. Ours hold no commas, so a comma always ends a tag. */
+/** True for `*`, or if one of the listed entity tags `matches`. Our tags have no commas, so a comma always ends one. */
 function lists(header: string, matches: (tag: string) => boolean): boolean {
   return header.trim() === '*' || header.split(',').some(tag => matches(tag.trim()))
 }

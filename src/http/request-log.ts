@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { Metrics } from './metrics.ts'
 
-/** Counts and logs every request when its connection is done with it, also if the client went away before the answer. */
+/** Counts and logs every request once its answer is sent or its client has gone. */
 export function observeRequests(app: FastifyInstance, metrics: Metrics): void {
   app.addHook('onRequest', async (request, reply) => {
     reply.raw.once('close', () => {

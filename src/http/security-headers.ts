@@ -1,12 +1,12 @@
 import type { FastifyInstance } from 'fastify'
 
-/** What a browser must not do with the pages: show them inside of another site's, where a click is not meant for them, or run anything old in them. */
+/** Headers of pages: no other site may show them in a frame, where it could steer clicks, and they load no plugins. */
 const OF_PAGES = {
   'x-frame-options': 'DENY',
   'content-security-policy': "frame-ancestors 'none'; base-uri 'self'; object-src 'none'",
 }
 
-/** Sets the headers by which browsers are careful with the answers of `app`: a type is what it says, everywhere. */
+/** Sets the headers that make browsers careful with the answers of `app`. On all routes, browsers must not guess another media type. */
 export function addSecurityHeaders(app: FastifyInstance): void {
   app.addHook('onRequest', async ({ routeOptions: { url = '' } }, reply) => {
     reply.header('x-content-type-options', 'nosniff')

@@ -15,9 +15,9 @@ interface ContentOptions {
 }
 
 /**
- * Answers a GET with content or a range of it, a HEAD with its headers and no work. The first bytes are made before the headers
- * go out, so that what fails at once is a proper problem; what fails later cuts the connection, and so do too few or
- * too many bytes. A client that is gone stops the reading.
+ * Answers a GET with content or a range of it, and a HEAD with its headers and no work. The first bytes are made before the headers
+ * are sent, so that an early failure becomes a problem document; a later one, or a wrong number of bytes, cuts the connection. Reading
+ * stops when the client is gone.
  */
 export async function sendContent(
   request: FastifyRequest,
@@ -33,7 +33,7 @@ export async function sendContent(
   const headers = { ...caching, ...entityHeaders(content), 'content-length': end - start }
   if (request.method === 'HEAD') return reply.headers(headers).send()
   const signal = closeSignal(reply)
-  // A response that has closed says so only once.
+  // The event of a response that has closed is gone.
   signal.throwIfAborted()
   await downloads.enter(request, reply, end - start)
   metrics.streams.inc({ direction: 'download' })
@@ -56,7 +56,7 @@ export async function sendContent(
   return reply
 }
 
-/** Value of Cache-Control for content under `/models/<ref>`: what an id names never changes, what a revision names does. */
+/** Value of Cache-Control for content under `/models/<ref>`: that of an id never changes, that of a revision does. */
 export function cacheControlOf(ref: string, isPublic: boolean): string {
   if (!isModelId(ref)) return 'no-cache'
   return `${isPublic ? 'public' : 'private'}, max-age=31536000, immutable`
@@ -72,7 +72,7 @@ function entityHeaders({ mediaType, filename, sha256 }: Content): Record<string,
   }
 }
 
-/** RFC 6266: a plain name for old clients, the real one in UTF-8 where it differs. */
+/** RFC 6266: an ASCII name for old clients, and the real one in UTF-8 if it differs. */
 function contentDisposition(filename: string): string {
   const plain = filename.replace(/[^\x20-\x7e]|["\\%]/g, '_')
   if (plain === filename) return `attachment; filename="${plain}"`

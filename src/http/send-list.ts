@@ -2,12 +2,12 @@ import { Readable } from 'node:stream'
 import { setImmediate } from 'node:timers/promises'
 import type { FastifyReply } from 'fastify'
 
-/** Items that become text at once: a fraction of a millisecond's work. */
+/** Items turned into text at a time: the work of a fraction of a millisecond. */
 const PIECE_ITEMS = 256
 
 /**
- * Answers with the JSON of an object: the members of `head`, and then `key` with a list that may have a million items. It is made as the
- * client takes it, so that neither its text is ever held nor the event loop.
+ * Answers with the JSON of an object: the members of `head`, then `key` with a list that may have a million items. The text is made as the client
+ * takes it, so that it neither fills the memory nor blocks the event loop.
  */
 export function sendList(
   reply: FastifyReply,
@@ -25,7 +25,7 @@ async function* textOf(head: object, key: string, items: readonly object[]) {
   for (let i = 0; i < items.length; i += PIECE_ITEMS) {
     const texts = items.slice(i, i + PIECE_ITEMS).map(item => JSON.stringify(item))
     yield `${i > 0 ? ',' : ''}${texts}`
-    // A socket that takes all at once would have no other request come in between.
+    // Otherwise no other request would get a turn while the socket takes everything at once.
     await setImmediate()
   }
   yield ']}'

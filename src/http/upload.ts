@@ -11,34 +11,34 @@ import type { Metrics } from './metrics.ts'
 import { invalid, toRegistryError } from './problems/problem.ts'
 
 export interface UploadLimits {
-  /** Of a whole request body. */
+  /** Most bytes of a request body. */
   readonly maxUploadBytes: number
   readonly leastRate: LeastRate
 }
 
-/** What receives an upload. */
 interface UploadDeps {
   readonly limits: UploadLimits
   readonly metrics: Metrics
   readonly uploads: Pick<Uploads, 'signalOf'>
 }
 
-/** Files of one upload: shards of the largest models, and side files. */
+/** Most files of an upload: shards of the largest models, and side files. */
 const MAX_FILES = 10_000
+/** Most fields of an upload, and most bytes of one. */
 const MAX_FIELDS = 32
 const FIELD_BYTES = 64 * 1024
-/** Bytes of a part that wait for the registry. */
+/** Most bytes of a part that are buffered until the registry reads them. */
 const AHEAD_BYTES = 256 * 1024
 
-/** `logSerializers` of an upload route: @fastify/multipart logs the headers of a request at `trace`, its token among them. */
+/** `logSerializers` of an upload route: at `trace`, @fastify/multipart would log the headers of a request, with its token. */
 export const UPLOAD_LOG_SERIALIZERS = {
   busboyOptions: ({ headers: _headers, ...options }: Readonly<Record<string, unknown>>) => options,
 }
 
-/** What @fastify/multipart is registered with: its own defaults cut files off at 1 MiB without a word. */
+/** Options of @fastify/multipart, whose defaults would silently cut files off at 1 MiB. */
 export function multipartLimits({ maxUploadBytes }: UploadLimits) {
   return {
-    // Paths are the registry's to judge; the default keeps their last segment only.
+    // The registry checks paths; the default would keep only their last segment.
     preservePath: true,
     fileHwm: AHEAD_BYTES,
     limits: {
@@ -52,7 +52,7 @@ export function multipartLimits({ maxUploadBytes }: UploadLimits) {
   }
 }
 
-/** An `onRequest` hook: refuses by its head an upload that could not be accepted, before any of its body is asked for. */
+/** An `onRequest` hook that refuses an upload by its head, before any of its body is asked for. */
 export function checkUploadHead({ maxUploadBytes }: UploadLimits) {
   return async ({ headers }: FastifyRequest): Promise<void> => {
     const { 'content-type': type = 'none', 'content-encoding': encoding = 'identity' } = headers
@@ -73,9 +73,9 @@ export function checkUploadHead({ maxUploadBytes }: UploadLimits) {
 }
 
 /**
- * Reads the fields of an upload, checks them, and hands them to `publish` together with the file parts, each of which is
- * read as `publish` reads it. When `publish` settles, what is left of the body is dropped. Rejects with what `publish`
- * rejects with, or `bad-request`, `bad-multipart`, `upload-aborted`, `upload-too-large`, `upload-too-slow`.
+ * Reads and checks the fields of an upload, and hands them to `publish` with the file parts, which stream as `publish` reads them. Once `publish`
+ * settles, the rest of the body is dropped. Rejects as `publish` does, or with `bad-request`, `bad-multipart`, `upload-aborted`,
+ * `upload-too-large`, `upload-too-slow`.
  */
 export async function receiveUpload<Fields extends z.ZodObject, Result>(
   request: FastifyRequest,
@@ -98,7 +98,7 @@ export async function receiveUpload<Fields extends z.ZodObject, Result>(
     }
     return await publish(data, fileParts(upload, first), upload.signal)
   } catch (error) {
-    // The reason that cut the upload short, not what the cut looked like from inside.
+    // The reason of the abort, not the error that it caused further in.
     throw upload.signal.aborted ? upload.signal.reason : error
   } finally {
     upload.close()
@@ -124,22 +124,22 @@ async function readFields(upload: Upload, known: readonly string[]) {
   return { values, first: null }
 }
 
-/** The files as the registry takes them, from `first` on. */
+/** The file parts of an upload, from `first` on. */
 async function* fileParts(upload: Upload, first: FilePart | null): AsyncGenerator<UploadPart> {
   for (let part: Multipart | null = first; part !== null; part = await upload.next()) {
     const { fieldname } = part
     if (part.type === 'field') {
       throw badForm(`field ${JSON.stringify(fieldname)}: expected fields before files`)
     }
-    // Busboy's types promise a filename that a part may well lack.
+    // The types of Busboy promise a filename, but a part may have none.
     if (!part.filename) throw badForm(`part ${JSON.stringify(fieldname)}: expected a filename`)
     yield { field: fieldname, path: part.filename, body: upload.body(part) }
   }
 }
 
-/** The multipart body of one request, as long as client, limits and least rate allow. */
+/** The multipart body of one request, which ends early if the client leaves, exceeds a limit, or is too slow. */
 class Upload {
-  /** Aborts with a RegistryError when nothing more can come of the upload. */
+  /** Aborts, with a RegistryError, when the upload cannot succeed any more. */
   readonly signal: AbortSignal
   readonly #request: FastifyRequest
   readonly #limits: UploadLimits
@@ -158,7 +158,7 @@ class Upload {
     const { raw } = request
     const own = new AbortController()
     this.signal = AbortSignal.any([own.signal, closeSignal(reply), uploads.signalOf(request)])
-    // A client may leave while its token is looked up; of a body that is gone no event would tell any more.
+    // The client may have left while its token was looked up; no event would report that any more.
     this.signal.throwIfAborted()
     this.#request = request
     this.#limits = limits
@@ -169,7 +169,7 @@ class Upload {
         reject(this.signal.reason)
       })
     })
-    // It may reject while nobody asks for a part.
+    // It may reject while nothing awaits a part.
     this.#aborted.catch(() => {})
     this.#stopWatch = watchRate(
       raw,
@@ -177,14 +177,14 @@ class Upload {
       () => this.#received,
       () => own.abort(tooSlow(limits.leastRate)),
     )
-    // The inactivity of the socket says nothing while the registry works; the client's is watched above.
+    // The socket is also idle while the registry works; the client's rate is watched above.
     raw.socket.setTimeout(0)
     metrics.streams.inc({ direction: 'upload' })
     raw.on('data', chunk => this.#count(chunk.length, own))
     this.#parts = request.parts()
   }
 
-  /** The next field or file, null at the end. What is left of the file before is dropped. */
+  /** The next field or file, null at the end. Drops the rest of the file before it. */
   async next(): Promise<Multipart | null> {
     this.#file?.resume()
     this.#file = null
@@ -198,7 +198,7 @@ class Upload {
     }
   }
 
-  /** The bytes of a file part. Throws when it was cut off. */
+  /** The bytes of a file part. Throws if it was cut off. */
   async *body({ file }: FilePart): AsyncGenerator<Uint8Array> {
     try {
       // Destroying the file would end the parsing of the whole body.
@@ -209,7 +209,7 @@ class Upload {
     if (file.truncated) throw tooLarge(this.#limits.maxUploadBytes)
   }
 
-  /** Lets go of the body: what still comes is dropped, up to the same limit. */
+  /** Drops the rest of the body, up to the same limit. */
   close(): void {
     this.#stopWatch()
     this.#metrics.streams.dec({ direction: 'upload' })
@@ -227,7 +227,7 @@ class Upload {
   }
 }
 
-/** Errors of the multipart parser: Fastify's carry a code, those of busboy are plain. */
+/** An error of the multipart parser as a RegistryError: Fastify's errors have a code, those of Busboy do not. */
 function toUploadError(error: unknown): RegistryError {
   if (error instanceof RegistryError) return error
   const { code = '', message } = error as NodeJS.ErrnoException

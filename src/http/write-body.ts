@@ -2,8 +2,8 @@ import type { ServerResponse } from 'node:http'
 import { RegistryError } from '../errors.ts'
 
 /**
- * Passes on `size` bytes, or throws. The last byte is held back until the source has ended well: before, the client must not believe that it
- * has all. A chunk is valid until the next one is asked for.
+ * Passes on exactly `size` bytes, or throws. Holds the last byte back until the source has ended well, so that a client never takes an answer
+ * that failed for a complete one. A chunk is valid until the next one is asked for.
  */
 export async function* exactly(
   size: number,
@@ -33,8 +33,8 @@ export async function* exactly(
 
 /**
  * Writes a body to a response whose head is written, and ends it; `first` has been taken from `chunks` already. A chunk is written before
- * the next is asked for: its memory may be used again then. `sent` is told of every chunk that the socket took.
- * Resolves when all is written or the client is gone; rejects, with the connection cut, if the source fails.
+ * the next is asked for, as its memory may be reused then. Calls `sent` for every chunk that the socket took.
+ * Resolves when all is written or the client is gone. If the source fails, cuts the connection and rejects.
  */
 export async function writeBody(
   response: ServerResponse,
@@ -50,7 +50,7 @@ export async function writeBody(
     if (!response.destroyed) response.end()
   } catch (error) {
     if (response.destroyed) return
-    // What was made so far was right, and is sent: it tells the client where to go on.
+    // The bytes so far were right and have been sent: their number tells the client where to continue.
     response.destroy()
     throw error
   } finally {
@@ -61,7 +61,7 @@ export async function writeBody(
 /** Resolves with true once the socket has taken the chunk, with false if the client is gone. */
 function write(response: ServerResponse, chunk: Uint8Array): Promise<boolean> {
   return new Promise(resolve => {
-    // A write that a closed connection swallowed never calls back.
+    // A write to a connection that closes meanwhile never calls back.
     const gone = () => resolve(false)
     response.once('close', gone)
     response.write(chunk, error => {

@@ -4,33 +4,33 @@ import { RegistryError } from '../../errors.ts'
 import type { Limits } from './limits.ts'
 import { SlotQueue } from './slots.ts'
 
-/** How long places are waited for, and kept. Milliseconds. */
+/** How long requests wait for slots and keep them, in milliseconds. */
 export interface SlotTimes {
-  /** For a client that does nothing with its place to keep it, where another one waits. */
+  /** How long a client that stalls keeps its slot while others wait. */
   readonly stalledMs: number
-  /** For an upload to wait for a place: longer than it takes to see which of the others are slow. */
+  /** How long an upload waits for a slot: longer than it takes to see which of the others are slow. */
   readonly uploadWaitMs: number
-  /** For a download to wait for a place. Who stands still has mostly done so before. */
+  /** How long a download waits for a slot. Shorter, because a download that stalls has mostly done so for a while. */
   readonly downloadWaitMs: number
 }
 
 interface AdmissionDeps {
   readonly limits: Limits
   readonly times: SlotTimes
-  /** Who sent a request: the id of a token, or an address. */
+  /** The sender of a request: the id of a token, or an address. */
   readonly ownerOf: (request: FastifyRequest) => string
 }
 
-/** Slower than this, a client gives its place up to one that waits. Four times the default of the least rate, half of a link of 1 Mbit/s. */
+/** Below this rate a client gives up its slot to one that waits. Four times the default least rate, and half of a link of 1 Mbit/s. */
 const SLOW_BYTES_PER_SECOND = 64 * 1024
-/** Slower than this, a download stands still. */
+/** Below this rate a download stalls. */
 const STALLED_BYTES_PER_SECOND = 4 * 1024
-/** For a download that is slow, and does not stand still, to keep its place: it reads all the time. Milliseconds. */
+/** Milliseconds that a download which is slow but does not stall keeps its slot while others wait. */
 const SLOW_DOWNLOAD_MS = 60_000
-/** Largest download that counts as short: no more than one chunk of a stream. */
+/** Bytes of the largest download that counts as short: one chunk of a stream. */
 const SHORT_BYTES = 2 * 1024 * 1024
 
-/** The uploads that are under way. One whose client is slow ends when another needs its place, unless the registry has all of it. */
+/** Slots for uploads. An upload with a slow client ends when another one needs its slot, unless all of its body has arrived. */
 export class Uploads {
   readonly #slots: SlotQueue
   readonly #ownerOf: AdmissionDeps['ownerOf']
@@ -42,7 +42,7 @@ export class Uploads {
     this.#ownerOf = ownerOf
   }
 
-  /** An `onRequest` hook that lets in so many requests at once. Rejects `overloaded`, `client-closed`. */
+  /** An `onRequest` hook that waits for a slot. Rejects `overloaded`, `client-closed`. */
   get hook() {
     return async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
       const { raw } = request
@@ -58,7 +58,7 @@ export class Uploads {
     }
   }
 
-  /** Aborts (reason: RegistryError `upload-too-slow` or `overloaded`) when the request that {@link hook} let in has lost its place. */
+  /** Aborts when the request, which {@link hook} let in, loses its slot. Reason: RegistryError `upload-too-slow` or `overloaded`. */
   signalOf(request: FastifyRequest): AbortSignal {
     return this.#signals.get(request)!
   }
@@ -68,15 +68,15 @@ function gaveWay(why: 'slow' | 'share'): RegistryError {
   return why === 'slow'
     ? new RegistryError(
         'upload-too-slow',
-        `all places are held and others wait: expected at least ${SLOW_BYTES_PER_SECOND} bytes per second`,
+        `all slots are taken and others wait: expected at least ${SLOW_BYTES_PER_SECOND} bytes per second`,
       )
-    : new RegistryError('overloaded', 'all places are held, and others that have fewer wait')
+    : new RegistryError('overloaded', 'all slots are taken, and others that have fewer wait')
 }
 
 /**
- * The downloads that are under way. Each holds memory for what its client has not taken yet; one whose client takes nothing, or for long very
- * little, ends when another needs its place: a client that is still there goes on with a range. Short ones have as many places of their
- * own, so that clients who hold large ones keep nobody from a header.
+ * Slots for downloads. Each download holds memory for what its client has not taken yet. One whose client stalls, or is slow for long, ends when
+ * another needs its slot; a client that is still there can continue with a range. Short downloads have as many slots of their own, so that large
+ * ones never keep a client from a header.
  */
 export class Downloads {
   readonly #short: SlotQueue
@@ -94,7 +94,7 @@ export class Downloads {
     this.#ownerOf = ownerOf
   }
 
-  /** Lets a download of `size` bytes in, until its answer closes. Rejects `overloaded`, `client-closed`. */
+  /** Waits for a slot for a download of `size` bytes, which it keeps until its answer closes. Rejects `overloaded`, `client-closed`. */
   enter(request: FastifyRequest, { raw }: FastifyReply, size: number): Promise<void> {
     const { socket } = request.raw
     const slots = size <= SHORT_BYTES ? this.#short : this.#long
@@ -107,14 +107,14 @@ export class Downloads {
   }
 }
 
-/** What Node knows of a socket and tells by no public name. It looks at the same to tell a slow reader from one that is idle. */
+/** What Node knows about a socket but does not publish. Its own timeout looks at the same to tell a slow reader from an idle one. */
 interface Handle {
   readonly bytesWritten: number
-  /** Bytes that were handed to libuv and that the system has not taken. */
+  /** Bytes handed to libuv that the system has not taken yet. */
   readonly writeQueueSize: number
 }
 
-/** Bytes that the system took for the client. A write of a whole chunk says nothing before the last byte of it is taken. */
+/** Bytes that the system has taken for the client. The callback of a write comes only after the last byte of a whole chunk. */
 function takenBytes(socket: Socket): number {
   const { _handle: handle } = socket as Socket & { readonly _handle: Handle | null }
   return handle ? handle.bytesWritten - handle.writeQueueSize : socket.bytesWritten

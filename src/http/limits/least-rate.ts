@@ -4,15 +4,15 @@ import { RegistryError } from '../../errors.ts'
 /** The least that a client must send while the registry waits for it. */
 export interface LeastRate {
   readonly bytesPerSecond: number
-  /** Milliseconds over which the rate is taken. */
+  /** Milliseconds over which the rate is measured. */
   readonly windowMs: number
 }
 
 const SAMPLES_PER_WINDOW = 100
 
 /**
- * How long the registry has waited for a client that sends too little. Only time counts in which the registry could have read: not that
- * in which it holds the body back, nor that in which its event loop stands still. Times are milliseconds of any clock that goes forward.
+ * How long the registry has waited for a client that sends too little. Only time in which the registry could have read counts: not while it holds
+ * the body back, nor while its event loop is blocked. Times are milliseconds of any monotonic clock.
  */
 export class Patience {
   readonly #windowMs: number
@@ -32,7 +32,7 @@ export class Patience {
     this.#mark = received
   }
 
-  /** The registry holds the body back from now on. */
+  /** From now on the registry holds the body back. */
   pause(now: number): void {
     this.#charge(now)
     this.#paused = true
@@ -45,8 +45,8 @@ export class Patience {
   }
 
   /**
-   * A sample, one in a hundredth of the window: true if the client has sent less than the least for a whole window. It takes two samples to
-   * say so: what was sent while the event loop stood still is read between them.
+   * Takes a sample, which is due every hundredth of the window: true if the client has sent less than the least for a whole window. Two samples in a
+   * row must say so: between them the registry reads what arrived while its event loop was blocked.
    */
   isOver(now: number, received: number): boolean {
     this.#charge(now)
@@ -66,8 +66,8 @@ export class Patience {
 }
 
 /**
- * Calls `tooSlow` once if the client sends less than `rate` for a whole window of time in which the registry could read: see
- * {@link Patience}. Returns how to stop watching; it stops by itself at the end of the body.
+ * Calls `tooSlow` once if the client sends less than `rate` for a whole window in which the registry could read: see {@link Patience}. Returns a
+ * function that stops watching; the end of the body stops it too.
  */
 export function watchRate(
   raw: IncomingMessage,
@@ -93,7 +93,7 @@ export function watchRate(
   return stop
 }
 
-/** What a client is told that {@link watchRate} found too slow. */
+/** The error for a client that {@link watchRate} found too slow. */
 export function tooSlow({ bytesPerSecond, windowMs }: LeastRate): RegistryError {
   return new RegistryError(
     'upload-too-slow',

@@ -2,16 +2,16 @@ import type { FastifyUnderPressureOptions } from '@fastify/under-pressure'
 import { RegistryError } from '../../errors.ts'
 import type { Limits } from './limits.ts'
 
-/** Milliseconds that the event loop may be late: by then every answer is. */
+/** Longest delay of the event loop, milliseconds: every answer is as late as that. */
 const MAX_EVENT_LOOP_DELAY_MS = 1000
 
-/** Beyond so much of its memory a process refuses also what costs little: that is not nothing. */
+/** Above this multiple of its memory limit, a process refuses cheap requests too. */
 const MAX_EXCESS = 1.25
 
-/** What is answered at any rate: who asks for it wants to know how bad it is. */
+/** Routes that are always answered: they report how the process does. */
 const ALWAYS = new Set(['/healthz', '/readyz', '/metrics'])
 
-/** What the catalog answers, in a page at most, and what makes the registry smaller. */
+/** Requests that the catalog answers with at most a page, and those that free memory or storage. */
 const CHEAP = new Set([
   'GET /models',
   'GET /models/:id',
@@ -25,8 +25,8 @@ const CHEAP = new Set([
 ])
 
 /**
- * What @fastify/under-pressure is registered with: a process that cannot keep up takes on nothing new. One that has more memory than it may
- * still answers from the catalog. Throws RegistryError `overloaded` for what is refused.
+ * Options of @fastify/under-pressure: a process that cannot keep up takes on nothing new. One above its memory limit still answers cheap requests.
+ * Its handler throws RegistryError `overloaded`.
  */
 export function pressureOptions({ rssBytes }: Limits): FastifyUnderPressureOptions {
   return {

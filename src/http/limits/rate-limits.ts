@@ -3,12 +3,12 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { RegistryError } from '../../errors.ts'
 import type { Limits } from './limits.ts'
 
-/** Wrong tokens that one address may send in a minute: a typing error is not punished, guessing leads nowhere. */
+/** Most refused tokens a minute from one address: enough for typing errors, too few for guessing. */
 const FAILURES_PER_MINUTE = 60
 
-/** What a client may ask for in a minute. Both reject with RegistryError `too-many-requests`. */
+/** Counts of requests per minute. Both methods reject with RegistryError `too-many-requests`. */
 export interface RateLimits {
-  /** Counts a request of a token, or of the client's address where it has none. */
+  /** Counts a request of a token, or of the client's address if `token` is null. */
   asked(request: FastifyRequest, token: string | null): Promise<void>
   /** Counts a request whose token was refused. */
   refused(request: FastifyRequest): Promise<void>

@@ -2,47 +2,48 @@ import type { ServerResponse } from 'node:http'
 import { RegistryError } from '../../errors.ts'
 import { type LeastRate, Patience } from './least-rate.ts'
 
-/** A request that moves a body, as its place sees it. */
+/** A request that moves a body, as the queue of slots sees it. */
 export interface Occupant {
-  /** Who asked: a token, or an address. */
+  /** The sender: the id of a token, or an address. */
   readonly owner: string
-  /** Bytes that the client has sent, or taken, so far. */
+  /** Bytes that the client has sent or taken so far. */
   moved(): number
-  /** Whether the registry waits for the client now. All other time is the registry's own, and costs the client nothing. */
+  /** Whether the registry waits for the client now. Only this time counts against the client. */
   isAwaited(): boolean
-  /** Ends the request: another one needs its place, and it is slow, or its owner has more than its share. */
+  /** Ends the request, because another one needs its slot and it is slow, or its owner has more than an equal share. */
   end(why: 'slow' | 'share'): void
 }
 
 export interface SlotRules {
-  /** What holds the places, for what is said of them. */
+  /** What has the slots, as a plural, for messages. */
   readonly what: string
+  /** How many slots there are. */
   readonly most: number
   /** A client that was slower than one of these for its whole window gives way. */
   readonly slow: readonly LeastRate[]
-  /** For how long a request waits for a place, milliseconds. */
+  /** How long a request waits for a slot, milliseconds. */
   readonly waitMs: number
 }
 
-/** Samples in the shortest window of the rates: what {@link Patience} expects. */
+/** Samples in the shortest window of the rates, as {@link Patience} expects. */
 const SAMPLES_PER_WINDOW = 100
-/** Requests that wait, for each place. Of one owner at most as many as there are places. */
-const MAX_WAITING_PER_PLACE = 4
+/** Most waiting requests for each slot. Of one owner, at most as many wait as there are slots. */
+const MAX_WAITING_PER_SLOT = 4
 
 interface Entry {
   readonly occupant: Occupant
   readonly admitted: PromiseWithResolvers<void>
-  /** When it began to wait. */
+  /** When it began to wait, milliseconds of `performance.now()`. */
   readonly since: number
-  /** Since it holds a place: one for each rate. */
+  /** Empty until it has a slot, then one for each rate. */
   patience: readonly Patience[]
   isSlow: boolean
 }
 
 /**
- * So many requests at once, and a queue before them. When all places are held and one is waited for, a client that is slow gives its
- * place up: it is there, but others would do more with it. After half of its waiting, a request also gets the place of an owner that has
- * more than an equal share. Nobody gives way for what the registry itself takes time for.
+ * A number of slots for requests, and a queue before them. When all slots are taken and a request waits, a slow client gives up its slot. After half
+ * of its time to wait, a request also gets the slot of an owner that has more than an equal share. Time that the registry itself takes counts
+ * against nobody.
  */
 export class SlotQueue {
   readonly #rules: SlotRules
@@ -55,11 +56,11 @@ export class SlotQueue {
   }
 
   /**
-   * Waits for a place, which is held until the answer closes or the occupant is ended.
+   * Waits for a slot, and keeps it until the answer closes or the occupant is ended.
    * @throws RegistryError `overloaded` if there is none in time, `client-closed`
    */
   async enter(raw: ServerResponse, occupant: Occupant): Promise<void> {
-    // An answer that has closed says so only once.
+    // The event of an answer that has closed is gone.
     if (raw.destroyed) throw clientClosed()
     this.#checkQueue(occupant.owner)
     const admitted = Promise.withResolvers<void>()
@@ -74,14 +75,14 @@ export class SlotQueue {
     } finally {
       clearTimeout(timer)
     }
-    // Since it was admitted.
+    // It may have closed since it was admitted.
     if (raw.destroyed) throw clientClosed()
   }
 
   #checkQueue(owner: string): void {
     const { most } = this.#rules
     const own = [...this.#waiting].filter(({ occupant }) => occupant.owner === owner)
-    const isFull = this.#waiting.size >= most * MAX_WAITING_PER_PLACE || own.length >= most
+    const isFull = this.#waiting.size >= most * MAX_WAITING_PER_SLOT || own.length >= most
     if (isFull) throw this.#overloaded()
   }
 
@@ -93,12 +94,12 @@ export class SlotQueue {
   #leave(entry: Entry): void {
     this.#waiting.delete(entry)
     this.#holding.delete(entry)
-    // Of no effect where it was admitted before.
+    // Has no effect if it was admitted before.
     entry.admitted.reject(clientClosed())
     this.#admit()
   }
 
-  /** Gives out the places that are free, or become so. */
+  /** Gives out the slots that are free or can be freed. */
   #admit(): void {
     for (let next = this.#next(); next; next = this.#next()) {
       if (this.#holding.size >= this.#rules.most && !this.#makeRoom(next)) break
@@ -111,7 +112,7 @@ export class SlotQueue {
     this.#watch()
   }
 
-  /** Whoever has waited for longest, of the owners that hold the fewest places. */
+  /** The request that has waited longest, of the owners that have the fewest slots. */
   #next(): Entry | null {
     const counts = this.#counts()
     const held = ({ occupant }: Entry) => counts.get(occupant.owner) ?? 0
@@ -120,7 +121,7 @@ export class SlotQueue {
     return next
   }
 
-  /** Ends the request that gives way to `next`: of all that may, the one that has moved least. False if there is none. */
+  /** Ends the request that gives way to `next`: of all candidates, the one that has moved the fewest bytes. False if there is none. */
   #makeRoom(next: Entry): boolean {
     const awaited = [...this.#holding].filter(({ occupant }) => occupant.isAwaited())
     const slow = awaited.filter(({ isSlow }) => isSlow)
@@ -135,7 +136,7 @@ export class SlotQueue {
     return true
   }
 
-  /** Requests of owners that hold more than an equal share, if `next` is of one that holds less and has waited for long enough. */
+  /** Requests of owners that have more than an equal share, if the owner of `next` has less and it has waited long enough. */
   #aboveShare({ occupant: { owner }, since }: Entry, entries: readonly Entry[]): Entry[] {
     const { most, waitMs } = this.#rules
     if (performance.now() - since < waitMs / 2) return []
@@ -147,7 +148,7 @@ export class SlotQueue {
     return entries.filter(({ occupant }) => counts.get(occupant.owner)! > share)
   }
 
-  /** Places that each owner holds. */
+  /** How many slots each owner has. */
   #counts(): Map<string, number> {
     const counts = new Map<string, number>()
     for (const { occupant } of this.#holding) {
@@ -156,7 +157,7 @@ export class SlotQueue {
     return counts
   }
 
-  /** Samples those who hold a place, as long as there are any. */
+  /** Takes samples while any request has a slot. */
   #watch(): void {
     if (this.#holding.size === 0) {
       clearInterval(this.#timer)

@@ -3,20 +3,20 @@ import type { FastifyInstance } from 'fastify'
 import { isArriving } from '../problems/problem.ts'
 import { type LeastRate, tooSlow, watchRate } from './least-rate.ts'
 
-/** Methods whose body nobody reads. */
+/** Methods whose body is not read. */
 const BODYLESS = new Set(['GET', 'HEAD'])
 
 /**
- * Ends requests whose body comes slower than the least rate: `upload-too-slow`, or without a word where the answer is under way. Uploads are no
- * concern of this: they are watched while the registry reads them. A body of JSON is so small that it must be there within one window.
+ * Ends requests whose body comes slower than the least rate: with `upload-too-slow`, or by closing the connection once the answer has begun.
+ * Leaves uploads out: they are watched while the registry reads them. A JSON body is so small that it must arrive within one window.
  */
 export function refuseSlowBodies(app: FastifyInstance, leastRate: LeastRate): void {
   app.addHook('preParsing', async (request, reply, payload) => {
     const { raw, method } = request
     if (request.routeOptions.config?.form || !isArriving(raw)) return payload
-    // What a client that is gone, or was refused, does to the body ends what reads it too.
+    // Errors of the request's stream must reach the parser, which reads this one.
     const body = new PassThrough()
-    // Nobody listens once the request was refused.
+    // Once the request is refused, nothing else listens.
     body.on('error', () => {})
     const slow = () => {
       raw.unpipe(body)

@@ -5,8 +5,8 @@ import { type ErrorCode, RegistryError } from '../../errors.ts'
 import { PROBLEM_TYPE, toProblem } from './problem.ts'
 
 /**
- * Answers what is no HTTP, too slow or too long in its head, and bodies that end too early. Fastify's own handler writes into an
- * answer that is already under way: its bytes would become the model's. Returned are the handler and how to watch `app`.
+ * Answers requests that are not HTTP, whose head is too slow or too long, or whose body ends too early. Fastify's own handler would write into an
+ * answer under way, where its bytes become part of the content. Returns the handler, and a function that makes it know the answers of `app`.
  */
 export function clientErrors() {
   const open = new WeakMap<Socket, Set<ServerResponse>>()
@@ -34,7 +34,7 @@ function codeOf({ code }: NodeJS.ErrnoException, inBody: boolean): ErrorCode {
   return 'bad-request'
 }
 
-/** Where the status says more than 400 does. */
+/** The status line, where one fits better than 400. */
 function statusOf({ code }: NodeJS.ErrnoException): string {
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return '408 Request Timeout'
   if (code === 'HPE_HEADER_OVERFLOW') return '431 Request Header Fields Too Large'

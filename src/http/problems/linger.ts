@@ -1,11 +1,11 @@
 import type { IncomingMessage } from 'node:http'
 
-/** Bytes of an unwanted body that are read and dropped at most. */
+/** Most bytes of an unwanted body that are read and dropped. */
 const MAX_BYTES = 16 * 1024 * 1024
 
 /**
- * Waits until a client that was refused is done: it has sent its body, hung up, or `ms` have passed. A socket that is closed
- * while bytes arrive answers them with a reset, and a reset takes the answer with it if the client has not read it yet.
+ * Waits until a refused client has sent its body or hung up, or `ms` milliseconds have passed. A socket that closes while bytes arrive sends a
+ * reset, and a reset discards the answer if the client has not read it yet.
  */
 export function linger(raw: IncomingMessage, ms: number): Promise<void> {
   return new Promise(resolve => {

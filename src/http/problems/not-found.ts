@@ -3,12 +3,12 @@ import { RegistryError } from '../../errors.ts'
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
-/** A handler for paths that nothing answers. */
+/** The handler of paths without a route. */
 export function notFound({ method, url }: FastifyRequest): never {
   throw new RegistryError('not-found', `there is no ${method} ${url}`)
 }
 
-/** Collects the routes of `app` from here on; the returned function answers their other methods with 405. */
+/** Collects the routes of `app` that are added from now on. The returned function answers their other methods with 405. */
 export function refuseOtherMethods(app: FastifyInstance): () => void {
   const allowed = new Map<string, Set<string>>()
   app.addHook('onRoute', ({ url, method }) => {

@@ -5,7 +5,7 @@ import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
 import { type ErrorCode, PROBLEMS, RegistryError } from '../../errors.ts'
 import { linger } from './linger.ts'
 
-/** RFC 9457. `type` is `urn:wdelta:problem:` and the code: a name, nothing to fetch. */
+/** A problem document of RFC 9457. `type` is `urn:wdelta:problem:` and the code: a name that cannot be fetched. */
 interface Problem {
   readonly type: string
   readonly title: string
@@ -17,10 +17,10 @@ interface Problem {
 
 export const PROBLEM_TYPE = 'application/problem+json'
 
-/** Seconds after which a client may try again what the registry could not do now. */
+/** Seconds after which a client may try again what the registry could not do at the moment. */
 export const RETRY_AFTER_SECONDS = 5
 
-/** What would be wrong on a problem document if a handler had set it before it failed. */
+/** Headers that a handler may have set before it failed, and that would be wrong on a problem document. */
 const ENTITY_HEADERS = [
   'accept-ranges',
   'content-disposition',
@@ -33,7 +33,7 @@ const ENTITY_HEADERS = [
   'x-tensor-shape',
 ]
 
-/** Codes of Fastify and its plugins whose status alone would tell the wrong story. */
+/** Codes of Fastify and its plugins whose status alone would be misleading. */
 const FOREIGN_CODES: Readonly<Record<string, ErrorCode>> = {
   FST_INVALID_JSON_FIELD_ERROR: 'bad-request',
   FST_MP_PREMATURE_CLOSE: 'upload-aborted',
@@ -49,7 +49,7 @@ const STATUS_CODES: Readonly<Record<number, ErrorCode>> = {
   415: 'unsupported-media-type',
 }
 
-/** The problem document of a {@link RegistryError}. That of a 5xx says nothing of what happened inside. */
+/** The problem document of a {@link RegistryError}. That of a 5xx has no details of what went wrong inside. */
 export function toProblem({ code, message, details }: RegistryError): Problem {
   const { status, title } = PROBLEMS[code]
   const head = { type: `urn:wdelta:problem:${code}`, title, status }
@@ -57,7 +57,7 @@ export function toProblem({ code, message, details }: RegistryError): Problem {
   return { ...details, ...head, detail: message, code }
 }
 
-/** Any error as one of ours: those of Fastify by their code and status, the rest are `internal`. */
+/** Any error as a RegistryError: those of Fastify by their code and status, all others as `internal`. */
 export function toRegistryError(error: unknown): RegistryError {
   if (error instanceof RegistryError) return error
   if (hasZodFastifySchemaValidationErrors(error)) {
@@ -77,7 +77,7 @@ interface ForeignError extends Error {
   readonly statusCode: number
 }
 
-/** `bad-request` with what is wrong in `where` (`querystring`, `form`, …), one entry for each fault. */
+/** `bad-request` for faults in `where` (`querystring`, `form`, …), with one entry for each. */
 export function invalid(
   where: string,
   issues: readonly { readonly path: string; readonly message: string }[],
@@ -87,8 +87,8 @@ export function invalid(
 }
 
 /**
- * The error handler: the only writer of problem documents. Where the request's body is still arriving it is not read: the
- * connection ends after the answer, at most `lingerMs` later, so that the client sees the answer first.
+ * The error handler: the only writer of problem documents. If the request's body is still arriving, the connection ends after the answer, at
+ * most `lingerMs` milliseconds later, so that the client sees the answer first.
  */
 export function problemHandler({ lingerMs }: { lingerMs: number }) {
   return (thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
@@ -109,7 +109,7 @@ function problemHeaders({ code, details }: RegistryError): Record<string, string
   const headers: Record<string, string> = {
     'content-type': PROBLEM_TYPE,
     'cache-control': 'no-store',
-    // What is refused before any hook runs lacks it otherwise.
+    // The hook that sets it has not run for a request that is refused early.
     'x-content-type-options': 'nosniff',
   }
   const { status } = PROBLEMS[code]
