@@ -38,7 +38,7 @@ import { serviceRoutes } from './rest/service-routes.ts'
 export interface AppDeps {
   readonly registry: Registry
   readonly auth: Auth
-  /** How it is reached; undefined: on loopback. Matters where nobody is asked for a token. */
+  /** The hosts of the registry, which are checked if tokens are not required; on loopback if undefined. */
   readonly site?: Site | undefined
   readonly maxUploadBytes: number
   readonly logger?: FastifyBaseLogger | undefined
@@ -48,13 +48,13 @@ export interface AppDeps {
   readonly limits?: Partial<Limits> | undefined
 }
 
-/** How long a client may take. Milliseconds. */
+/** How long a client may take, in milliseconds. */
 interface Timeouts extends SlotTimes {
-  /** For the head of a request. */
+  /** Until the head of a request is complete. */
   readonly headersMs: number
-  /** Between two bytes in either direction; uploads have `leastRate` instead. */
+  /** Between two bytes in either direction. Uploads have `leastRate` instead. */
   readonly idleMs: number
-  /** For a client that was refused to notice before its connection ends. */
+  /** Until the connection of a refused client ends, so that the client sees the answer. */
   readonly lingerMs: number
   readonly leastRate: LeastRate
 }
@@ -73,10 +73,10 @@ const LIMITS: Limits = { uploads: 16, downloads: 48, requestsPerMinute: 0, rssBy
 
 const SITE: Site = { host: 'localhost', isLoopback: true }
 
-/** Bytes of a JSON body. */
+/** Most bytes of a JSON body. */
 const JSON_BYTES = 64 * 1024
 
-/** The registry over HTTP: every plugin, every scope, every route. It neither listens nor closes the registry. */
+/** The registry over HTTP: every plugin, every scope, every route. The caller listens, and closes the registry. */
 export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   const { registry, auth, site = SITE, maxUploadBytes, logger, draining = () => false } = deps
   const times = { ...TIMEOUTS, ...deps.timeouts }
@@ -91,14 +91,14 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   const app = fastify({
     ...(logger && { loggerInstance: logger }),
     bodyLimit: JSON_BYTES,
-    // The whole of an upload may take hours; its head, its pauses and its rate are bounded instead.
+    // An upload may take hours. Its head, its pauses and its rate have limits instead.
     requestTimeout: 0,
     connectionTimeout: idleMs,
     http: { headersTimeout: headersMs, connectionsCheckingInterval: headersMs / 2 },
     routerOptions: { maxParamLength: PARAM_CHARACTERS },
     exposeHeadRoutes: false,
     logController: new LogController({ disableRequestLogging: true }),
-    // While draining, requests on connections that are open still get their proper answer, and with it `Connection: close`.
+    // While draining, requests on open connections still get their proper answer, with `Connection: close`.
     return503OnClosing: false,
     clientErrorHandler: broken.handler,
     frameworkErrors: handleProblem,

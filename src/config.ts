@@ -14,54 +14,55 @@ type StorageConfig =
       readonly accessKeyId: string
       readonly secretAccessKey: string
       readonly prefix: string
-      /** Of the local copies of what was read last. */
+      /** Most bytes of the local cache. */
       readonly cacheBytes: number
     }
 
-/** Everything that the environment decides: read once, frozen to its leaves. Sizes are bytes. */
+/** The configuration of the server, read once from the environment and deeply frozen. Sizes are bytes. */
 export interface Config {
   readonly host: string
   readonly port: number
   readonly dataDir: string
   readonly storage: StorageConfig
-  /** `none` only on loopback or where it was asked for. */
+  /** `none` only on loopback, or if asked for. */
   readonly auth: 'tokens' | 'none'
   readonly adminToken: string | undefined
-  /** Where clients reach the registry if that is not `host` and `port`: an absolute http or https address. */
+  /** The address that clients use if it is not `host` and `port`: an absolute http or https URL. */
   readonly publicUrl: string | undefined
-  /** True if `host` can be reached from this machine only. */
+  /** Whether only this machine can reach `host`. */
   readonly isLoopback: boolean
   readonly workers: number
   readonly maxUploadBytes: number
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
-  /** How long requests may go on after SIGTERM, milliseconds. */
+  /** How long requests may continue after SIGTERM, milliseconds. */
   readonly drainMs: number
   readonly limits: {
     readonly uploads: number
     readonly downloads: number
-    /** Of one token, or of one address where there are none; 0 for any number. */
+    /** Most requests a minute of one token, or without tokens of one address; 0 for no limit. */
     readonly requestsPerMinute: number
-    /** Resident memory beyond which nothing new is taken on; 0 for any. */
+    /** Resident memory above which nothing new is taken on; 0 for no limit. */
     readonly rssBytes: number
   }
   readonly upkeep: {
-    /** What an upload left is not swept before it is so old, milliseconds. */
+    /** Least age of the remains of an upload when they are swept, milliseconds. */
     readonly sweepGraceMs: number
+    /** Between two sweeps, milliseconds. */
     readonly sweepEveryMs: number
-    /** A registry that has not renewed its lease of the blob store for so long loses it to another one, milliseconds. */
+    /** Age at which a lease of the blob store that was not renewed goes to another registry, milliseconds. */
     readonly leaseMs: number
-    /** What a scrub in the background reads in a second; 0 for none. */
+    /** Rate at which a background scrub reads; 0 for no scrub. */
     readonly scrubBytesPerSecond: number
   }
-  /** How long a client may take; what is not named here is not for the environment to decide. */
+  /** How long a client may take. Other time limits are not configurable. */
   readonly timeouts: {
-    /** Between two bytes in either direction, milliseconds; uploads have `leastRate` instead. */
+    /** Between two bytes in either direction, milliseconds. Uploads have `leastRate` instead. */
     readonly idleMs: number
     readonly leastRate: { readonly bytesPerSecond: number; readonly windowMs: number }
   }
 }
 
-/** What is wrong with the environment, one line for each variable. */
+/** The problems with the environment, one line for each variable. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError'
   readonly problems: readonly string[]
@@ -73,11 +74,11 @@ export class ConfigError extends Error {
 }
 
 const TEBIBYTE = 2 ** 40
-/** Between two sweeps of the process itself: what an upload left costs nothing but space. */
+/** Milliseconds between two sweeps. They can be rare, as the remains of uploads cost nothing but space. */
 const SWEEP_EVERY_MS = 3_600_000
-/** What the rate of an upload is measured over: a short pause of a client is no reason to cut it off. */
+/** Milliseconds over which the rate of an upload is measured: long enough for a client to pause. */
 const RATE_WINDOW_MS = 30_000
-/** Without them no bucket can be opened. */
+/** Variables without which a bucket cannot be opened. */
 const S3_REQUIRED = ['S3_BUCKET', 'S3_ACCESS_KEY_ID', 'S3_SECRET_ACCESS_KEY'] as const
 
 const integer = (least: number, most: number) =>
@@ -87,7 +88,7 @@ const integer = (least: number, most: number) =>
     .transform(Number)
     .pipe(z.number().min(least).max(most))
 
-/** What this process may use: the machine's memory, or what its container is given. */
+/** Bytes of memory that this process may use: the machine's, or its container's limit. */
 function memoryBytes(): number {
   return Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY)
 }
@@ -107,23 +108,23 @@ const SCHEMA = z.object({
   AUTH: z.enum(['auto', 'tokens', 'none']).default('auto'),
   ADMIN_TOKEN: z.string().optional(),
   PUBLIC_URL: z.url({ protocol: /^https?$/ }).optional(),
-  // The main thread mostly waits, so there is a worker for every processor.
+  // One for each processor: the main thread mostly waits.
   WORKERS: integer(1, 256).default(availableParallelism()),
-  // Larger than any model there is; a disk that is full says so earlier.
+  // Larger than any model; a full disk refuses earlier.
   MAX_UPLOAD_BYTES: integer(1, Number.MAX_SAFE_INTEGER).default(TEBIBYTE),
-  // Each holds some frames in memory, and its client waits for a part of the processors.
+  // Each upload holds some frames in memory, and all share the processors.
   MAX_UPLOADS: integer(1, 10_000).default(16),
   MAX_DOWNLOADS: integer(1, 10_000).default(48),
   RATE_LIMIT_PER_MINUTE: integer(0, 10_000_000).default(0),
   MAX_RSS_BYTES: integer(0, Number.MAX_SAFE_INTEGER).default(Math.floor(memoryBytes() * 0.85)),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DRAIN_SECONDS: integer(0, 3600).default(30),
-  // Longer than any pause of an upload that goes on.
+  // Longer than any pause of an upload under way.
   SWEEP_GRACE_SECONDS: integer(0, 31_536_000).default(3600),
-  // Three renewals: a bucket that fails for some seconds does not cost the lease.
+  // Three renewals, so that the lease survives a bucket that fails for some seconds.
   LEASE_SECONDS: integer(3, 86_400).default(12),
   SCRUB_BYTES_PER_SECOND: integer(0, TEBIBYTE).default(0),
-  // Slower than any link that a model is uploaded over, faster than a client that only wants to hold a connection.
+  // Slower than any link used for models, faster than a client that only holds a connection open.
   UPLOAD_MIN_BYTES_PER_SECOND: integer(1, TEBIBYTE).default(16 * 1024),
   SOCKET_TIMEOUT_SECONDS: integer(1, 86_400).default(120),
 })
@@ -134,8 +135,8 @@ const VARIABLES = Object.keys(SCHEMA.shape) as Variable[]
 
 /**
  * The configuration that an environment describes (`README.md`, "Deploy"). Each variable may also be given as `NAME_FILE`, the path of a
- * file that holds it; an empty one counts as not given.
- * @throws ConfigError with a line for every variable that is wrong
+ * file that holds it. An empty variable counts as not given.
+ * @throws ConfigError with a line for every variable with a problem
  */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const problems: string[] = []
@@ -149,7 +150,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   return toConfig(parsed.data)
 }
 
-/** What is right by itself and wrong together. A variable that would be ignored in silence is not what its author meant. */
+/** Problems of variables that are valid alone but not together, such as one that would silently have no effect. */
 function contradictions(given: Readonly<Partial<Record<Variable, string | undefined>>>): string[] {
   const problems: string[] = []
   if (given.STORAGE === 's3') {
@@ -213,7 +214,7 @@ function readVariable(
     return value
   }
   try {
-    // Editors and secret stores end files with a line break.
+    // Editors and secret stores put a line break at the end.
     return readFileSync(file, 'utf8').replace(/\r?\n$/, '') || undefined
   } catch (error) {
     problems.push(`${name}_FILE: ${(error as Error).message}`)
@@ -221,7 +222,7 @@ function readVariable(
   }
 }
 
-/** Of an environment without contradictions. */
+/** The storage of an environment without contradictions. */
 function toStorage(data: Environment): StorageConfig {
   if (data.STORAGE === 'folder') return { kind: 'folder' }
   return {
@@ -237,7 +238,7 @@ function toStorage(data: Environment): StorageConfig {
   }
 }
 
-/** Without a word about it, only this machine gets in without a token. */
+/** `auto`: tokens are required, unless only this machine can reach the registry. */
 function readAuth(auth: 'auto' | 'tokens' | 'none', host: string): 'tokens' | 'none' {
   if (auth !== 'auto') return auth
   return isLoopback(host) ? 'none' : 'tokens'

@@ -1,6 +1,6 @@
 /**
- * Every error that leaves the registry: code -> HTTP status and title. The code is a promise to clients; the
- * status follows from it alone. Generated into `openapi.yaml`.
+ * All errors of the registry, by code, with HTTP status and title. The code is part of the API and determines the status. `openapi.yaml`
+ * is generated from this table.
  */
 export const PROBLEMS = {
   'bad-request': { status: 400, title: 'The request is malformed' },
@@ -52,10 +52,10 @@ export const PROBLEMS = {
 
 export type ErrorCode = keyof typeof PROBLEMS
 
-/** Members that a problem document carries beside the standard ones, such as `rule`, `offset`, `expected`, `children`. */
+/** Additional members of a problem document, such as `rule`, `offset` or `children`. */
 type ProblemDetails = Readonly<Record<string, unknown>>
 
-/** The one error class of the service: a code of {@link PROBLEMS}, and a message of what was expected, what came and where. */
+/** The error class of the registry: a code of {@link PROBLEMS}, and a message that says what was expected, what came and where. */
 export class RegistryError extends Error {
   override readonly name = 'RegistryError'
   readonly code: ErrorCode

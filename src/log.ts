@@ -1,25 +1,25 @@
 import { type Logger, pino } from 'pino'
 import type { Config } from './config.ts'
 
-/** Characters below which a secret of the environment is not looked for: it would be found in words that are none. */
+/** Least length of a secret that is searched for: a shorter one would match ordinary words. */
 const MIN_SECRET_LENGTH = 8
 const HIDDEN = '[redacted]'
 
-/** The headers that carry credentials, as members of an object and as neighbours in a list of names and values. */
+/** Headers with credentials, as members of an object and in a list of alternating names and values. */
 const HEADER =
   /("(?:proxy-)?(?:authorization|cookie2?)|"set-cookie2?|"x-[\w-]*(?:token|key))("\s*[:,]\s*)"(?:[^"\\]|\\.)*"/gi
-/** Credentials as they stand in a header, wherever that is quoted. */
+/** Credentials in the form of a header's value, anywhere. */
 const SCHEME = /\b(bearer|basic)( |%20|\+)+[^\s"\\,<>]+/gi
-/** Tokens of this registry, and those that look like them. */
+/** Tokens of this registry and of the Hugging Face Hub. */
 const TOKEN = /\b(?:wdr|hf)_\w{16,}/g
-/** A token in the query of an address: whoever tries that has given it away, but not to those who read the log. */
+/** A token in the query of a URL, where nothing reads it but clients may put it. */
 const QUERY = /([?&](?:[\w-]*token|authorization|api[_-]?key|password|secret)=)[^&#\s"\\]*/gi
-/** A name and password in an address. */
+/** A name and password in a URL. */
 const USER_INFO = /(:\/\/)[^/?#@\s"\\]+@/g
 
 /**
- * A line of the log without credentials. It is the whole line that is looked at, and not some members of what is logged: a framework, its plugins
- * and errors of other libraries bring requests with them, in places that nobody lists. `secrets` are those that have no form to know them by.
+ * A line of the log without credentials. Searches the whole line, not certain members: the framework, its plugins and errors of other libraries
+ * bring requests with them in places that nobody can list. `secrets` are those without a recognisable form.
  */
 export function withoutSecrets(line: string, secrets: readonly string[]): string {
   let shown = line
@@ -32,17 +32,17 @@ export function withoutSecrets(line: string, secrets: readonly string[]): string
   return shown
 }
 
-/** The log of the process: JSON lines on a file descriptor, at any level without a token or another secret of the configuration. */
+/** The log of the process: JSON lines on a file descriptor, at every level without tokens and secrets of the configuration. */
 export function openLog(config: Config, descriptor: number): Logger {
   const { logLevel, adminToken, storage } = config
   const keys = storage.kind === 's3' ? [storage.secretAccessKey] : []
   const secrets = [adminToken, ...keys]
     .filter(secret => secret !== undefined && secret.length >= MIN_SECRET_LENGTH)
-    // As it stands in JSON.
+    // Escaped as in JSON.
     .map(secret => JSON.stringify(secret).slice(1, -1))
   const options = {
     level: logLevel,
-    // Bytes of a request are logged as numbers, which no pattern knows.
+    // The bytes of a request would be logged as numbers, which no pattern matches.
     redact: { paths: ['err.rawPacket'], remove: true },
     hooks: { streamWrite: (line: string) => withoutSecrets(line, secrets) },
   }

@@ -1,6 +1,6 @@
 /**
- * The process: reads the environment, opens the parts, listens, and on SIGTERM lets requests finish before it closes them in the
- * opposite order.
+ * The process: reads the environment, opens the parts and listens. On SIGTERM it lets requests finish, then closes the parts in reverse
+ * order.
  */
 import { existsSync } from 'node:fs'
 import { chmod, mkdir, open, readdir } from 'node:fs/promises'
@@ -11,18 +11,18 @@ import type { Logger } from 'pino'
 import type { BlobStore } from './storage/blob-store.ts'
 
 /**
- * Older ones end with a syntax error in what is imported below, or a segmentation fault in better-sqlite3. This file keeps to what
- * they can parse.
+ * Least major version of Node. Older ones fail with a syntax error in the imports below, or a segmentation fault in better-sqlite3. They can parse
+ * this file.
  */
 const MIN_NODE = 24
 
-/** Of what the process makes, its user has all rights and nobody else any. SQLite's files can be had in no other way. */
+/** Only the user of the process has access to files that it creates. SQLite's files cannot be protected in another way. */
 const PRIVATE_UMASK = 0o077
-/** What earlier builds made in the data folder for everybody to read: the catalog, and the folders of a store and of a cache. */
+/** Entries of the data folder that earlier versions created readable for everybody: the catalog, the store and the cache. */
 const ONCE_PUBLIC =
   /^(registry\.sqlite(-wal|-shm)?|blobs|manifests|catalogs|tombstones|staged|cache)$/
 
-/** How often a drain looks for connections that have had their last answer, milliseconds. */
+/** Milliseconds between two looks for idle connections while draining. */
 const IDLE_CHECK_MS = 100
 
 if (Number.parseInt(process.versions.node, 10) < MIN_NODE) {
@@ -53,7 +53,7 @@ type Adoption = Awaited<ReturnType<typeof rebuildCatalog>>
 
 if (import.meta.main) await serve()
 
-/** Runs the registry until a signal ends it; its exit code is 1 if it cannot start. */
+/** Runs the registry until a signal ends it. Sets exit code 1 if it cannot start. */
 export async function serve(): Promise<void> {
   boundHeapGrowth()
   const config = configure()
@@ -81,7 +81,7 @@ export async function serve(): Promise<void> {
       port: config.port,
       listenTextResolver: address => `bound to ${address}`,
     })
-    // Whatever the log level: who starts the process waits for this line.
+    // At any log level: whoever starts the process waits for this line.
     logger
       .child({}, { level: 'info' })
       .info({ url, version: VERSION, dataDir: config.dataDir, auth: config.auth }, 'listening')
@@ -98,18 +98,18 @@ export async function serve(): Promise<void> {
 }
 
 /**
- * Makes a lost catalog again from the blob store that the environment names, with no server running, and tells what it found. Rejects
- * with RegistryError `catalog-failed` for a catalog that has models.
+ * Rebuilds a lost catalog from the blob store that the environment names, and returns what it found. No server may be running. Rejects
+ * with RegistryError `catalog-failed` for a catalog that has models, and `store-in-use` while a server uses the store.
  */
 export async function rebuild(): Promise<Adoption> {
   const config = configure()
   await using parts = new AsyncDisposableStack()
-  // What it tells goes to stdout, so its log does not.
+  // The command prints its findings to stdout, so the log goes to stderr.
   const log = openLog(config, 2)
   return await rebuildCatalog(await openStores(config, parts, log), { log })
 }
 
-/** The environment's configuration; the process ends where it cannot be used. */
+/** The configuration from the environment. Ends the process if there is a problem with it. */
 function configure(): Config {
   try {
     return readConfig(process.env)
@@ -120,7 +120,7 @@ function configure(): Config {
   }
 }
 
-/** Opens what the registry stands on; `parts` closes it again, last opened first. */
+/** Opens the registry and what it is built on; `parts` closes all of it, last opened first. */
 async function openParts(
   config: Config,
   parts: AsyncDisposableStack,
@@ -137,7 +137,7 @@ async function openParts(
     sweepGraceMs,
     lease: { staleMs: leaseMs },
     maxModelBytes: maxUploadBytes,
-    // Long ones, and as many short ones.
+    // Long and short downloads have as many slots each.
     maxStreams: 2 * limits.downloads,
     openBytes: openBytesWithin(limits.rssBytes),
     log,
@@ -149,7 +149,7 @@ async function openParts(
 
 async function openStores(config: Config, parts: AsyncDisposableStack, log: Logger) {
   const { dataDir } = config
-  // Models and hashes of tokens are for nobody else on this machine, whatever the umask says. The folder itself stays as its owner made it.
+  // No other user of this machine may read models and hashes of tokens, whatever the umask was. An existing folder keeps its own mode.
   process.umask(PRIVATE_UMASK)
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   await closeToOthers(dataDir, log)
@@ -162,7 +162,7 @@ async function openStores(config: Config, parts: AsyncDisposableStack, log: Logg
   return { catalog, blobs, room }
 }
 
-/** Takes from other users of this machine what they could once read. What the process may not change is told, and stays. */
+/** Makes entries that other users of this machine could once read private. Warns of those that the process may not change. */
 async function closeToOthers(dataDir: string, log: Logger): Promise<void> {
   for (const entry of await readdir(dataDir, { withFileTypes: true })) {
     const isFolder = entry.isDirectory()
@@ -176,7 +176,7 @@ async function closeToOthers(dataDir: string, log: Logger): Promise<void> {
 
 async function openBlobs({ storage, dataDir }: Config, log: Logger): Promise<BlobStore> {
   if (storage.kind === 'folder') return openFolderBlobStore(dataDir)
-  // The SDK is only loaded where there is a bucket: it takes longer than everything else.
+  // Loaded only if there is a bucket: the SDK takes longer to load than everything else.
   const { openS3BlobStore } = await import('./storage/s3/blob-store.ts')
   const { endpoint, bucket, cacheBytes } = storage
   const remote = await openS3BlobStore(storage, found =>
@@ -185,7 +185,7 @@ async function openBlobs({ storage, dataDir }: Config, log: Logger): Promise<Blo
   return openCachedBlobStore(remote, join(dataDir, 'cache'), cacheBytes)
 }
 
-/** Who may come in. The first start with tokens leaves an admin token in a file: nobody could create one otherwise. */
+/** Who has access. The first start with tokens creates an admin token, in a file: without one, nobody could create tokens. */
 async function openAuth(config: Config, registry: Registry, logger: Logger) {
   if (config.auth === 'none') return { mode: 'none' } as const
   const { adminToken } = config
@@ -218,10 +218,10 @@ function stopSignal(): Promise<NodeJS.Signals> {
   return promise
 }
 
-/** New connections are refused at once, requests under way may finish until the deadline, then they are cut. */
+/** Refuses new connections at once, lets requests under way finish within `deadlineMs`, then cuts them off. */
 async function drain(app: FastifyInstance, deadlineMs: number): Promise<void> {
   const deadline = setTimeout(() => app.server.closeAllConnections(), deadlineMs)
-  // Node closes the connections that are idle now. Those that become it later would stay for as long as their clients like.
+  // Closing the server closes connections that are idle now. Those that become idle later would stay as long as their clients like.
   const idle = setInterval(() => app.server.closeIdleConnections(), IDLE_CHECK_MS)
   await app.close()
   clearInterval(idle)

@@ -2,31 +2,29 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Log } from './registry/log.ts'
 import type { Care, Registry } from './registry/registry.ts'
 
-/** What the process does by itself, beside requests. */
+/** Settings of what the process does on its own. */
 interface UpkeepOptions {
   /** Between two sweeps, milliseconds. */
   readonly sweepEveryMs: number
-  /** What a scrub in the background reads in a second; 0 for none. */
+  /** Rate at which a background scrub reads; 0 for no scrub. */
   readonly scrubBytesPerSecond: number
-  /** Resident memory near which what is only kept to be used again is dropped; 0 for none. */
+  /** Limit of resident memory, in bytes, near which buffers kept for reuse are dropped; 0 for no limit. */
   readonly maxRssBytes: number
 }
 
-/** Between two passes of a scrub over a small store, milliseconds. */
+/** Milliseconds between two passes of the background scrub. */
 const SCRUB_PAUSE_MS = 3_600_000
 
-/** Between two looks at the process's memory, milliseconds. */
+/** Milliseconds between two looks at the process's memory. */
 const MEMORY_PAUSE_MS = 1000
-/** Part of its limit beyond which memory is dropped: before it is reached, where work is refused. */
+/** Part of the limit above which memory is dropped: below 1, as at the limit work is refused. */
 const TRIM_AT = 0.9
-/** Looks in a row at a registry that has nothing to do, after which it is at rest. */
+/** Looks in a row without work after which the registry is at rest. */
 const LOOKS_AT_REST = 30
-/** Between two times that memory is dropped, milliseconds: what is dropped must be made again. */
+/** Least milliseconds between two times that memory is dropped, as it costs time to fill again. */
 const TRIM_PAUSE_MS = 10_000
 
-/**
- * Sweeps now and then, drops memory near its limit and at rest, and scrubs without end where that is asked for. Disposing of it ends all of that.
- */
+/** Sweeps regularly, drops memory near the limit and at rest, and scrubs all the time if asked to. Disposal ends all of that. */
 export function startUpkeep(
   registry: Pick<Registry, 'figures'> & { readonly care: Pick<Care, 'sweep' | 'scrub' | 'trim'> },
   { sweepEveryMs, scrubBytesPerSecond: bytesPerSecond, maxRssBytes }: UpkeepOptions,
@@ -59,8 +57,8 @@ export function startUpkeep(
 }
 
 /**
- * What looks at the process's memory once, and drops what is only kept to be used again where it is near its limit, or where the registry is at rest
- * and keeps more than a few streams need. To be called once a second.
+ * Returns a function, to be called once a second, that drops memory kept for reuse: near the limit, or if the registry is at rest and keeps more
+ * than a few streams need.
  */
 export function watchMemory(
   maxRssBytes: number,
@@ -83,7 +81,7 @@ export function watchMemory(
   }
 }
 
-/** Does `work` after each pause until the signal aborts. What fails is told, and tried again after the next pause. */
+/** Runs `work` after each pause until the signal aborts. Logs a failure and tries again after the next pause. */
 async function repeat(
   pauseMs: number,
   signal: AbortSignal,

@@ -3,7 +3,7 @@ import { sendContent } from '../http/send-content.ts'
 import type { HttpApp, RouteDeps } from './route-deps.ts'
 import * as schemas from './schemas.ts'
 
-/** Tokens, what deletes models, and the care of what is stored. */
+/** Tokens, deletion, sweep, scrub and backup: for scope `admin`. */
 export function adminRoutes(
   app: HttpApp,
   { registry, metrics, downloads }: Pick<RouteDeps, 'registry' | 'metrics' | 'downloads'>,
@@ -76,7 +76,7 @@ export function adminRoutes(
       response: { 200: schemas.scrubReport, default: schemas.failure },
     },
     handler: (request, reply) => {
-      // Nothing is sent before it is done.
+      // The connection is idle until the scrub is done.
       request.raw.socket.setTimeout(0)
       return registry.care.scrub({ signal: closeSignal(reply) })
     },

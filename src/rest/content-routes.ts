@@ -4,7 +4,7 @@ import { type Content, castOf } from '../registry/registry.ts'
 import type { HttpApp, RouteDeps } from './route-deps.ts'
 import * as schemas from './schemas.ts'
 
-/** Bytes of models. GET and HEAD are one handler each: Fastify's own HEAD would run the GET. */
+/** The bytes of models. One handler serves GET and HEAD: Fastify's own HEAD would run the whole GET. */
 export function contentRoutes(app: HttpApp, deps: RouteDeps): void {
   const { registry, auth, metrics, downloads } = deps
   const tags = ['content']

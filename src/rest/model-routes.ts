@@ -2,7 +2,7 @@ import { sendList } from '../http/send-list.ts'
 import type { HttpApp, RouteDeps } from './route-deps.ts'
 import * as schemas from './schemas.ts'
 
-/** What is known about models. */
+/** Models, their lineage, tensors and statistics. */
 export function modelRoutes(app: HttpApp, { registry }: Pick<RouteDeps, 'registry'>): void {
   const tags = ['models']
 

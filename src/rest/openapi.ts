@@ -6,7 +6,7 @@ import { z } from 'zod'
 import { PROBLEMS } from '../errors.ts'
 import { VERSION } from '../version.ts'
 
-/** The form of an upload route, which Fastify neither parses nor checks: `receiveUpload` does. */
+/** The form of an upload route. `receiveUpload` parses and checks it, not Fastify. */
 interface Form {
   readonly fields: z.ZodObject
   /** Names of its file parts. */
@@ -19,7 +19,7 @@ declare module 'fastify' {
   }
 }
 
-/** Options of @fastify/swagger: what `openapi.yaml` is made of, beside the routes. */
+/** Options of @fastify/swagger: all of `openapi.yaml` but the routes. */
 export function apiDescription(): FastifyDynamicSwaggerOptions {
   return {
     openapi: {
@@ -31,7 +31,7 @@ export function apiDescription(): FastifyDynamicSwaggerOptions {
         description: description(),
       },
       components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
-      // With a token, or without where the registry asks for none.
+      // With a token, or without one if the registry does not require it.
       security: [{ token: [] }, {}],
     },
     transform: document =>
@@ -40,7 +40,7 @@ export function apiDescription(): FastifyDynamicSwaggerOptions {
       const described = jsonSchemaTransformObject(document)
       const schemas = 'components' in described ? described.components?.schemas : {}
       for (const name of Object.keys(schemas ?? {})) {
-        // Each named schema comes in a second version for requests, and no request has any of them.
+        // Each named schema has a second version for requests, which no request uses.
         if (name.endsWith('Input')) delete schemas?.[name]
       }
       return described
@@ -48,7 +48,7 @@ export function apiDescription(): FastifyDynamicSwaggerOptions {
   }
 }
 
-/** The description of an app that is ready, as YAML without anchors, which many readers of OpenAPI do not resolve. */
+/** The description of a ready app as YAML, without anchors: many OpenAPI tools do not resolve them. */
 export function apiText(app: FastifyInstance): string {
   return stringify(app.swagger(), { aliasDuplicateObjects: false, lineWidth: 0 })
 }
@@ -63,7 +63,7 @@ function withForm({ schema, route }: Document): Document['schema'] {
   return { ...schema, body, consumes: ['multipart/form-data'] }
 }
 
-/** OpenAPI knows no wildcards: `files/*` is shown as `files/{path}`. */
+/** Shows `files/*` as `files/{path}`: OpenAPI has no wildcards. */
 function namePath<Described extends { schema: FastifySchema; url: string }>(
   described: Described,
 ): Described {

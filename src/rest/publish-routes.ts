@@ -3,7 +3,7 @@ import type { HttpApp, RouteDeps } from './route-deps.ts'
 
 import * as schemas from './schemas.ts'
 
-/** What makes models. */
+/** Uploads, which make models: for scope `write`. */
 export function publishRoutes(app: HttpApp, deps: RouteDeps): void {
   const { registry, access, metrics, uploadLimits: limits, uploads } = deps
   const tags = ['publish']

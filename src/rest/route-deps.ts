@@ -17,7 +17,7 @@ export type HttpApp = FastifyInstance<
   ZodTypeProvider
 >
 
-/** What routes close over. */
+/** What the routes need. */
 export interface RouteDeps {
   readonly registry: Registry
   readonly auth: Auth

@@ -2,14 +2,15 @@ import { z } from 'zod'
 import { type ErrorCode, PROBLEMS } from '../errors.ts'
 import { MODEL_ID, OUTPUT_DTYPES, STRATEGIES } from '../registry/registry.ts'
 
-/** Characters of a segment of a name, and of a revision. */
+/** Pattern of a segment of a name, and of a revision. */
 const SEGMENT = '[A-Za-z0-9][A-Za-z0-9._-]{0,95}'
 const NAME = new RegExp(`^${SEGMENT}/${SEGMENT}$`)
 const REVISION = new RegExp(`^(?!${MODEL_ID}$)${SEGMENT}$`)
-/** The longest `namespace/name@revision` has 290 characters. */
+/** Most characters of a ref: the longest `namespace/name@revision` has 290. */
 const REF_CHARACTERS = 300
+/** Most characters of a message. */
 const MESSAGE_CHARACTERS = 10_000
-/** A tensor name may fill a safetensors header; one in a URL must fit into the request's head. */
+/** Most characters of a parameter in a URL. A tensor's name may be longer, but a URL must fit into the request's head. */
 export const PARAM_CHARACTERS = 8192
 
 const name = z.string().regex(NAME, `expected namespace/name, each ${SEGMENT}`)
@@ -24,7 +25,7 @@ const strategy = z.enum(STRATEGIES)
 const scope = z.enum(['read', 'write', 'admin'])
 const time = z.string().describe('ISO 8601, UTC')
 
-/** A fraction as a form field. */
+/** A form field with a number from 0 to 1. */
 const fraction = z
   .string()
   .regex(/^[0-9]*\.?[0-9]+(e-?[0-9]+)?$/i, 'expected a number')
@@ -89,12 +90,12 @@ const next = z
 export const modelPage = z.object({ models: z.array(listedModel).readonly(), next })
 export const lineagePage = z.object({ lineage: z.array(listedModel).readonly(), next })
 
-/** Models, or tokens, of one page: a page may end before, where what it shows is large. */
+/** Most models or tokens of one page. A page of large ones may end earlier. */
 const limit = z.coerce.number().int().min(1).max(1000)
 const cursor = z.string().optional().describe('`next` of the page before')
 
 export const pageQuery = z.object({ limit: limit.default(100), cursor })
-/** Of lists that were once given whole. */
+/** Paging of lists that older clients expect whole. */
 export const fullPageQuery = z.object({ limit: limit.default(1000), cursor })
 export const listQuery = pageQuery.extend({
   name: z.string().optional(),
@@ -249,18 +250,18 @@ const problem = z
   })
   .meta({ id: 'Problem', description: 'RFC 9457; some codes add members of their own' })
 
-/** The response of every operation that fails. */
+/** The response of every failed operation. */
 export const failure = {
   description: 'A problem',
   content: { 'application/problem+json': { schema: problem } },
 }
 
-/** A response of bytes. */
+/** A response with bytes. */
 export function binary(description: string) {
   return { description, content: { 'application/octet-stream': { schema: z.file() } } }
 }
 
-/** A response of text. */
+/** A response with text. */
 export function text(description: string, type: string) {
   return { description, content: { [type]: { schema: z.string() } } }
 }

@@ -5,10 +5,10 @@ import { apiText } from './openapi.ts'
 import type { HttpApp, RouteDeps } from './route-deps.ts'
 import * as schemas from './schemas.ts'
 
-/** What operators, probes and readers of the API ask for; open to all who reach the listener. */
+/** Health, readiness, metrics and the API's description: for everyone who reaches the listener. */
 export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: RouteDeps): void {
   const tags = ['service']
-  // Made once, at the first request: no route comes after.
+  // Made at the first request, when all routes are there.
   let description: string | null = null
 
   app.get('/healthz', {
@@ -40,7 +40,7 @@ export function serviceRoutes(app: HttpApp, { registry, metrics, draining }: Rou
       } catch (error) {
         const { code, message: detail } = error as RegistryError
         if (code !== 'storage-full') throw error
-        // To an upload that is a 507; to a probe it is one of the reasons for a 503, and no secret.
+        // An upload gets 507; a probe gets 503, with the reason, which is no secret.
         const problem = { ...toProblem(error as RegistryError), status: 503, detail }
         return reply
           .code(503)
