@@ -1,14 +1,6 @@
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { startUpkeep, watchMemory } from '../src/upkeep.ts'
-
-/** Makes this process say that it has `rss` bytes. */
-function pretendMemory(t: Test, rss: number): void {
-  const real = process.memoryUsage.rss
-  process.memoryUsage.rss = () => rss
-  t.teardown(() => {
-    process.memoryUsage.rss = real
-  })
-}
+import { pretendMemory } from './support/pretend-memory.ts'
 
 /** A registry that only tells how often its memory was dropped. */
 function registryWith({ spareBytes = 0, tasks = 0 }) {

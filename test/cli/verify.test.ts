@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
 import { FrameDeltaReader } from '../../src/codec/wdelta/v2/reader.ts'
 import { writeIndex } from '../../src/codec/wdelta/v2/write-index.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
 import { goldenCase } from '../support/golden-cases.ts'
+import { modelFile } from '../support/model-file.ts'
 import { wdelta } from '../support/wdelta-process.ts'
 import { sealedV2, xxh64 } from '../support/wdelta-v2-files.ts'
 
@@ -32,15 +32,12 @@ t.test('verify tells what holds', async t => {
 
 /** A model folder of one tensor; of each 512 of its values, the first `changed` are not as they were. */
 function makeFolder(folder: string, changed: number): string {
-  const shape = [4096]
-  const { header, size } = buildLayout([{ name: 'w', dtype: 'F32', shape }], null)
   const values = Float32Array.from(
     { length: 4096 },
     (_, i) => Math.sin(i) + (i % 512 < changed ? 1 : 0),
   )
-  const file = Buffer.alloc(size)
-  file.set(header)
-  file.set(new Uint8Array(values.buffer), header.length)
+  const data = new Uint8Array(values.buffer)
+  const file = modelFile([{ name: 'w', dtype: 'F32', shape: [4096], data }])
   mkdirSync(folder)
   writeFileSync(join(folder, 'model.safetensors'), file)
   return folder

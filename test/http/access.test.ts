@@ -4,9 +4,10 @@ import { request } from 'node:http'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Scope } from '../../src/registry/registry.ts'
+import { FORM_TYPE, formOf } from '../support/forms.ts'
 import { goldenCase } from '../support/golden-cases.ts'
 import { openTestRegistry } from '../support/test-registry.ts'
-import { FORM_TYPE, formOf, listen } from './helper.ts'
+import { listen } from './helper.ts'
 
 const ADMIN = 'configured-by-hand'
 

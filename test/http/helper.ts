@@ -193,18 +193,3 @@ export async function readParts(parts: AsyncIterable<UploadPart>) {
   }
   return read
 }
-
-/** A multipart body of fields and files, in this order. */
-export function formOf(
-  entries: readonly (readonly [name: string, value: string | Buffer, filename?: string])[],
-  boundary = 'xyz',
-): Buffer {
-  const parts = entries.map(([name, value, filename]) => {
-    const file = filename === undefined ? '' : `; filename="${filename}"`
-    const head = `--${boundary}\r\nContent-Disposition: form-data; name="${name}"${file}\r\n\r\n`
-    return Buffer.concat([Buffer.from(head), Buffer.from(value as string), Buffer.from('\r\n')])
-  })
-  return Buffer.concat([...parts, Buffer.from(`--${boundary}--\r\n`)])
-}
-
-export const FORM_TYPE = 'multipart/form-data; boundary=xyz'

@@ -1,7 +1,8 @@
 import { hostname } from 'node:os'
 import t, { type Test } from 'tap'
 import type { AppDeps } from '../../src/app.ts'
-import { aContent, aModel, dial, FORM_TYPE, formOf, ID, listen } from './helper.ts'
+import { FORM_TYPE, formOf } from '../support/forms.ts'
+import { aContent, aModel, dial, ID, listen } from './helper.ts'
 
 const STATS = { models: 0, bases: 0, deltas: 0, logicalBytes: 0, storedBytes: 0, savedBytes: 0 }
 

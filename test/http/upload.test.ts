@@ -2,7 +2,8 @@ import { once } from 'node:events'
 import t from 'tap'
 import { RegistryError } from '../../src/errors.ts'
 import type { Publish } from '../../src/registry/registry.ts'
-import { aModel, BYTES, dial, FORM_TYPE, formOf, listen, readParts, recorder } from './helper.ts'
+import { FORM_TYPE, formOf } from '../support/forms.ts'
+import { aModel, BYTES, dial, listen, readParts, recorder } from './helper.ts'
 
 /** Reads everything, like a registry that accepts the model. */
 const accept: Publish['files'] = async (_options, parts) => {

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
+import { pretendMemory } from '../../support/pretend-memory.ts'
 import { aContent, aModel, BYTES, dial, ID, listen, readParts } from '../helper.ts'
 
 const FORM = 'multipart/form-data; boundary=x'
@@ -162,22 +163,6 @@ t.test('each token for itself, and guessing of tokens is slowed down', async t =
   t.strictSame([...guessed], [401, 429])
   t.equal(await ask('two'), 200, 'who has a token is not kept out by others that guess')
 })
-
-/** Makes this process say that it has so many bytes; `set` changes that. */
-function pretendMemory(t: Test, rss: number): { set(bytes: number): void } {
-  const { memoryUsage } = process
-  let bytes = rss
-  const pretended = () => ({ ...memoryUsage(), rss: bytes })
-  process.memoryUsage = Object.assign(pretended, { rss: () => bytes })
-  t.teardown(() => {
-    process.memoryUsage = memoryUsage
-  })
-  return {
-    set: to => {
-      bytes = to
-    },
-  }
-}
 
 t.test('a process that has no memory left takes on nothing new, and says how it is', async t => {
   const memory = pretendMemory(t, 1300)

@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import t from 'tap'
 import { RegistryError } from '../../../src/errors.ts'
-import { dial, FORM_TYPE, ID, listen } from '../helper.ts'
+import { FORM_TYPE } from '../../support/forms.ts'
+import { dial, ID, listen } from '../helper.ts'
 
 const BODY = JSON.stringify({ name: 'ci', scope: 'read' })
 const JSON_TYPE = 'Content-Type: application/json\r\n'

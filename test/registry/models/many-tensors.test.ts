@@ -1,5 +1,6 @@
 import t from 'tap'
-import { buildLayout, type DescribedTensor } from '../../../src/codec/safetensors/write-header.ts'
+import type { DescribedTensor } from '../../../src/codec/safetensors/write-header.ts'
+import { modelFileOf } from '../../support/model-file.ts'
 import {
   bytesOf,
   openTestRegistry,
@@ -20,11 +21,8 @@ function tinyTensors(count: number, { elements, value = 0 }: { elements: 0 | 1; 
     dtype: 'F32',
     shape: [elements],
   }))
-  const layout = buildLayout(tensors, null)
-  const file = Buffer.alloc(layout.size)
-  file.set(layout.header)
-  for (let at = layout.header.length; at < file.length; at += 4) file.writeFloatLE(value, at)
-  return file
+  const data = f32s(...new Array<number>(elements).fill(value))
+  return modelFileOf(tensors, () => data)
 }
 
 t.test(

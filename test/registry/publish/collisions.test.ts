@@ -1,9 +1,8 @@
 import t, { type Test } from 'tap'
-import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
 import { encodeFrame } from '../../../src/codec/frames/frame-encodings.ts'
-import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
+import { type FilledTensor, modelFile } from '../../support/model-file.ts'
 import { Random } from '../../support/random.ts'
 import { bytesOf, openTestRegistry, part, publish } from '../../support/test-registry.ts'
 import { collision } from '../../support/xxh64-collisions.ts'
@@ -11,34 +10,14 @@ import { collision } from '../../support/xxh64-collisions.ts'
 const { machine } = threadKernels()
 const MODEL = 'model.safetensors'
 
-interface Tensor {
-  readonly name: string
-  readonly dtype: Dtype
-  readonly shape: readonly number[]
-  readonly bytes: Uint8Array
-}
-
-function modelOf(...tensors: Tensor[]): Uint8Array {
-  const layout = buildLayout(tensors, null)
-  const file = new Uint8Array(layout.size)
-  file.set(layout.header)
-  for (const { name, begin } of layout.tensors) {
-    file.set(tensors.find(tensor => tensor.name === name)!.bytes, begin)
-  }
-  return file
-}
-
-const bytes = (name: string, content: Uint8Array): Tensor => ({
+const bytes = (name: string, content: Uint8Array): FilledTensor => ({
   name,
   dtype: 'U8',
   shape: [content.length],
-  bytes: content,
+  data: content,
 })
 
-const noise = (length: number, seed = 1) => {
-  const random = new Random(seed)
-  return Uint8Array.from({ length }, () => random.below(256))
-}
+const noise = (length: number, seed = 1) => new Random(seed).bytes(length)
 
 /** Publishes a fine-tune without loss, and gives how many bytes its tensors take; it comes back as it was. */
 async function storedOf(t: Test, base: Uint8Array, tuned: Uint8Array): Promise<number> {
@@ -50,7 +29,7 @@ async function storedOf(t: Test, base: Uint8Array, tuned: Uint8Array): Promise<n
   return tensors.reduce((sum, { storedBytes }) => sum + storedBytes, 0)
 }
 
-const BASE = modelOf(bytes('other', Uint8Array.of(1)))
+const BASE = modelFile([bytes('other', Uint8Array.of(1))])
 
 t.test('the collisions are ones', async t => {
   const content = noise(1000)
@@ -69,20 +48,20 @@ t.test('frames with one checksum: in two tensors, and of two dtypes', async t =>
     ['F32', [32, 32]],
     ['F64', [512]],
   ] as const) {
-    const tuned = modelOf(bytes('x', one), { name: 'y', dtype, shape, bytes: other })
+    const tuned = modelFile([bytes('x', one), { name: 'y', dtype, shape, data: other }])
     t.equal(await storedOf(t, BASE, tuned), 2 * 4096, dtype)
   }
 })
 
-t.test('frames with one checksum in one tensor', async t => {
+t.test('frames of one tensor that have one checksum are told apart', async t => {
   const one = noise(FRAME_BYTES)
-  const tuned = modelOf(bytes('x', Buffer.concat([one, collision(one, 1024), one])))
+  const tuned = modelFile([bytes('x', Buffer.concat([one, collision(one, 1024), one]))])
   t.equal(await storedOf(t, BASE, tuned), 2 * FRAME_BYTES, 'equal ones are stored once')
 })
 
-t.test('records with one checksum, of frames with two', async t => {
-  const numbers = (name: string, content: Uint8Array): Tensor => {
-    return { name, dtype: 'I64', shape: [content.length / 8], bytes: content }
+t.test('records that have one checksum are told apart', async t => {
+  const numbers = (name: string, content: Uint8Array): FilledTensor => {
+    return { name, dtype: 'I64', shape: [content.length / 8], data: content }
   }
   const before = noise(4000, 8)
   const gaps = noise(14, 9).map(byte => byte % 35)
@@ -100,16 +79,16 @@ t.test('records with one checksum, of frames with two', async t => {
   const other = encoded(record.subarray(-112))
   t.strictSame(Buffer.from(other.record), record)
   t.equal(machine.checksum(other.record), machine.checksum(one.record))
-  const base = modelOf(numbers('x', before), numbers('y', before))
-  const tuned = modelOf(numbers('x', one.frame), numbers('y', other.frame))
+  const base = modelFile([numbers('x', before), numbers('y', before)])
+  const tuned = modelFile([numbers('x', one.frame), numbers('y', other.frame)])
   t.equal(await storedOf(t, base, tuned), 2 * record.length)
 })
 
 t.test('one record of two frames is stored once', async t => {
-  const base = modelOf(bytes('x', noise(6000, 2)), bytes('y', noise(6000, 3)))
+  const base = modelFile([bytes('x', noise(6000, 2)), bytes('y', noise(6000, 3))])
   const [x, y] = [noise(6000, 2), noise(6000, 3)]
   for (const content of [x, y]) content.fill(7, 100, 150)
-  const stored = await storedOf(t, base, modelOf(bytes('x', x), bytes('y', y)))
+  const stored = await storedOf(t, base, modelFile([bytes('x', x), bytes('y', y)]))
   t.ok(stored < 150, `${stored} bytes`)
 })
 
@@ -117,7 +96,11 @@ t.test(
   'a tensor that begins like another of the parent is predicted by it, and is itself',
   async t => {
     const one = noise(100_000)
-    const stored = await storedOf(t, modelOf(bytes('x', one)), modelOf(bytes('y', collision(one))))
+    const stored = await storedOf(
+      t,
+      modelFile([bytes('x', one)]),
+      modelFile([bytes('y', collision(one))]),
+    )
     t.ok(stored < 1000, `${stored} bytes`)
   },
 )

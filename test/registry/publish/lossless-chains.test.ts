@@ -1,10 +1,10 @@
 import t, { type Test } from 'tap'
 import type { FloatDtype } from '../../../src/codec/base/dtypes.ts'
 import type { LayoutTensor } from '../../../src/codec/safetensors/layout.ts'
-import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import type { Model, Registry } from '../../../src/registry/registry.ts'
 import { layoutOf } from '../../support/generated-ranges.ts'
 import { changed, filled, sprinkle, unitBytes } from '../../support/generated-values.ts'
+import { modelFileOf } from '../../support/model-file.ts'
 import { Random } from '../../support/random.ts'
 import { bytesOf, lineageOf, openTestRegistry, part, publish } from '../../support/test-registry.ts'
 
@@ -34,11 +34,7 @@ const SHAPES: readonly (readonly [name: string, shape: readonly number[]])[] = [
 /** A safetensors file of {@link SHAPES}, and an integer tensor that lossy strategies copy; `data` makes the bytes of each. */
 function modelOf(dtype: FloatDtype, data: (tensor: LayoutTensor) => Uint8Array): Uint8Array {
   const floats = SHAPES.map(([name, shape]) => ({ name, dtype, shape }))
-  const layout = buildLayout([...floats, { name: 'ids', dtype: 'I64', shape: [9] }], null)
-  const file = new Uint8Array(layout.size)
-  file.set(layout.header)
-  for (const tensor of layout.tensors) file.set(data(tensor), tensor.begin)
-  return file
+  return modelFileOf([...floats, { name: 'ids', dtype: 'I64', shape: [9] }], data)
 }
 
 /** Fine-tunes in a row, of finite values: the strategies of version 1 keep others in no simple way. */

@@ -1,7 +1,7 @@
 import t from 'tap'
-import { type FloatDtype, itemBytes } from '../../../src/codec/base/dtypes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
+import { itemBytes } from '../../../src/codec/base/dtypes.ts'
 import { cast } from '../../support/generated-values.ts'
+import { modelFile } from '../../support/model-file.ts'
 import { Random } from '../../support/random.ts'
 import { bytesOf, openTestRegistry, part, publish } from '../../support/test-registry.ts'
 
@@ -10,14 +10,6 @@ const MODEL = 'model.safetensors'
 const COUNT = 2 ** 19 + 40_000
 /** Models in a row: enough for a plan that takes three times as much for each two of them to take minutes. */
 const DEPTH = 12
-
-function modelOf(dtype: FloatDtype, values: Uint8Array): Uint8Array {
-  const layout = buildLayout([{ name: 'w', dtype, shape: [COUNT] }], null)
-  const file = new Uint8Array(layout.size)
-  file.set(layout.header)
-  file.set(values, layout.header.length)
-  return file
-}
 
 for (const dtypes of [
   ['F16', 'F64'],
@@ -34,7 +26,8 @@ for (const dtypes of [
     for (let level = 0; level <= DEPTH; level++) {
       const dtype = dtypes[level % dtypes.length]!
       for (let i = 0; i < 20; i++) whole[random.below(COUNT)] = random.below(100)
-      const file = modelOf(dtype, cast(random, 'F32', new Uint8Array(whole.buffer), dtype))
+      const data = cast(random, 'F32', new Uint8Array(whole.buffer), dtype)
+      const file = modelFile([{ name: 'w', dtype, shape: [COUNT], data }])
       files.push(file)
       const model = await publish(registry, [part(MODEL, file, 'file', 65_536)], {
         ...(parent !== undefined && { parent }),

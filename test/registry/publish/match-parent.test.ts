@@ -3,9 +3,9 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Dtype } from '../../../src/codec/base/dtypes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import type { RegistryError } from '../../../src/errors.ts'
 import type { Registry } from '../../../src/registry/registry.ts'
+import { type FilledTensor, modelFile } from '../../support/model-file.ts'
 import {
   bytesOf,
   openTestRegistry,
@@ -14,13 +14,6 @@ import {
   publishWdelta,
 } from '../../support/test-registry.ts'
 import { deltaFile, f32s, i64s, record } from '../../support/wdelta-files.ts'
-
-interface Tensor {
-  readonly name: string
-  readonly dtype: Dtype
-  readonly shape: readonly number[]
-  readonly data: Uint8Array
-}
 
 /** Bytes that are sensible values as F32, BF16 and F16, the first of them letters. */
 const BYTES = Buffer.from('AB?=CD?=EF?=GH?=IJ?=KL?=')
@@ -39,24 +32,14 @@ const MISFITS: readonly { dtype: Dtype; shape: readonly number[] }[] = [
   { dtype: 'C64', shape: [3] },
 ]
 
-function model(tensors: readonly Tensor[], metadata: Map<string, string> | null = null): Buffer {
-  const layout = buildLayout(tensors, metadata)
-  const file = Buffer.alloc(layout.size)
-  file.set(layout.header)
-  for (const { name, begin } of layout.tensors) {
-    file.set(tensors.find(tensor => tensor.name === name)!.data, begin)
-  }
-  return file
-}
-
 const tensor = (
   name: string,
   { dtype, shape }: { dtype: Dtype; shape: readonly number[] },
   data: Uint8Array = BYTES,
-): Tensor => ({ name, dtype, shape, data })
+): FilledTensor => ({ name, dtype, shape, data })
 
 /** The reference's hash of tensors, in this order. */
-function hashOf(tensors: readonly Tensor[]): string {
+function hashOf(tensors: readonly FilledTensor[]): string {
   const hash = createHash('sha256')
   for (const { name, data } of tensors) hash.update(name).update(data)
   return hash.digest('hex')
@@ -95,8 +78,11 @@ function delta(parentHash: string, changes: readonly Change[]): Uint8Array {
   return deltaFile({ parent_hash: parentHash, strategy: 'sparse', tensors }, records)
 }
 
-const add = (registry: Registry, tensors: readonly Tensor[], name: string, more = {}) =>
-  publish(registry, [part('model.safetensors', model(tensors))], { name: `acme/${name}`, ...more })
+const add = (registry: Registry, tensors: readonly FilledTensor[], name: string, more = {}) =>
+  publish(registry, [part('model.safetensors', modelFile(tensors))], {
+    name: `acme/${name}`,
+    ...more,
+  })
 
 function flipByte(path: string): void {
   const bytes = readFileSync(path)
@@ -118,7 +104,7 @@ t.test('newer models with the hash that the delta does not fit are passed over',
   const { registry } = await openTestRegistry(t)
   const base = await add(registry, [tensor('w', F32)], 'base')
   const file = delta(base.hashes.stored, [{ name: 'w', shape: [2, 3], by: 100 }])
-  const twins: Tensor[][] = [
+  const twins: FilledTensor[][] = [
     ...MISFITS.map(kind => [tensor('w', kind)]),
     // Names and bytes run together.
     [tensor('wA', { dtype: 'U8', shape: [23] }, BYTES.subarray(1))],
@@ -174,7 +160,7 @@ t.test('of equal models the newest is the parent, whatever made it', async t => 
   const { registry } = await openTestRegistry(t)
   const first = await add(registry, [tensor('w', F32)], 'first')
   const file = delta(first.hashes.stored, [{ name: 'w', shape: [2, 3], by: 1 }])
-  const other = model([tensor('w', F32)], new Map([['format', 'pt']]))
+  const other = modelFile([tensor('w', F32)], new Map([['format', 'pt']]))
   const second = await publish(registry, [part('model.safetensors', other)], {
     name: 'acme/second',
   })

@@ -2,10 +2,9 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import type { Dtype } from '../../../src/codec/base/dtypes.ts'
-import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { RegistryError } from '../../../src/errors.ts'
 import { goldenCase, goldenCases } from '../../support/golden-cases.ts'
+import { modelFile } from '../../support/model-file.ts'
 import {
   bytesOf,
   folderParts,
@@ -17,20 +16,6 @@ import {
 } from '../../support/test-registry.ts'
 
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
-
-/** A safetensors file of the given tensors; `data` gives the bytes of each. */
-function safetensors(
-  tensors: { name: string; dtype: Dtype; shape: number[]; data: Uint8Array }[],
-  metadata: Map<string, string> | null = null,
-): Buffer {
-  const layout = buildLayout(tensors, metadata)
-  const file = Buffer.alloc(layout.size)
-  file.set(layout.header)
-  for (const { name, begin } of layout.tensors) {
-    file.set(tensors.find(tensor => tensor.name === name)!.data, begin)
-  }
-  return file
-}
 
 const f32 = (...values: number[]) => new Uint8Array(new Float32Array(values).buffer)
 
@@ -150,7 +135,7 @@ t.test('an integer tensor: copied where it is unchanged, refused where it change
   const { registry } = await openTestRegistry(t)
   const ids = (n: number) => new Uint8Array(new BigInt64Array([1n, BigInt(n)]).buffer)
   const model = (w: number, n: number) =>
-    safetensors([
+    modelFile([
       { name: 'w', dtype: 'F32', shape: [4], data: f32(w, 1, 2, 3) },
       { name: 'ids', dtype: 'I64', shape: [2], data: ids(n) },
       { name: 'one', dtype: 'F32', shape: [], data: f32(w) },
@@ -176,7 +161,7 @@ t.test('an integer tensor: copied where it is unchanged, refused where it change
 t.test('a fine-tune of another structure is refused by the lossy strategies', async t => {
   const { registry } = await openTestRegistry(t)
   const model = (name: string, shape: number[]) =>
-    safetensors([{ name, dtype: 'F32', shape, data: f32(1, 2, 3, 4) }])
+    modelFile([{ name, dtype: 'F32', shape, data: f32(1, 2, 3, 4) }])
   const base = await publish(registry, [part('model.safetensors', model('w', [4]))])
   for (const [name, shape] of [
     ['v', [4]],
@@ -191,7 +176,7 @@ t.test('a fine-tune of another structure is refused by the lossy strategies', as
 
 t.test('what is refused leaves nothing behind', async t => {
   const { registry, blobs } = await openTestRegistry(t)
-  const bad = safetensors([{ name: 'w', dtype: 'F32', shape: [2], data: f32(1, 2) }])
+  const bad = modelFile([{ name: 'w', dtype: 'F32', shape: [2], data: f32(1, 2) }])
   const { base, deltas } = goldenCase('int4-bf16')
   const good = folderParts(base)
   const orphan = readFileSync(deltas[0]!)
@@ -294,7 +279,7 @@ t.test(
     const { registry } = await openTestRegistry(t)
     const { base, deltas } = goldenCase('sharded-mixed-int4')
     const bytes = readFileSync(deltas[0]!)
-    const other = safetensors([{ name: 'w', dtype: 'F32', shape: [1], data: f32(1) }])
+    const other = modelFile([{ name: 'w', dtype: 'F32', shape: [1], data: f32(1) }])
     const wrong = await publish(registry, [part('model.safetensors', other)], {
       name: 'acme/wrong',
     })
@@ -310,7 +295,7 @@ t.test(
 t.test('who may publish is asked before the manifest and before the row', async t => {
   const { registry, blobs } = await openTestRegistry(t)
   const stored = async () => (await Array.fromAsync(blobs.list(''))).map(({ key }) => key)
-  const bytes = safetensors([{ name: 'w', dtype: 'U8', shape: [2], data: Buffer.of(1, 2) }])
+  const bytes = modelFile([{ name: 'w', dtype: 'U8', shape: [2], data: Buffer.of(1, 2) }])
   const file = () => part('model.safetensors', bytes)
   const before = await stored()
   for (const allowed of [0, 1]) {

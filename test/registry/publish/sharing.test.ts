@@ -1,19 +1,18 @@
 import { globSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { RegistryError } from '../../../src/errors.ts'
 import { openRegistry } from '../../../src/registry/open-registry.ts'
 import type { Model, Registry, UploadPart } from '../../../src/registry/registry.ts'
 import type { Pool } from '../../../src/workers/pool.ts'
+import { modelFile } from '../../support/model-file.ts'
 import { before, bytesOf, openTestRegistry, part } from '../../support/test-registry.ts'
 
 const CONFIG = Buffer.from('{"architectures":["LlamaForCausalLM"]}\n')
 
 /** A safetensors file of four bytes, told apart by one of them. */
 function weights(byte: number): Buffer {
-  const layout = buildLayout([{ name: 'w', dtype: 'U8', shape: [4] }], null)
-  return Buffer.concat([layout.header, Buffer.from([byte, 1, 2, 3])])
+  return modelFile([{ name: 'w', dtype: 'U8', shape: [4], data: Uint8Array.of(byte, 1, 2, 3) }])
 }
 
 type Steps = 'proof' | 'manifest' | 'row'
