@@ -7,9 +7,9 @@ type Values<O extends Options> = ReturnType<
 >['values']
 
 interface CommandSpec<O extends Options> {
-  /** What follows `wdelta` in the usage line. */
+  /** The usage line without `wdelta`. */
   readonly usage: string
-  /** What `--help` prints below the usage line. */
+  /** The text that `--help` prints below the usage line. */
   readonly help: string
   readonly options: O
   /** Least and most positional arguments. */
@@ -17,20 +17,20 @@ interface CommandSpec<O extends Options> {
   run(values: Values<O>, positionals: string[], signal: AbortSignal): Promise<void>
 }
 
-/** A command of `wdelta`, ready to be run with what follows its name. */
+/** A command of `wdelta`. */
 export interface Command {
   readonly usage: string
   readonly help: string
-  /** Parses and performs. Rejects with {@link UsageError} for arguments that it does not take. */
+  /** Runs the command with the arguments after its name. Rejects with {@link UsageError} for arguments that it does not take. */
   run(args: readonly string[], signal: AbortSignal): Promise<void>
 }
 
-/** Arguments that a command does not take: exit code 2. */
+/** An error in the arguments: exit code 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
 
-/** Makes a command of its description. `--help` goes to `help` and never reaches `run`. */
+/** Makes a command from its description. The caller handles `--help`, which never reaches `run`. */
 export function command<const O extends Options>(spec: CommandSpec<O>): Command {
   const { usage, help } = spec
   return {
@@ -51,7 +51,7 @@ function parse<O extends Options>({ options }: CommandSpec<O>, args: readonly st
   try {
     return parseArgs({ args: [...args], options, allowPositionals: true, strict: true })
   } catch (error) {
-    // parseArgs throws nothing but what is wrong with the arguments.
+    // parseArgs throws only for faulty arguments.
     throw new UsageError((error as Error).message, { cause: error })
   }
 }
@@ -64,7 +64,7 @@ export function choice<T extends string>(name: string, text: string, choices: re
   return found
 }
 
-/** A decimal number, or undefined where the option is absent. @throws UsageError for other text. */
+/** A decimal number; undefined if the option is absent. @throws UsageError for other text. */
 export function numeric(name: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined
   const value = Number(text)
@@ -74,7 +74,7 @@ export function numeric(name: string, text: string | undefined): number | undefi
   return value
 }
 
-/** An option that the command cannot do without. @throws UsageError if it is absent. */
+/** A required option. @throws UsageError if it is absent. */
 export function required(name: string, text: string | undefined): string {
   if (text === undefined || text === '') throw new UsageError(`--${name} is required`)
   return text

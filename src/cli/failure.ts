@@ -11,7 +11,7 @@ export class CliError extends Error {
   }
 }
 
-/** One line for a person: `code: message`. */
+/** An error as one line for a person: `code: message`. */
 export function describeFailure(error: unknown): string {
   const line = (text: string) => text.replaceAll(/\s*\n\s*/g, ' ')
   if (error instanceof CliError) return line(`${error.code}: ${error.message}`)
@@ -19,7 +19,7 @@ export function describeFailure(error: unknown): string {
   return line(error instanceof Error ? error.message : String(error))
 }
 
-/** Names the file in what the codec says about its bytes; other errors pass as they are. */
+/** An error of the codec as a CliError that names the file; other errors unchanged. */
 export function inFile(path: string, error: unknown): unknown {
   if (!(error instanceof CodecError)) return error
   return new CliError(error.rule, `${path}: ${error.message}`, { cause: error })

@@ -2,16 +2,16 @@ import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, rename, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
-/** Writes under way at once: the copy into the page cache is the cost, and it takes more than one thread. */
-const IN_FLIGHT = 4
+/** Most writes under way: copying into the page cache takes more than one thread to be fast. */
+const MAX_IN_FLIGHT = 4
 
 /**
- * A file that appears under its name only when it is complete and durable: until `commit` its bytes are in a
- * hidden file beside it, which disposing of this without a commit removes.
+ * A file that appears under its name only when it is complete and durable. Until `commit`, its bytes are in a hidden file beside it; disposal
+ * without a commit removes that.
  */
 export class OutputFile implements AsyncDisposable {
   readonly #path: string
-  /** Where the bytes are until `commit`: who does not append may write there. */
+  /** The path of the bytes until `commit`. A caller that does not call `write` may write there itself. */
   readonly temporary: string
   readonly #handle: FileHandle
   readonly #writes = new Set<Promise<void>>()
@@ -32,21 +32,21 @@ export class OutputFile implements AsyncDisposable {
     return new OutputFile(path, temporary, await open(temporary, 'wx'))
   }
 
-  /** Appends. Resolves once few enough writes are under way; a failure may come with a later call. The bytes must not change. */
+  /** Appends bytes, which must not change afterwards. Resolves once few enough writes are under way, so a failure may come with a later call. */
   async write(bytes: Uint8Array): Promise<void> {
     const write = this.#writeAt(bytes, this.#position)
     this.#position += bytes.length
-    // It is awaited by a later call, or by none if the caller stops.
+    // A later call awaits it, or none if the caller stops.
     write.catch(() => {})
     this.#writes.add(write)
     void write.then(
       () => this.#writes.delete(write),
       () => {},
     )
-    if (this.#writes.size >= IN_FLIGHT) await Promise.race(this.#writes)
+    if (this.#writes.size >= MAX_IN_FLIGHT) await Promise.race(this.#writes)
   }
 
-  /** Makes the file durable and gives it its name, in place of one that is there. */
+  /** Makes the file durable and gives it its name. Replaces an existing file. */
   async commit(): Promise<void> {
     await Promise.all(this.#writes)
     await this.#handle.datasync()

@@ -1,15 +1,15 @@
 import { humanBytes } from './terminal.ts'
 
-/** How far a command is, shown on stderr where that is a terminal. */
+/** The progress of a command, shown on stderr if that is a terminal. */
 export interface Progress extends Disposable {
-  /** More bytes are done. */
+  /** Adds to the bytes that are done. */
   add(bytes: number): void
 }
 
-/** Least time between two drawings, milliseconds. */
-const EVERY_MS = 100
+/** Least milliseconds between two updates of the line. */
+const UPDATE_MS = 100
 
-/** Begins a line such as `load 12 MB of 300 MB`; disposing of it clears the line. `total` is null where it is not known. */
+/** Shows a line such as `load 12 MB of 300 MB`, until it is disposed of. `total`: bytes, null if not known. */
 export function openProgress(label: string, total: number | null): Progress {
   const { stderr } = process
   if (!stderr.isTTY) return { add: () => {}, [Symbol.dispose]: () => {} }
@@ -19,7 +19,7 @@ export function openProgress(label: string, total: number | null): Progress {
     add: bytes => {
       done += bytes
       const now = Date.now()
-      if (now - drawn < EVERY_MS) return
+      if (now - drawn < UPDATE_MS) return
       drawn = now
       const of = total === null ? '' : ` of ${humanBytes(total)}`
       stderr.write(`\r\x1b[K${label} ${humanBytes(done)}${of}`)

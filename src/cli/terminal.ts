@@ -1,4 +1,4 @@
-/** Writes one result to stdout and a newline after it. A reader that has gone is no failure of ours. */
+/** Writes one result and a newline to stdout. Ignores a reader that has gone. */
 export function say(text: string): Promise<void> {
   return new Promise((resolve, reject) => {
     process.stdout.write(`${text}\n`, error => {
@@ -8,7 +8,7 @@ export function say(text: string): Promise<void> {
   })
 }
 
-/** Rows as aligned columns; the first row is the heading. */
+/** Rows as text with aligned columns. The first row is the heading. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map(row => row[column]!.length)))
   return rows
@@ -21,7 +21,7 @@ export function table(rows: readonly (readonly string[])[]): string {
     .join('\n')
 }
 
-/** A number of bytes for people: three digits and a decimal unit. */
+/** A number of bytes for people: three digits and a decimal unit, such as `1.23 GB`. */
 export function humanBytes(bytes: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB']
   let value = bytes

@@ -5,12 +5,12 @@ import { type Command, UsageError } from './command.ts'
 import { describeFailure } from './failure.ts'
 import { say } from './terminal.ts'
 
-// Stripping and compiling the sources takes longer than many a command. Threads look for the cache in the environment.
+// Stripping and compiling the sources takes longer than many commands do. Threads find the cache through the environment.
 enableCompileCache()
 const cache = getCompileCacheDir()
 if (cache !== undefined) process.env['NODE_COMPILE_CACHE'] ??= cache
 
-/** Each command is loaded when it is asked for: most need neither the codec nor HTTP. */
+/** All commands. Each is loaded only when used: most need neither the codec nor HTTP. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import('./commands/serve.ts')).serve,
   save: async () => (await import('./commands/save.ts')).save,
@@ -31,7 +31,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
 
 const FAILURE = 1
 const BAD_USAGE = 2
-/** What a shell expects of a program that SIGINT ended. */
+/** The exit code that shells expect after SIGINT. */
 const INTERRUPTED = 130
 
 async function main([name, ...args]: string[], signal: AbortSignal): Promise<void> {
@@ -51,16 +51,16 @@ async function overview(): Promise<string> {
   const commands = await Promise.all(Object.values(COMMANDS).map(load => load()))
   const lines = commands.map(({ usage }) => `  wdelta ${usage}`)
   const version = '  wdelta --version'
-  return ['usage:', ...lines, version, '', 'wdelta COMMAND --help tells more.'].join('\n')
+  return ['usage:', ...lines, version, '', 'wdelta COMMAND --help explains one.'].join('\n')
 }
 
-/** Performs a command; its exit code. */
+/** Runs a command and returns its exit code. */
 async function perform(args: string[], signal: AbortSignal): Promise<number> {
   try {
     await main(args, signal)
     return 0
   } catch (error) {
-    // Whatever an interrupted command stumbled over, the interruption is why.
+    // Whatever failed in an interrupted command, the interruption is the reason.
     const why = signal.aborted ? signal.reason : error
     process.stderr.write(`wdelta: ${describeFailure(why)}\n`)
     if (signal.aborted) return INTERRUPTED
@@ -70,14 +70,14 @@ async function perform(args: string[], signal: AbortSignal): Promise<number> {
 
 const args = process.argv.slice(2)
 const interrupt = new AbortController()
-// The server goes on after its command has returned, and handles signals itself.
+// The server continues after its command has returned, and handles signals itself.
 const lasting = args[0] === 'serve'
 if (!lasting) {
-  // Once: a second signal ends the process as it would without us.
+  // Only once: a second signal ends the process at once, as by default.
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.once(name, () => interrupt.abort(new Error(`ended by ${name}`)))
   }
 }
 const code = await perform(args, interrupt.signal)
-// Not process.exit(): Node then joins its compiler threads, and one that waits for the main thread to collect garbage never ends.
+// Not process.exit(): Node would join its compiler threads, one of which may wait for a garbage collection by this thread, for ever.
 if (!lasting || code !== 0) process.exitCode = code

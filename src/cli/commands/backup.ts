@@ -8,9 +8,9 @@ import { say } from '../terminal.ts'
 /** `wdelta backup`: a copy of the catalog. */
 export const backup = command({
   usage: 'backup OUT',
-  help: `Writes a consistent copy of a registry's catalog, an SQLite file, while the registry goes on; needs an admin token.
-To restore it, stop the registry and put it in place of registry.sqlite: models that were published since are taken up from the blob
-store at the next start. The blobs themselves are backed up by copying the bucket or the folder.${REGISTRY_HELP}`,
+  help: `Writes a consistent copy of a registry's catalog, an SQLite file, while the registry runs; needs an admin token.
+To restore it, stop the registry and replace its registry.sqlite; at the next start it adopts the models that were published since from
+the blob store. To back up the blobs themselves, copy the bucket or the folder.${REGISTRY_HELP}`,
   options: REGISTRY_OPTIONS,
   positionals: [1, 1],
   run: async (values, [out], signal) => {

@@ -15,14 +15,14 @@ import { LocalFiles } from '../local/files.ts'
 import { type LocalDelta, openDelta } from '../local/model.ts'
 import { say } from '../terminal.ts'
 
-/** `wdelta inspect`: what deltas say of themselves. */
+/** `wdelta inspect`: describes deltas. */
 export const inspect = command({
   usage: 'inspect D.wdelta … [--json]',
-  help: `Checks each delta and prints one line of what it is: size, parent, strategy, tensors. Several are numbered as a chain.
+  help: `Checks each delta and prints a line with its size, parent, strategy and tensors. Several are numbered as a chain.
 
-  --json         an array with one object per delta: the keys of the reference's inspect, and per tensor its shape, dtype,
+  --json         print an array with one object per delta: the keys of the reference's inspect, and of each tensor its shape, dtype,
                  strategy, the dtype that the fine-tune had, stored bytes, and how many of its values are NaN or infinite; of a lossless
-                 one what its frames are`,
+                 delta, the encodings of its frames`,
   options: { json: { type: 'boolean', default: false } },
   positionals: [1, Number.POSITIVE_INFINITY],
   run: async (values, paths, signal) => {

@@ -15,18 +15,18 @@ import { OutputFile } from '../output-file.ts'
 import { openProgress } from '../progress.ts'
 import { say } from '../terminal.ts'
 
-/** `wdelta load`: a base and a chain of deltas to one safetensors file, without a server. */
+/** `wdelta load`: reconstructs the model at the end of a chain of deltas, without a server. */
 export const load = command({
   usage: `load D.wdelta [D2.wdelta …] --base DIR --out DIR [--dtype ${OUTPUT_DTYPES.join('|')}] [--no-verify]`,
-  help: `Reconstructs the model at the end of a chain of deltas, oldest first, as DIR/${WEIGHTS}; where the last delta is lossless, as the
+  help: `Reconstructs the model at the end of a chain of deltas, oldest first, as DIR/${WEIGHTS}. If the last delta is lossless, writes the
 files that it was made from, byte for byte.
-Only weights are written: config.json, tokenizer and other files of the base are left where they are.
+Only weights are written, not config.json, the tokenizer and other files of the base.
 
   --base DIR     model folder that the first delta was made against
-  --out DIR      folder to write to; created if missing, files there of the same name are replaced once the new ones are proven
-  --dtype D      stored (default): the dtypes that the deltas name, else the base's; or one float dtype for every float tensor
-  --no-verify    take the hashes for granted: of the base, of each link, and the checksum of each delta. Their structure is
-                 checked all the same. Each delta after the first is then added to float32 values, as the reference does`,
+  --out DIR      folder to write to; created if missing. Files of the same name are replaced once the new ones are proven
+  --dtype D      stored (default): the dtypes that the deltas name, or else the base's. Any other: that dtype for every float tensor
+  --no-verify    do not check the hashes of the base and of each link, nor the checksum of each delta. Their structure is
+                 still checked. Each delta after the first is then added to float32 values, as the reference does`,
   options: {
     base: { type: 'string' },
     out: { type: 'string' },
@@ -62,7 +62,7 @@ Only weights are written: config.json, tokenizer and other files of the base are
         }
       }
     }
-    // It counts when all that the last delta was made against is proven: what does not decode then is of that delta.
+    // Its failure counts only after all links are proven, so a decoding error is due to the last delta.
     const writeProven = (recipes: Recipes, until: AbortSignal) =>
       write(recipes, until).catch(error => {
         throw inFile(paths.at(-1)!, error)
@@ -77,7 +77,7 @@ Only weights are written: config.json, tokenizer and other files of the base are
   },
 })
 
-/** The files that a chain gives: those that a lossless delta was made from, byte for byte, else one in the canonical layout. */
+/** The files that a chain gives: those that a lossless delta was made from, or else one in the canonical layout. */
 function outputFiles(
   { shards, deltas }: Chain,
   recipes: Recipes,

@@ -9,7 +9,7 @@ import {
 } from '../remote/client.ts'
 import { humanBytes, say, table } from '../terminal.ts'
 
-/** Models asked for at once. */
+/** Models of one request. */
 const PAGE = 100
 
 const HEADING = ['NAME', 'REVISION', 'KIND', 'STRATEGY', 'SIZE', 'STORED', 'ID']
@@ -62,8 +62,8 @@ export const lineage = command({
 export const rm = command({
   usage: 'rm REF',
   help: `Deletes a model and the revisions that point at it; refused while other models are deltas against it.
-Where the registry asks for tokens, it takes one of scope admin.
-Its bytes go with the next sweep, unless another model needs them.
+If the registry requires tokens, it takes one of scope admin.
+The next sweep deletes its bytes, unless another model needs them.
 ${REGISTRY_HELP}`,
   options: REGISTRY_OPTIONS,
   positionals: [1, 1],

@@ -6,8 +6,8 @@ import { say } from '../terminal.ts'
 /** `wdelta pull`: downloads the files of a model. */
 export const pull = command({
   usage: 'pull REF --out DIR',
-  help: `Downloads every file of a model, checks its SHA-256, and gives it its name only then. Prints the paths.
-What is there already is not fetched again; a download that was cut goes on where it stopped.
+  help: `Downloads every file of a model. Each gets its name only once its SHA-256 is checked. Prints the paths.
+Files that are there already are not downloaded again, and a download that was cut is resumed.
 
   --out DIR        folder to write to; created if missing${REGISTRY_HELP}`,
   options: { ...REGISTRY_OPTIONS, out: { type: 'string' } },

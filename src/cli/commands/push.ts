@@ -18,14 +18,14 @@ import { say } from '../terminal.ts'
 /** `wdelta push`: publishes a folder or a delta. */
 export const push = command({
   usage: `push DIR|FILE.wdelta NAME[@REV] [--parent REF] [--strategy ${STRATEGIES.join('|')}] [--outlier-fraction F] [--sparsity F] [--message M]`,
-  help: `Publishes a model folder (every file in it but hidden ones, subfolders too) or a .wdelta, and prints the model's id.
-NAME is namespace/name; the revision is main where it is not given.
+  help: `Publishes a model folder (all files in it and its subfolders but hidden ones) or a .wdelta, and prints the model's id.
+NAME is namespace/name; the revision is main by default.
 
-  --parent REF            a folder: store it as a delta against this model. A .wdelta: the model that it was made against
-  --strategy S            how a folder with a parent is stored; lossless where not given
+  --parent REF            of a folder: the model to store it against, as a delta. Of a .wdelta: the model that it was made against
+  --strategy S            how a folder with a parent is stored; lossless by default
   --outlier-fraction F    for int4
   --sparsity F            for sparse
-  --message M             kept with the model
+  --message M             a text to keep with the model
   --json                  print the model as JSON${REGISTRY_HELP}`,
   options: {
     ...REGISTRY_OPTIONS,
@@ -92,7 +92,7 @@ async function modelFiles(folder: string): Promise<FormFile[]> {
   return inPathOrder(files)
 }
 
-/** Hidden entries are none of the model's. Links to files are followed, as download caches use them; links to folders may loop. */
+/** All files but hidden ones. Follows links to files, as download caches use them, but not links to folders, which may loop. */
 async function walk(folder: string, prefix: string): Promise<FormFile[]> {
   const files: FormFile[] = []
   for (const entry of await readdir(folder, { withFileTypes: true })) {

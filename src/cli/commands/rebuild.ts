@@ -2,12 +2,12 @@ import { command } from '../command.ts'
 import { CliError } from '../failure.ts'
 import { say } from '../terminal.ts'
 
-/** `wdelta rebuild`: a lost catalog, made again from the blob store. */
+/** `wdelta rebuild`: rebuilds a lost catalog from the blob store. */
 export const rebuild = command({
   usage: 'rebuild',
-  help: `Makes the catalog of a registry again from the manifests in its blob store, and prints the models. For a registry that does not run,
-whose registry.sqlite is lost: one that has models is refused. It is configured as the server is: DATA_DIR, STORAGE, S3_…. Tokens are
-in no blob: a new admin token is made by the next start. Ends with exit code 1 if the store has manifests that make no model.`,
+  help: `Rebuilds the lost catalog of a registry from the manifests in its blob store, and prints the models. The registry must not be running,
+and its registry.sqlite must be missing or without models. Takes the same configuration as the server: DATA_DIR, STORAGE, S3_…. Tokens are
+lost: the next start creates a new admin token. Ends with exit code 1 if the store has manifests that make no model.`,
   options: {},
   positionals: [0, 0],
   run: async () => {

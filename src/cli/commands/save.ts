@@ -32,18 +32,18 @@ import { REGISTRY_HELP, REGISTRY_OPTIONS } from '../remote/client.ts'
 import { openModelSource } from '../remote/model-source.ts'
 import { say } from '../terminal.ts'
 
-/** `wdelta save`: a fine-tune to a delta, without a server. */
+/** `wdelta save`: makes a delta of a fine-tune, without a server. */
 export const save = command({
   usage: `save OUT.wdelta --tuned DIR --base DIR [--parent-delta P.wdelta]… [--strategy ${DELTA_STRATEGIES.join('|')}] [--outlier-fraction F] [--sparsity F]`,
   help: `Writes the difference between a fine-tune and its parent, and prints one line of JSON about it.
 
   --tuned DIR             model folder of the fine-tune
-  --base DIR              model folder of the base. Either may also be a model of a registry, as an id or namespace/name[@revision]:
-                          its weights are downloaded for the time of the command
-  --parent-delta P        the parent is not the base but the end of this chain of deltas on it; repeat, oldest first
+  --base DIR              model folder of the base. Both may also be models of a registry, as id or namespace/name[@revision]:
+                          their weights are downloaded, and deleted after the command
+  --parent-delta P        a delta on the base, to make a chain whose end is the parent; repeat the option, oldest delta first
   --strategy S            lossless (default), int4, sparse or quantized
-  --outlier-fraction F    int4: part of the elements kept as float16, 0.01 where not given
-  --sparsity F            sparse: part of the elements dropped, 0.9 where not given${REGISTRY_HELP}`,
+  --outlier-fraction F    int4: share of the elements kept as float16, 0.01 by default
+  --sparsity F            sparse: share of the elements dropped, 0.9 by default${REGISTRY_HELP}`,
   options: {
     ...REGISTRY_OPTIONS,
     tuned: { type: 'string' },
@@ -151,7 +151,7 @@ async function encodeLossy(
 
 interface Parent {
   readonly recipes: Recipes
-  /** Still in the making for a base: its tensors are encoded meanwhile. */
+  /** Of a base, a promise: its tensors are encoded meanwhile. */
   readonly parentHash: string | Promise<string>
   /** The order of the records, which is the order in which the reference loads the parent. */
   readonly order: readonly string[]
@@ -183,7 +183,7 @@ async function openParent(
 }
 
 async function writeDelta(path: string, encoded: AsyncIterable<Uint8Array>): Promise<DeltaIndex> {
-  // Our own file passes the same reader as everybody's before it gets its name.
+  // The same reader that checks other files checks this one before it gets its name.
   const reader = new WdeltaReader(threadKernels(), createHash('sha256'))
   await using output = await OutputFile.create(path)
   using progress = openProgress('save', null)

@@ -17,16 +17,16 @@ interface ScrubReport {
     readonly why: string
   }[]
   readonly cleared: readonly string[]
-  /** Not told by older registries, which name all. */
+  /** Totals are missing in the answer of older registries, which list everything. */
   readonly damagedTotal?: number
   readonly clearedTotal?: number
 }
 
-/** `wdelta scrub`: reads and checks everything. */
+/** `wdelta scrub`: checks all stored bytes. */
 export const scrub = command({
   usage: 'scrub [--json]',
-  help: `Has a registry read and check every byte that it stores, and prints what is damaged; needs an admin token.
-Ends with exit code 1 if anything is.
+  help: `Makes a registry read and check every byte that it stores, and prints what is damaged; needs an admin token.
+Ends with exit code 1 if anything is damaged.
 
   --json           print the registry's report as JSON${REGISTRY_HELP}`,
   options: { ...REGISTRY_OPTIONS, json: { type: 'boolean', default: false } },

@@ -1,6 +1,6 @@
 import { command } from '../command.ts'
 
-/** `wdelta serve`: the registry itself. */
+/** `wdelta serve`: runs the registry. */
 export const serve = command({
   usage: 'serve',
   help: `Runs the registry until SIGTERM or SIGINT. It is configured by environment variables (HOST, PORT, DATA_DIR, …): see README.md.`,

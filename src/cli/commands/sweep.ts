@@ -4,17 +4,17 @@ import { humanBytes, say } from '../terminal.ts'
 
 interface SweepReport {
   readonly deleted: readonly { readonly key: string; readonly size: number }[]
-  /** Not told by older registries, which name all. */
+  /** Missing in the answer of older registries, which list everything. */
   readonly deletedTotal?: number
   readonly bytes: number
 }
 
-/** `wdelta sweep`: deletes what no model needs. */
+/** `wdelta sweep`: deletes bytes that no model needs. */
 export const sweep = command({
   usage: 'sweep [--dry-run] [--json]',
-  help: `Deletes the bytes of a registry that no model needs, and prints what went; needs an admin token.
+  help: `Deletes the bytes of a registry that no model needs, and prints the deleted blobs; needs an admin token.
 
-  --dry-run        delete nothing, print what would go
+  --dry-run        only print what would be deleted
   --json           print the registry's report as JSON${REGISTRY_HELP}`,
   options: {
     ...REGISTRY_OPTIONS,

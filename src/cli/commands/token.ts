@@ -10,18 +10,18 @@ interface Token {
   readonly expiresAt: string | null
 }
 
-/** `wdelta token`: who may use a registry. */
+/** `wdelta token`: manages the tokens of a registry. */
 export const token = command({
   usage:
     'token create NAME --scope read|write|admin [--expires-at TIME] | list [--json] | revoke ID',
   help: `Manages the tokens of a registry; needs an admin token.
 
   create NAME      prints the new token, which cannot be shown again
-  --scope S        read, write (publishes too) or admin (deletes, sweeps and manages tokens too)
-  --expires-at T   an ISO 8601 time; never where not given
-  list             tokens without their secrets
-  revoke ID        the token is refused from now on
-  --json           print JSON: of create the id too${REGISTRY_HELP}`,
+  --scope S        read, write (may also publish) or admin (may also delete, sweep and manage tokens)
+  --expires-at T   an ISO 8601 time; never by default
+  list             lists tokens, without their secrets
+  revoke ID        makes the registry refuse the token from now on
+  --json           print JSON, which has also the id of a new token${REGISTRY_HELP}`,
   options: {
     ...REGISTRY_OPTIONS,
     name: { type: 'string' },

@@ -11,14 +11,14 @@ import { openDelta, openModelFolder } from '../local/model.ts'
 import { openDeltas } from '../local/open-deltas.ts'
 import { say } from '../terminal.ts'
 
-/** `wdelta verify`: whether deltas are what they say they are. */
+/** `wdelta verify`: checks deltas. */
 export const verify = command({
   usage: 'verify D.wdelta … [--base DIR]',
-  help: `Checks the structure and the checksum of each delta, and prints one line for each that is sound.
+  help: `Checks the structure and the checksum of each delta, and prints a line for each that is sound.
 Ends with exit code 1 and a reason at the first that is not.
 
-  --base DIR     take the deltas as a chain on this model folder, oldest first, and check the parent of each too, and that each
-                 lossless one gives the files that it was made from`,
+  --base DIR     a model folder: the deltas are a chain on it, oldest first. Checks also the parent of each, and that each lossless
+                 one gives the files that it was made from`,
   options: { base: { type: 'string' } },
   positionals: [1, Number.POSITIVE_INFINITY],
   run: async ({ base }, paths, signal) => {
@@ -56,7 +56,7 @@ async function verifyChain(
   }
 }
 
-/** Rejects with CliError `digest-mismatch` where a delta gives another file than it says, or with why it gives none. */
+/** Checks the files that a delta gives. Rejects with CliError `digest-mismatch` for a file of other bytes, or as decoding does. */
 async function verifyFiles(
   engine: Engine,
   delta: string,

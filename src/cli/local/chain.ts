@@ -22,27 +22,27 @@ import { identify } from '../../workers/identify.ts'
 import { CliError, inFile } from '../failure.ts'
 import type { LocalDelta } from './model.ts'
 
-/** A base and the deltas on it, oldest first, before it is known that they belong together. */
+/** A base and the deltas on it, oldest first. They may not belong together. */
 export interface Chain {
   readonly shards: readonly BaseShard[]
   readonly deltas: readonly LocalDelta[]
 }
 
-/** Works on what a chain makes; `links[i]` is what delta i makes, the last of them `recipes`. */
+/** Works on the model at the end of a chain, `recipes`. `links[i]` is the model that delta i makes. */
 type UseChain<T> = (recipes: Recipes, signal: AbortSignal, links: readonly Recipes[]) => Promise<T>
 
 /**
- * What a chain makes without a hash taken: every delta after one of version 1 is added to float32 values, as the reference does.
- * Rejects with CliError if a delta does not fit its parent in names or shapes.
+ * The model at the end of a chain, without checking hashes: every delta after one of version 1 is added to float32 values, as in the reference.
+ * @throws CliError if a delta does not fit its parent in names or shapes
  */
 export function trustChain(chain: Chain): Recipes {
   return chainRecipes(chain, guessDomains(chain)).at(-1)!
 }
 
 /**
- * Proves every link of a chain by its `parent_hash`, while `use` already works on what the chain makes if each delta after one of
- * version 1 was made against float32 values, as nearly all are. Where a hash tells otherwise, `use` is aborted and called again.
- * Rejects with CliError `parent-mismatch`, or with what `use` throws.
+ * Proves every link of a chain by its `parent_hash`, and meanwhile calls `use` with the model at its end, on the assumption that each delta after
+ * one of version 1 was made against float32 values, as nearly all are. If a hash disproves that, `use` is aborted and called again.
+ * Rejects with CliError `parent-mismatch`, or as `use` does.
  */
 export async function proveChain<T>(
   engine: Engine,
@@ -60,7 +60,7 @@ export async function proveChain<T>(
     result.catch(() => {})
     const proofs = chain.deltas.map((_delta, i) =>
       proveLink(engine, chain, { i, parent: recipes[i]! }, both).catch(error => {
-        // All before it are proven when it is awaited: what does not decode is of the delta that made the parent.
+        // It is awaited after all links before it are proven, so a decoding error is due to the delta that made the parent.
         throw i === 0 ? error : inFile(chain.deltas[i - 1]!.path, error)
       }),
     )
@@ -75,12 +75,12 @@ export async function proveChain<T>(
   }
 }
 
-/** The first link whose hash names other values than were assumed. Rejects at the first link that matches nothing. */
+/** The first link whose hash is of other values than assumed; null if there is none. Rejects at the first link that matches nothing. */
 async function firstOther(
   proofs: readonly Promise<Domain>[],
   assumed: readonly Domain[],
 ): Promise<{ link: number; domain: Domain } | null> {
-  // One that is not waited for, after another ended the loop, must not count as unhandled.
+  // A proof that is not awaited, because an earlier one ended the loop, must not count as unhandled.
   for (const proof of proofs) proof.catch(() => {})
   for (const [link, proof] of proofs.entries()) {
     const domain = await proof
@@ -96,13 +96,13 @@ function guessDomains(chain: Chain): Domain[] {
   )
 }
 
-/** The files that delta `i` was made against; null where its parent is a version 1 delta, which gives float32 values and no files. */
+/** The files that delta `i` was made against; null if its parent is a version 1 delta, which gives float32 values and no files. */
 export function parentShards({ shards, deltas }: Chain, i: number): readonly Shard[] | null {
   if (i === 0) return shards
   return deltas[i - 1]!.index.shards ?? null
 }
 
-/** The recipes of the base and after each delta. */
+/** The recipes of the base, and those after each delta. */
 function chainRecipes({ shards, deltas }: Chain, domains: readonly Domain[]): Recipes[] {
   if (deltas.length > LIMITS.chainDepth) {
     const came = `expected at most ${LIMITS.chainDepth} deltas, got ${deltas.length}`
@@ -123,7 +123,7 @@ function chainRecipes({ shards, deltas }: Chain, domains: readonly Domain[]): Re
   return recipes
 }
 
-/** Which values of `parent` delta `i` was made against: `stored` where it has no others. */
+/** Which values of `parent` delta `i` was made against: `stored` if it has no others. */
 async function proveLink(
   engine: Engine,
   chain: Chain,

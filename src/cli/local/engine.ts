@@ -5,17 +5,17 @@ import { Engine } from '../../workers/engine.ts'
 import { openPool } from '../../workers/pool.ts'
 import { LocalFiles } from './files.ts'
 
-/** Batches of frames in memory at once, per worker. */
+/** Most batches of frames in memory, per worker. */
 const BATCHES_PER_WORKER = 4
 
-/** What the local commands work with: files and threads. */
+/** The files and the threads of a local command. */
 export interface LocalEngine extends AsyncDisposable {
   readonly files: LocalFiles
-  /** The threads start at once; this resolves when they have. */
+  /** Resolves once the threads have started, which they do at once. */
   readonly engine: Promise<Engine>
 }
 
-/** Opens files and one worker for each processor; disposing of it ends both. */
+/** Opens a local engine with one worker for each processor. Disposal closes the files and ends the workers. */
 export function openLocalEngine(): LocalEngine {
   const workers = availableParallelism()
   const files = new LocalFiles()

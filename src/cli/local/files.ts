@@ -2,20 +2,20 @@ import { type FileHandle, open } from 'node:fs/promises'
 import type { ByteSource } from '../../workers/byte-source.ts'
 import { CliError } from '../failure.ts'
 
-/** Files on disk as blobs: a blob's name is its path. They stay open until this is disposed of. */
+/** Local files as blobs, whose names are their paths. Files stay open until disposal. */
 export class LocalFiles implements AsyncDisposable {
   readonly #handles = new Map<string, Promise<FileHandle>>()
 
-  /** Reads a span into a buffer of its own. Rejects as {@link readInto}. */
+  /** Reads a span into a new buffer. Rejects as {@link readInto}. */
   readonly read: ByteSource['read'] = async ({ blob, start, end }, signal) => {
-    // It may be handed to another thread, and it is not zeroed first.
+    // Not pooled, as it may be transferred to another thread, and not zeroed.
     const bytes = Buffer.allocUnsafeSlow(end - start)
     signal?.throwIfAborted()
     await this.readInto(blob, bytes, start)
     return bytes
   }
 
-  /** Fills `into` from byte `start` on. Rejects with CliError `file-short` if the file ends before, or the error of the file system. */
+  /** Fills `into` from byte `start` on. Rejects with CliError `file-short` if the file ends too early, or with the error of the file system. */
   async readInto(path: string, into: Uint8Array, start: number): Promise<void> {
     const handle = await this.#open(path)
     let filled = 0

@@ -16,6 +16,7 @@ import type { LocalFiles } from './files.ts'
 /** The name that `load` gives to the one file that it writes. */
 export const WEIGHTS = 'model.safetensors'
 
+/** The file that names the shard of each tensor. */
 const SHARD_INDEX = 'model.safetensors.index.json'
 /** Bytes of a `.wdelta` read at once. */
 const READ_BYTES = 1024 * 1024
@@ -29,9 +30,9 @@ export interface LocalDelta {
 }
 
 /**
- * The shards of a model folder as Hugging Face lays it out: every `*.safetensors` directly in it, in path order, as the
- * reference takes them. Where there is a shard index, it must agree with them.
- * Rejects with CliError (the codec's rules; `no-shards`) or the error of the file system.
+ * The shards of a model folder in Hugging Face's layout: every `*.safetensors` directly in it, in path order, as in the reference. If there is a
+ * shard index, it must agree with them.
+ * Rejects with CliError (the codec's rules; `no-shards`) or with the error of the file system.
  */
 export async function openModelFolder(files: LocalFiles, folder: string): Promise<BaseShard[]> {
   const names = await readdir(folder)
@@ -63,8 +64,8 @@ async function openShard(files: LocalFiles, blob: string, path: string): Promise
 }
 
 /**
- * Reads a `.wdelta` once and checks all of it. Without `checksum` the SHA-256 at its end is taken as given, the
- * structure is checked all the same; of a lossless one then only the index is read, its frames are checked as they are decoded. Rejects with CliError or the error of the file system.
+ * Reads a `.wdelta` once and checks all of it. Without `checksum`, the SHA-256 at its end is not checked, but the structure is; of a file of
+ * version 2 only the index is read then, as its frames are checked when they are decoded. Rejects with CliError or with the error of the file system.
  */
 export async function openDelta(
   files: LocalFiles,
@@ -84,7 +85,7 @@ export async function openDelta(
   })
 }
 
-/** True for a file that begins as a `.wdelta` of version 2. */
+/** Whether a file begins as a `.wdelta` of version 2. */
 async function isFrameDelta(files: LocalFiles, path: string, size: number): Promise<boolean> {
   const expected = prefixV2()
   if (size < expected.length) return false
@@ -92,7 +93,7 @@ async function isFrameDelta(files: LocalFiles, path: string, size: number): Prom
   return Buffer.compare(first, expected) === 0
 }
 
-/** All bytes of a file, each piece read while the one before is looked at, in memory that is used again. */
+/** All bytes of a file. Each chunk is read while the caller uses the one before, and its memory is reused for the one after next. */
 export async function* fileChunks(
   files: LocalFiles,
   path: string,
@@ -103,7 +104,7 @@ export async function* fileChunks(
   const begin = (start: number) => {
     const into = buffers[(start / READ_BYTES) % 2]!.subarray(0, Math.max(0, size - start))
     const read = files.readInto(path, into, start).then(() => into)
-    // It is awaited at its turn, or never if the piece before is refused.
+    // It is awaited at its turn, or never if the chunk before is refused.
     read.catch(() => {})
     return read
   }
@@ -116,7 +117,7 @@ export async function* fileChunks(
   }
 }
 
-/** A hasher that finds what the file says of itself. */
+/** A hasher whose digest is the one that the file claims. */
 async function claimedDigest(files: LocalFiles, path: string, size: number): Promise<Hasher> {
   const span = { blob: path, start: Math.max(0, size - TRAILER_BYTES), end: size }
   const trailer = await files.read(span, undefined)

@@ -9,10 +9,7 @@ interface OpenedDeltas {
   readonly checked: Promise<unknown>
 }
 
-/**
- * Opens deltas and checks their structure here, while the workers take their checksums if `verify` asks for them.
- * Rejects as `openDelta`.
- */
+/** Opens deltas and checks their structure, while the workers check their SHA-256 if `verify` is true. Rejects as `openDelta`. */
 export async function openDeltas(
   local: LocalEngine,
   { paths, verify }: { paths: readonly string[]; verify: boolean },
@@ -22,13 +19,13 @@ export async function openDeltas(
   const checks: Promise<void>[] = []
   for (const path of paths) {
     const check = verify ? checkTrailer(local, path, signal) : Promise.resolve()
-    // It is awaited last, or never where another failure comes first.
+    // It is awaited last, or never if another failure comes first.
     check.catch(() => {})
     checks.push(check)
     try {
       opened.push(await openDelta(local.files, path, { checksum: false, signal }))
     } catch (error) {
-      // That a file is damaged says more than what the damage looks like.
+      // That the file is damaged says more than how the damage shows.
       await check
       throw error
     }
@@ -45,7 +42,7 @@ async function checkTrailer(
 ): Promise<void> {
   const size = await files.size(path)
   const payload = size - TRAILER_BYTES
-  // Too short to have one: its reader says so.
+  // The reader refuses a file that is too short for one.
   if (payload < 0) return
   const trailer = await files.read({ blob: path, start: payload, end: size }, signal)
   const expected = Buffer.from(trailer).toString('hex')

@@ -3,7 +3,7 @@ import { UsageError } from '../command.ts'
 import { CliError } from '../failure.ts'
 import { type Body, send } from './http.ts'
 
-/** What the commands use of a Model of the REST API (`openapi.yaml`). */
+/** The members of a Model of the REST API (`openapi.yaml`) that the commands use. */
 export interface RemoteModel {
   readonly id: string
   readonly name: string
@@ -17,7 +17,7 @@ export interface RemoteModel {
   readonly createdAt: string
 }
 
-/** A model in a list, which may leave out its files. */
+/** A model in a list, which may have no files. */
 export type ListedModel = Omit<RemoteModel, 'files'>
 
 export interface ModelFile {
@@ -26,35 +26,35 @@ export interface ModelFile {
   readonly sha256: string
 }
 
-/** Options of every command that speaks with a registry. */
+/** Options of every command that uses a registry. */
 export const REGISTRY_OPTIONS = {
   registry: { type: 'string' },
   token: { type: 'string' },
 } as const
 
-/** Their help. */
+/** The help of {@link REGISTRY_OPTIONS}. */
 export const REGISTRY_HELP = `
   --registry URL   the registry; else WDELTA_REGISTRY, else http://127.0.0.1:8080
   --token TOKEN    else WDELTA_TOKEN, which other users of the machine cannot see in the process list`
 
-/** Bytes of an answer that is held in memory as a whole. */
+/** Most bytes of an answer that is held in memory. */
 const MAX_JSON_BYTES = 256 * 1024 * 1024
-/** Milliseconds after which a silent download is given up (and tried again). */
+/** Milliseconds without a byte after which a download is given up, to be tried again. */
 const IDLE_MS = 60_000
 
 /** The REST API of one registry. */
 export interface RegistryClient {
-  /** Sends `body` as JSON and gives the JSON that comes back; undefined for an answer without a body. */
+  /** Sends `body` as JSON and returns the JSON of the answer; undefined for an answer without a body. */
   call<T>(method: string, path: string, signal: AbortSignal, body?: unknown): Promise<T>
-  /** Sends a form; the answer may take as long as the registry works on it. */
+  /** Sends a form. There is no limit to how long the answer takes. */
   upload<T>(path: string, form: Body, signal: AbortSignal): Promise<T>
-  /** Opens bytes from `start` on: status 200 (all of them) or 206. */
+  /** Downloads bytes from `start` on. The answer has status 206, or 200 with all bytes. */
   download(path: string, start: number, signal: AbortSignal): Promise<IncomingMessage>
 }
 
 /**
- * A client of the registry that options and environment name. Its methods reject with CliError: the code and detail of the
- * registry's problem document, `http-<status>` for another error answer, `unreachable`. @throws UsageError for no URL.
+ * A client of the registry that options or environment name. Its methods reject with CliError: with code and detail of the registry's problem
+ * document, with `http-<status>` for other errors, or `unreachable`. @throws UsageError for a malformed URL.
  */
 export function openClient(values: {
   registry?: string | undefined
@@ -100,7 +100,7 @@ interface AskOptions {
   readonly idleMs: number | null
 }
 
-/** All items under `key` of a list that comes in pages; `query` without its `?`. Rejects as {@link RegistryClient.call}. */
+/** All items of a paged list, which are under `key`. `query` is without its `?`. Rejects as {@link RegistryClient.call}. */
 export async function callPages<T>(
   client: RegistryClient,
   { path, query = '', key }: { path: string; query?: string; key: string },
@@ -166,12 +166,12 @@ async function readText(incoming: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8')
 }
 
-/** The registry's refusal: see RFC 9457. */
+/** The error of an answer: see RFC 9457. */
 async function problem(incoming: IncomingMessage, status: number): Promise<CliError> {
-  // Read it first: an ended answer has given its socket back.
+  // Taken first: an answer that has ended has no socket.
   const { socket } = incoming
   const text = await readText(incoming).catch(() => '')
-  // An upload that was refused half way leaves a connection that nothing else can use.
+  // After an upload that was refused half way, the connection cannot be used again.
   socket.destroy()
   const said = asProblem(text)
   const title = incoming.statusMessage ?? ''
@@ -197,7 +197,7 @@ function asProblem(text: string): { code: string; detail?: string; title?: strin
 
 function unreachable(base: string, error: unknown, signal: AbortSignal): unknown {
   if (signal.aborted || error instanceof CliError) return error
-  // Of several addresses that refuse, node gives an AggregateError with an empty message.
+  // If several addresses refuse, Node gives an AggregateError with an empty message.
   const { message, code } = error as NodeJS.ErrnoException
   return new CliError('unreachable', `${base}: ${message || code}`, { cause: error })
 }

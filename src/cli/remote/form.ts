@@ -7,7 +7,7 @@ import type { Body } from './http.ts'
 export interface FormFile {
   /** Field of the form: `file` or `delta`. */
   readonly field: string
-  /** Where it is on disk. */
+  /** Its path on disk. */
   readonly source: string
   /** Its path in the model. */
   readonly path: string
@@ -18,8 +18,8 @@ export interface FormFile {
 const READ_BYTES = 1024 * 1024
 
 /**
- * A `multipart/form-data` body: the fields, then the files, each streamed from disk as it is sent. `sent` hears of each
- * chunk. Its chunks reject with CliError `file-changed` for a file that no longer has its size.
+ * A `multipart/form-data` body: the fields, then the files, streamed from disk. Calls `sent` for each chunk of a file. Its chunks
+ * reject with CliError `file-changed` for a file that has become shorter.
  */
 export function multipart(
   fields: readonly (readonly [name: string, value: string])[],
@@ -60,7 +60,7 @@ function disposition(boundary: string, name: string): string {
   return `--${boundary}\r\nContent-Disposition: form-data; name="${quoted(name)}"`
 }
 
-/** As browsers do. Source: HTML Living Standard, "multipart/form-data encoding algorithm". */
+/** Escapes a name as browsers do. Source: HTML Living Standard, "multipart/form-data encoding algorithm". */
 function quoted(text: string): string {
   return text.replaceAll('\r', '%0D').replaceAll('\n', '%0A').replaceAll('"', '%22')
 }

@@ -13,16 +13,16 @@ interface HttpRequest {
   readonly method: string
   readonly headers: Readonly<Record<string, string>>
   readonly body: Body | null
-  /** Milliseconds without a byte in either direction after which the request fails; null waits as long as it takes. */
+  /** Milliseconds without a byte in either direction after which the request fails; null for no limit. */
   readonly idleMs: number | null
 }
 
-/** Probes of an idle connection find a registry that is gone while it is waited for. */
+/** Milliseconds of silence after which TCP probes the connection, to notice a registry that has gone. */
 const KEEP_ALIVE_MS = 30_000
 
 /**
- * Sends a request and resolves with the head of its answer, also when that comes before all of the body was sent, which
- * then stops. node:http and not fetch, which gives up on an answer after five minutes: encoding a large model takes longer.
+ * Sends a request and resolves with the head of its answer. If that comes before all of the body is sent, sending stops. Uses node:http because
+ * fetch waits at most five minutes for an answer, and encoding a large model takes longer.
  */
 export function send(
   url: URL,
@@ -65,7 +65,7 @@ export function send(
   })
 }
 
-/** Resolves when more may be written, or when nothing more will be: answered or closed. */
+/** Resolves once more can be written, or need not be: because the answer has come or the connection has closed. */
 function drained(outgoing: NodeJS.EventEmitter): Promise<void> {
   return new Promise(resolve => {
     const events = ['drain', 'response', 'close']

@@ -4,7 +4,7 @@ import { CliError } from '../failure.ts'
 import { openClient } from './client.ts'
 import { pullModel } from './pull-files.ts'
 
-/** A model folder that a command works on; one that was downloaded goes when this is disposed of. */
+/** The model folder that a command reads. Disposal deletes it if it was downloaded. */
 interface ModelSource extends AsyncDisposable {
   readonly folder: string
 }
@@ -13,8 +13,8 @@ interface ModelSource extends AsyncDisposable {
 const REF = /^([0-9a-f]{40}|[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w.-]*)?)$/
 
 /**
- * A folder as it is, or the weights of a model of the registry that `values` name, in a temporary folder beside `near`.
- * Rejects with CliError `no-model` for what is neither, and as the client does.
+ * The folder `name`, or the weights of the model `name` of the registry in `values`, downloaded to a temporary folder beside `near`.
+ * Rejects with CliError `no-model` if it is neither, and as the client does.
  */
 export async function openModelSource(
   name: string,

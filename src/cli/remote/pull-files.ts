@@ -10,12 +10,12 @@ import { syncFolder } from '../output-file.ts'
 import { openProgress, type Progress } from '../progress.ts'
 import { type ModelFile, modelPath, type RegistryClient, type RemoteModel } from './client.ts'
 
-/** Connections in a row that may end without a byte. */
-const ATTEMPTS = 5
-/** Milliseconds before the second of them; doubled each time. */
+/** Most connections in a row that end without a byte, before the download is given up. */
+const MAX_ATTEMPTS = 5
+/** Milliseconds before the second attempt, doubled each time. */
 const PAUSE_MS = 200
 
-/** Downloads the files of a model that `wanted` names, or all of them, to `folder`; gives their paths. */
+/** Downloads the files of a model, or only those with a path that is `wanted`, to `folder`. Returns their paths. Rejects with CliError. */
 export async function pullModel(
   client: RegistryClient,
   ref: string,
@@ -27,7 +27,7 @@ export async function pullModel(
 ): Promise<string[]> {
   const { folder, signal, wanted = () => true } = options
   const { id, files } = await client.call<RemoteModel>('GET', modelPath(ref), signal)
-  // The names come from the network: none may lead out of the folder.
+  // The paths come from the network, and none may lead out of the folder.
   for (const { path } of files) checkPath(path)
   const some = files.filter(({ path }) => wanted(path))
   return pullFiles({ client, id, folder, signal }, some)
@@ -61,7 +61,7 @@ async function pullFile(job: Job): Promise<string> {
     return target
   }
   await mkdir(dirname(target), { recursive: true })
-  // Named by its digest: what another model left here is never continued.
+  // Its name has the digest, so that the partial file of another model is never continued.
   const partial = `${target}.${file.sha256.slice(0, 16)}.part`
   await using handle = await open(partial, 'a+')
   const hash = createHash('sha256')
@@ -72,7 +72,7 @@ async function pullFile(job: Job): Promise<string> {
   if (sha256 !== file.sha256) {
     await unlink(partial)
     const came = `expected SHA-256 ${file.sha256}, got ${sha256}`
-    throw new CliError('digest-mismatch', `${file.path}: ${came}; what came was deleted`)
+    throw new CliError('digest-mismatch', `${file.path}: ${came}; the download was deleted`)
   }
   await handle.datasync()
   await rename(partial, target)
@@ -80,7 +80,7 @@ async function pullFile(job: Job): Promise<string> {
   return target
 }
 
-/** Appends the rest of a file, on as many connections as it takes while each brings bytes. */
+/** Appends the rest of a file. Opens another connection after each that is cut, as long as they bring bytes. */
 async function receive(job: Job, handle: FileHandle, hash: Hash, received: number): Promise<void> {
   const { client, id, file, progress, signal } = job
   const path = `${modelPath(id)}/files/${file.path.split('/').map(encodeURIComponent).join('/')}`
@@ -98,13 +98,13 @@ async function receive(job: Job, handle: FileHandle, hash: Hash, received: numbe
       }
     } catch (error) {
       failures = at > before ? 1 : failures + 1
-      if (!isTransient(error) || failures >= ATTEMPTS) throw error
+      if (!isTransient(error) || failures >= MAX_ATTEMPTS) throw error
       await sleep(PAUSE_MS * 2 ** (failures - 1), undefined, { signal })
     }
   }
 }
 
-/** The bytes of an answer that are wanted: those from `start` on, and no more than the file has. */
+/** The bytes of an answer from `start` on. Throws CliError for more or fewer bytes than the file has. */
 async function* bodyFrom(
   incoming: IncomingMessage,
   start: number,
@@ -128,7 +128,7 @@ async function* bodyFrom(
   if (at < size) throw new CliError('cut-off', `${path}: expected ${size} bytes, got ${at}`)
 }
 
-/** Worth another attempt: the connection broke, or the registry said that it is its own trouble. */
+/** Whether another attempt may help: the connection broke, or the registry was busy. */
 function isTransient(error: unknown): boolean {
   if (!(error instanceof Error)) return false
   if (!(error instanceof CliError)) return 'code' in error && error.code === 'ECONNRESET'
@@ -146,7 +146,7 @@ async function isThere(path: string, { size, sha256 }: ModelFile): Promise<boole
   return hash.digest('hex') === sha256
 }
 
-/** Feeds a file to a hash; gives its bytes. */
+/** Adds a file to a hash. Returns its size in bytes. */
 async function hashFile(path: string, hash: Hash): Promise<number> {
   let size = 0
   for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) {
