@@ -1,9 +1,9 @@
 import type { ByteRange } from './ranges.ts'
 
-/** Stored bytes are read back in blocks of this size, each with a checksum: long enough to cost nothing, short enough to read a few more. */
+/** Bytes of a block, the unit in which stored bytes are read and checked: long enough for checksums to cost nothing, short enough to read in full. */
 export const BLOCK_BYTES = 65_536
 
-/** What the bytes of a blob are checked against: its size, and the xxh64 of each of its blocks, the last one shorter. */
+/** What the bytes of a blob are checked against: its size, and the xxh64 of each of its blocks. The last block may be shorter. */
 export interface BlockSums {
   readonly size: number
   readonly sums: BigUint64Array
@@ -26,12 +26,12 @@ export function coveringBlocks(
   return {
     start: first * BLOCK_BYTES,
     end: Math.min(last * BLOCK_BYTES, size),
-    // A copy of its own: a view would take the whole list with it to another thread.
+    // A copy: a view would take the whole list with it to another thread.
     sums: sums.slice(first, last),
   }
 }
 
-/** The blocks of a run whose bytes have another checksum: their first bytes, as offsets in the blob. */
+/** Where the blocks begin, as offsets in the blob, whose bytes do not have their checksum. */
 export function* badBlocks(
   checksum: (bytes: Uint8Array) => bigint,
   bytes: Uint8Array,

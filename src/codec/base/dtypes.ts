@@ -32,7 +32,7 @@ export const DTYPE_BITS = {
 
 export type Dtype = keyof typeof DTYPE_BITS
 
-/** The dtypes that a version 1 delta adds to, and that `?dtype=` casts: the others are copied, never cast. */
+/** The dtypes that a record delta adds to, and that `?dtype=` casts. Tensors of other dtypes are copied, never cast. */
 export type FloatDtype = 'F16' | 'BF16' | 'F32' | 'F64'
 
 /** What a model may be given out in: each tensor as it is stored, or all floating-point ones in one dtype. */
@@ -77,10 +77,7 @@ export function itemBytes(dtype: Dtype): number {
   return bits / 8
 }
 
-/**
- * Elements of a tensor: the product of its dimensions, 1 for a scalar.
- * The caller has checked that it does not pass 2^53 - 1.
- */
+/** Elements of a tensor: the product of its dimensions, 1 for a scalar. The caller has checked that it is at most 2^53 - 1. */
 export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, dimension) => product * dimension, 1)
 }

@@ -10,7 +10,7 @@ const COMMA = 0x2c
 const COLON = 0x3a
 const MINUS = 0x2d
 const ESCAPE = /^\\(u[0-9a-fA-F]{4}|["\\/bfnrt])/
-/** Bytes that are read in one step, and what it takes to end the member that is under way. */
+/** Least bytes that one step reads: it ends with the member that is under way then. */
 const STEP_BYTES = 16_384
 const NUMBER = /^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$/
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -20,9 +20,9 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  * LIMITS.jsonDepth levels, LIMITS.jsonItems items in a list, LIMITS.jsonValues values, nothing but spaces after the value.
  * `bytes` begins `offset` bytes into its file.
  *
- * The members of the object at `path` (keys from the outermost object; no key for that itself) are given to `take` one by one,
- * as soon as each is read, and are missing in the result. So no tree of a long header is ever held, and LIMITS.jsonValues
- * holds for each of them alone.
+ * The members of the object at `path` (keys from the outermost object down; no key means the outermost object) are given to `take` one by
+ * one, as soon as each is read, and are missing in the result. So the tree of a long header is never held, and LIMITS.jsonValues bounds each
+ * member by itself.
  * @throws CodecError of kind `kind`: `json-utf8`, `json-depth`, `json-items`, `json-values`, `json-syntax`, `json-string`,
  * `json-number`, `duplicate-key`, `json-trailing`; what `take` throws
  */
@@ -36,7 +36,7 @@ export function parseJson(
   return complete(parseJsonSteps(bytes, offset, kind, path, take))
 }
 
-/** {@link parseJson} in steps: one for every few members that `take` is given. */
+/** {@link parseJson} in steps, each of a few members that `take` is given. */
 export function parseJsonSteps(
   bytes: Uint8Array,
   offset: number,
@@ -64,7 +64,7 @@ class Count implements JsonNumber {
   }
 }
 
-/** One cursor over the bytes; every bound is checked by reading past the end as undefined, which no rule accepts. */
+/** One cursor over the bytes. Reading past the end gives undefined, which no rule accepts: that checks every bound. */
 class Parser {
   readonly #bytes: Uint8Array
   readonly #base: number
@@ -91,7 +91,7 @@ class Parser {
     this.#seen = new SeenStrings(bytes)
   }
 
-  /** The value that all bytes are, up to spaces after it. */
+  /** The one value that the bytes hold, with nothing but spaces after it. */
   *root(): Steps<JsonValue> {
     const value = yield* this.#valueOnPath(0)
     while (this.#bytes[this.#at] === 0x20) this.#at++
@@ -101,7 +101,7 @@ class Parser {
     return value
   }
 
-  /** The next value, `depth` levels down, where the keys that lead to it are those of the path. */
+  /** The next value, `depth` levels down; the keys that lead to it are those of the path. */
   *#valueOnPath(depth: number): Steps<JsonValue> {
     const byte = this.#first(depth)
     return byte === 0x7b ? yield* this.#objectOnPath(depth) : this.#rest(byte, depth)
@@ -134,7 +134,7 @@ class Parser {
     return this.#rest(this.#first(depth), depth)
   }
 
-  /** The first byte of the next value, which is next then. */
+  /** Skips spaces, and gives the first byte of the next value. */
   #first(depth: number): number {
     if (++this.#held > LIMITS.jsonValues) {
       this.#fail('json-values', `expected at most ${LIMITS.jsonValues} values`)
@@ -148,7 +148,7 @@ class Parser {
     return byte
   }
 
-  /** The value that begins with `byte`, which is next. */
+  /** The next value, which begins with `byte`. */
   #rest(byte: number, depth: number): JsonValue {
     if (byte === 0x7b) return this.#object(depth)
     if (byte === 0x5b) return this.#array(depth)
@@ -177,7 +177,7 @@ class Parser {
     return this.#fail('json-syntax', 'expected a comma or the end of an object')
   }
 
-  /** The next key, which is none of `keys`, and the colon after it. */
+  /** The next key and the colon after it. Refuses a key that is among `keys`. */
   #key(keys: { has(key: string): boolean }): string {
     const start = this.#at
     if (this.#bytes[start] !== QUOTE) this.#fail('json-syntax', 'expected a key in quotes')
@@ -245,7 +245,7 @@ class Parser {
     return text
   }
 
-  /** The string without its escapes. A call for each of them would take minutes for a long string of hardly anything else. */
+  /** The string with its escapes resolved, all at once: a call for each would take minutes where a string is nearly all escapes. */
   #unescaped(raw: string, start: number): string {
     try {
       return JSON.parse(`"${raw}"`)
@@ -273,7 +273,7 @@ class Parser {
     return this.#otherNumber(offset, start)
   }
 
-  /** A number that is no count, or none at all. */
+  /** A number with a sign, a fraction or an exponent. Refuses what is not a number. */
   #otherNumber(offset: number, start: number): JsonValue {
     const text = this.#decode(start, this.#at)
     const value = Number(text)
@@ -298,7 +298,7 @@ class Parser {
     return true
   }
 
-  /** Skips white space and then `byte`, if it is next. */
+  /** Skips white space, and `byte` if it comes next; says if it came. */
   #skip(byte: number): boolean {
     this.#space()
     if (this.#bytes[this.#at] !== byte) return false

@@ -1,10 +1,10 @@
-/** Bytes `[start, end)` of whatever is spoken of: a file, a blob, a tensor, a frame. */
+/** Bytes `[start, end)` of a file, a blob, a tensor or a frame. */
 export interface ByteRange {
   readonly start: number
   readonly end: number
 }
 
-/** Bytes `[start, end)` of a blob; `blob` is whatever the reader of the plan knows it by (a key, a path). */
+/** Bytes `[start, end)` of a blob; `blob` is the name that the caller knows it by: a key, a path. */
 export interface Span extends ByteRange {
   readonly blob: string
 }

@@ -1,7 +1,4 @@
-/**
- * Strings that were read before, found by their bytes. The keys and dtypes of a header come once per tensor, and decoding is
- * what costs.
- */
+/** Strings that were read before, found by their bytes. The keys and dtypes of a header come once per tensor, and decoding is slow. */
 export class SeenStrings {
   readonly #bytes: Uint8Array
   readonly #slots: ({ start: number; text: string } | undefined)[] = Array(SEEN_SLOTS)
@@ -10,7 +7,7 @@ export class SeenStrings {
     this.#bytes = bytes
   }
 
-  /** The text of ASCII bytes equal to `[start, end)`, if they are remembered. */
+  /** The text of the ASCII bytes `[start, end)`, if equal bytes are remembered. */
   find(hash: number, start: number, end: number): string | undefined {
     const slot = this.#slots[hash & (SEEN_SLOTS - 1)]
     if (slot?.text.length !== end - start) return undefined
@@ -25,7 +22,8 @@ export class SeenStrings {
   }
 }
 
-/** Longest string that is remembered, bytes, and how many of them. */
+/** Bytes of the longest string that is remembered. */
 export const SEEN_BYTES = 16
 
+/** Strings that are remembered; a power of two. */
 const SEEN_SLOTS = 64

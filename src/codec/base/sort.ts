@@ -1,6 +1,6 @@
 import { STEP_ITEMS, type Steps } from './steps.ts'
 
-/** The items in the order of `compare`, equal ones in the order in which they come, as `Array.sort` has it. */
+/** The items in the order of `compare`. The sort is stable, as `Array.sort` is. */
 export function* sortSteps<T>(
   items: Iterable<T>,
   compare: (a: T, b: T) => number,

@@ -1,10 +1,7 @@
-/**
- * A long computation that can be left off at each `yield` and gone on with later, so that whoever runs it decides how much of it is done at
- * once. It yields nothing and returns its result.
- */
+/** A long computation that stops at each `yield`, so that its caller decides how much of it is done at once. It returns its result. */
 export type Steps<T> = Generator<undefined, T, undefined>
 
-/** Takes the first step: null if that was all, else the steps that are left. @throws what the step throws */
+/** Takes the first step. Null if that was the last, else the steps that are left. @throws what the step throws */
 export function begin(steps: Steps<void>): Steps<void> | null {
   return steps.next().done ? null : steps
 }
@@ -17,5 +14,5 @@ export function complete<T>(steps: Steps<T>): T {
   }
 }
 
-/** Items of a long list that are handled in one step, where each costs about a microsecond. */
+/** Items of a long list that one step handles, at about a microsecond each. */
 export const STEP_ITEMS = 1024

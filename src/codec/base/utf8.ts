@@ -8,17 +8,14 @@ export function utf8(text: string): Uint8Array<ArrayBuffer> {
   return encoder.encode(text)
 }
 
-/**
- * Order of the UTF-8 bytes, which is the order of code points: Python's and Rust's. The default order of JavaScript, by
- * UTF-16 units, differs above U+FFFF.
- */
+/** Compares by UTF-8 bytes, and so by code points, as Python and Rust do. JavaScript compares UTF-16 units, which differs above U+FFFF. */
 export function compareUtf8(a: string, b: string): number {
   const length = Math.min(a.length, b.length)
   for (let i = 0; i < length; i++) {
     const x = a.charCodeAt(i)
     const y = b.charCodeAt(i)
     if (x === y) continue
-    // A surrogate stands for a code point above every other unit.
+    // A surrogate belongs to a code point above all that take one unit.
     const xHigh = x >= 0xd800 && x <= 0xdfff
     const yHigh = y >= 0xd800 && y <= 0xdfff
     return xHigh === yHigh ? x - y : xHigh ? 1 : -1
@@ -37,7 +34,7 @@ export function checkName(kind: CodecErrorKind, name: string, offset: number | n
     throw new CodecError(kind, 'name', `tensor name ${shown}: ${why}`, offset)
   }
   if (name.length === 0) refuse('expected at least one character')
-  // A name of so many units has at least as many bytes: no need to encode it.
+  // UTF-8 has at least as many bytes as UTF-16 has units: a longer name need not be encoded.
   if (name.length > LIMITS.nameBytes || utf8(name).length > LIMITS.nameBytes) {
     refuse(`expected at most ${LIMITS.nameBytes} bytes`)
   }

@@ -1,7 +1,7 @@
 import { DTYPE_BITS, type Dtype, type FloatDtype, itemBytes } from './dtypes.ts'
 import { CodecError } from './errors.ts'
 
-/** Bit patterns of float32. */
+/** Bit patterns of float32: the sign, and a quiet NaN. */
 const SIGN = 0x80000000
 const QUIET_NAN = 0x7fc00000
 
@@ -14,7 +14,7 @@ const each =
     for (let i = 0; i < count; i++) out[i] = read(view, i * item)
   }
 
-/** Widening to float32 bit patterns: a NaN's payload survives, which it need not as a JavaScript number. */
+/** Widening to float32 bit patterns, which keeps a NaN's payload; as a JavaScript number it may be lost. */
 const byBits =
   (item: number, read: (view: DataView, at: number) => number): Widening =>
   (view, count, out) => {
@@ -26,8 +26,8 @@ const byBits =
 const byTable = (table: Uint32Array): Widening => byBits(1, (view, at) => table[view.getUint8(at)]!)
 
 /**
- * Widening of numbers, with NaN apart: assigning a NaN keeps its payload or drops it, depending on whether the engine has
- * compiled the code. `nan` gives the bit pattern of a NaN at a place of the view, made quiet, as processors do.
+ * Widening of numbers, with NaN apart: whether assigning a NaN keeps its payload depends on whether the engine has compiled the code.
+ * `nan` gives the bit pattern of the NaN at `at` of the view, made quiet, as processors make it.
  */
 const withNaN =
   (
@@ -66,7 +66,7 @@ const WIDENINGS: Partial<Record<Dtype, Widening>> = {
   U64: each(8, (view, at) => fromInt64(view.getBigUint64(at, true))),
 }
 
-/** True for every dtype whose elements are whole bytes: those that {@link widen} takes. */
+/** True for the dtypes that {@link widen} takes: those whose elements are whole bytes. */
 export function canWiden(dtype: Dtype): boolean {
   return DTYPE_BITS[dtype] % 8 === 0
 }
@@ -170,7 +170,7 @@ function floats8(exponentBits: number, bias: number, kind: 'ieee' | 'fn' | 'fnuz
   return bits
 }
 
-/** The float32 bit patterns of up to 256 values, for a table of a byte; quiet NaN where there is none. */
+/** The float32 bit patterns of the values of a byte; quiet NaN for those without a value. */
 function bitsOf(values: readonly number[]): Uint32Array {
   const bits = new Uint32Array(256).fill(QUIET_NAN)
   const floats = new Float32Array(bits.buffer)

@@ -1,4 +1,4 @@
-/** Byte planes: byte 0 of every element, then byte 1 of every element, …; what is alike stands together then. */
+/** Byte planes: byte 0 of every element, then byte 1 of every element, …: zstd finds more in bytes that are alike. */
 
 /** The planes of `bytes`, elements of `width` bytes (1, 2, 4 or 8), XOR those of `other` where it is given. */
 export function splitPlanes(

@@ -7,17 +7,19 @@ import { chooseTables, readTables, tableStarts, writeTables } from './lane-table
 
 /** Bytes before the tables: see `FORMAT.md`, `coded`. */
 const PREFIX_BYTES = 18
+/** Bytes of the 16 states. */
 const STATES_BYTES = 64
+/** The flags: see `FORMAT.md`. */
 const HAS_BITMAP = 1
 const LOWS_COMPRESSED = 2
-/** Lanes of a block that can be left out. */
+/** Lanes of a block: what a bitmap has one bit for. */
 const BLOCK_LANES = 16
-/** Leaving out the blocks that are equal pays where they are at least so many of all. */
+/** Least share of equal blocks for which a bitmap pays. */
 const SKIPPED_PART = 0.03
 /** zstd level for bitmaps and lower halves. */
 const LEVEL = 1
 
-/** The lanes of a dtype, null for one that has none. */
+/** How elements of a dtype are taken as lanes; null for a dtype that cannot be. */
 export function laneKind(dtype: Dtype): LaneKind | null {
   switch (dtype) {
     case 'BF16':
@@ -32,9 +34,9 @@ export function laneKind(dtype: Dtype): LaneKind | null {
 }
 
 /**
- * The frame that the machine compared last, of which part `changedPart` (0..1) of the blocks of 32 bytes differ, as a
- * `coded` record, valid until the next one is made; null as soon as it is clear that it would not be shorter than `limit`
- * bytes, which is at most FRAME_BYTES.
+ * The `coded` record of the frame that the machine compared last, valid until the next record is made. `changedPart` (0..1) is the share of
+ * its blocks of 32 bytes that differ. Null as soon as it is clear that the record would not be shorter than `limit` bytes, which is at most
+ * FRAME_BYTES.
  */
 export function encodeCodedFrame(
   { machine, compression }: FrameKernels,
@@ -82,7 +84,7 @@ function encodeLows(compression: Compression, planes: Uint8Array) {
 
 /**
  * Turns the prediction in `frame` into the frame that a `coded` record holds.
- * @throws CodecError `coded` for a record that is none, `zstd`
+ * @throws CodecError `coded` for a malformed record, `zstd`
  */
 export function restoreCodedFrame(
   tools: FrameKernels,

@@ -2,11 +2,11 @@ import { type Dtype, type FloatDtype, itemBytes } from '../base/dtypes.ts'
 import type { FrameMachine } from '../kernels/machine.ts'
 
 /**
- * One operation on the float32 values of a frame, in the order of a lineage. Each names the parts (bytes) that
- * it takes, as indexes into the list that comes with the frame.
+ * One operation on the float32 values of a frame, in the order of a lineage. Numbers such as `indices` and `values` name parts: bytes, by
+ * their place in the list that comes with the frame.
  */
 export type FrameStep =
-  /** Cast to `dtype` and back: the parent of the next delta is the stored values, not the unrounded ones. */
+  /** Cast to `dtype` and back: the next delta is added to stored values, not to unrounded ones. */
   | { readonly op: 'round'; readonly dtype: FloatDtype }
   /**
    * Add an int4 delta. `indices` (int64) and `values` (float16) hold the outliers within the frame, indices
@@ -37,8 +37,8 @@ export type FrameStep =
     }
 
 /**
- * A run of elements of one tensor that decodes without its neighbours: load the base's values, apply the
- * steps, store. Plain data: it crosses to a worker as it is.
+ * A run of elements of one tensor that is computed in float32, without its neighbours: load the base's values, apply the steps, store.
+ * Plain data: it crosses to a worker as it is.
  */
 export interface FloatFrame {
   /** First element, counted from the tensor's start. */
@@ -51,7 +51,7 @@ export interface FloatFrame {
   readonly store: FloatDtype
 }
 
-/** Elements that go through all steps before the next ones do: 256 KiB of float32, which stay in a processor's own cache. */
+/** Elements that go through all steps at once: 256 KiB of float32, which stay in the cache of a processor's core. */
 const BLOCK_ELEMENTS = 65_536
 
 /**
@@ -77,8 +77,8 @@ export function decodeFrame(
 }
 
 /**
- * The values of `bytes`, whole elements of `dtype`, widened to float32: what a frame without steps gives in F32. In runs, as views that the
- * next invalidates.
+ * The values of `bytes`, whole elements of `dtype`, widened to float32, as a frame without steps gives them in F32. They come in runs, each a
+ * view that the next invalidates.
  */
 export function* widenedRuns(
   machine: FrameMachine,
@@ -99,20 +99,20 @@ interface Block {
   readonly parts: readonly Uint8Array[]
 }
 
-/** A frame as smaller ones. Lists of indices are cut by what they say: each block finds out whether its part of them is true. */
+/** A frame as smaller ones. Lists of indices are cut by the numbers in them; each block checks that its part is within it. */
 function* blocksOf(frame: FloatFrame, parts: readonly Uint8Array[]): Generator<Block> {
   if (frame.count <= BLOCK_ELEMENTS) {
     yield { frame, parts }
     return
   }
   const item = itemBytes(frame.load)
-  /** Entries of each list of indices that belong to blocks before, by its place in `parts`. */
+  /** Entries of each list of indices that earlier blocks took, by the list's place in `parts`. */
   const listed: number[] = []
   for (let from = 0; from < frame.count; from += BLOCK_ELEMENTS) {
     const to = Math.min(from + BLOCK_ELEMENTS, frame.count)
     const cut = [...parts]
     cut[0] = parts[0]!.subarray(from * item, to * item)
-    /** Cuts a list and its values of `width` bytes; gives what stands in it before. */
+    /** Cuts a list of indices and its values of `width` bytes; gives the entries that earlier blocks took. */
     const cutList = (indices: number, values: number, width: number): number => {
       const list = parts[indices]!
       const before = listed[indices] ?? 0
@@ -143,7 +143,7 @@ function* blocksOf(frame: FloatFrame, parts: readonly Uint8Array[]): Generator<B
   }
 }
 
-/** The first entry from `from` on, in a list of ascending int64, that is not less than `index`. */
+/** The number of the first entry, from `from` on, of a list of ascending int64 that is not less than `index`. */
 function lowerBound(list: Uint8Array, from: number, index: number): number {
   const view = new DataView(list.buffer, list.byteOffset, list.length)
   let [low, high] = [from, Math.floor(list.length / 8)]

@@ -8,53 +8,55 @@ import { encodeSparseFrame, restoreSparseFrame } from './sparse-frame.ts'
 
 export type { FrameKernels }
 
-/** The encodings of a lossless frame; their places are their numbers in a `.wdelta`. Source: `FORMAT.md`. */
+/** The encodings of a frame, in the order of their numbers in a `.wdelta`. Source: `FORMAT.md`. */
 export const ENCODINGS = ['copy', 'raw', 'zstd', 'planes', 'xor', 'sparse', 'coded'] as const
 
 export type Encoding = (typeof ENCODINGS)[number]
 
-/** True if decoding a frame takes what was expected of it, and not its record alone. */
+/** True if a frame of this encoding is decoded from its prediction, not from its record alone. */
 export function isPredicted(encoding: Encoding): boolean {
   return encoding !== 'raw' && encoding !== 'zstd' && encoding !== 'planes'
 }
 
 export interface EncodedFrame {
   readonly encoding: Encoding
-  /** What is stored: the frame itself if the encoding is `raw`, else bytes that are valid until the next frame is encoded. Empty for `copy`. */
+  /** The record: the frame itself if the encoding is `raw`, empty for `copy`, else bytes that are valid until the next frame is encoded. */
   readonly stored: Uint8Array
 }
 
 /** zstd level of whole frames. */
 const LEVEL = 3
-/** A sample tells whether zstd could win: so many runs of so many bytes, and how much worse than the best it may look. */
+/** Runs of a frame, and bytes of each, in the sample that decides whether zstd is tried. */
 const SAMPLES = 4
 const SAMPLE_BYTES = 2048
+/** zstd level of a sample. */
 const SAMPLE_LEVEL = 1
+/** How much longer than the best record so far, as a factor, zstd may look on its sample and still be tried. */
 const TRIAL_MARGIN = 1.15
-/** A coded frame shorter than this part of its bytes is taken as it is: zstd, which knows nothing of exponents, is then far behind. */
+/** Share of a frame's bytes below which its `coded` record is taken without trying zstd, which is then far behind. */
 const CLEAR_WIN_PART = 1 / 2
-/** Elements that are worth a list: beyond that the coder is shorter, and looking for them takes time. */
+/** Most elements of a `sparse` record: with more, `coded` is shorter, and finding them takes time. */
 const MAX_LISTED = 4096
-/** Blocks of 32 bytes that may differ for a list of elements to be tried, as a part of all. */
+/** Greatest share of blocks of 32 bytes that differ for which a `sparse` record is tried. */
 const SPARSE_PART = 1 / 32
 
-/** Frames that a prediction is made from for its lineage to be long: what each more of them costs to decode then counts for more than its size … */
+/** Frames behind a prediction from which on a lineage is long: a record that decodes fast, as `sparse` does, is then worth more than a short one. */
 const LONG_LINEAGE = 8
-/** … as long as a list of elements, which decodes some times faster, has at most so many of them, in at most this part of the blocks … */
+/** Most elements of a `sparse` record on a long lineage, and the greatest share of blocks that differ. */
 const MAX_LISTED_LONG = 32_768
 const SPARSE_PART_LONG = 1 / 3
-/** … and is at most so many times as long as what is coded. */
+/** How many times as long as the `coded` record a `sparse` one on a long lineage may be. */
 const LISTED_RATIO = 3
 
-/** Bytes of an element as encodings see it: 1 where elements are narrower, 4 for C64, which is two float32. */
+/** Bytes of an element for encodings: 1 for narrower dtypes, 4 for C64, which is two float32. */
 export function elementWidth(dtype: Dtype): number {
   return dtype === 'C64' ? 4 : Math.max(1, DTYPE_BITS[dtype] >> 3)
 }
 
 /**
- * The smallest encoding of a frame (1 to FRAME_BYTES bytes) that was found. `prediction` has the same length; null stands for
- * zeros, where nothing is known of the frame. `lineage` is how many frames the prediction is made from: from 8 on, a list of a few changed
- * elements is taken although it is up to three times as long.
+ * The shortest record of a frame (1 to FRAME_BYTES bytes) that was found. `prediction` has the same length; null stands for zeros: nothing
+ * predicts the frame. `lineage` is the number of frames that the prediction is made from: from 8 on, a `sparse` record is taken even if it
+ * is up to three times as long.
  */
 export function encodeFrame(
   tools: FrameKernels,
@@ -88,14 +90,14 @@ export function encodeFrame(
   if (best.encoding === 'coded' && best.stored.length < frame.length * CLEAR_WIN_PART) return best
   const trial = new ZstdTrial(tools.compression, frame, prediction, width)
   for (const how of ['xor', 'zstd', 'planes'] as const) {
-    // Planes of what is no longer random are behind the coder at any rate.
+    // Where the coder wins, its record is shorter than that of planes.
     if (how === 'planes' && best.encoding === 'coded') continue
     offer(how, trial.encode(how, best.stored.length))
   }
   return best
 }
 
-/** What zstd makes of a frame, tried on a sample first. */
+/** The records that zstd gives of a frame, each tried on a sample first. */
 class ZstdTrial {
   readonly #compression: Compression
   readonly #frame: Uint8Array
@@ -118,7 +120,7 @@ class ZstdTrial {
     }
   }
 
-  /** The record, or null where there is none of this kind or a sample looks as if it would be longer than `limit` bytes. */
+  /** The record; null if the frame has none of this kind, or if its sample promises more than `limit` bytes. */
   encode(how: 'xor' | 'zstd' | 'planes', limit: number): Uint8Array | null {
     if (this.#sample) {
       const { frame, prediction } = this.#sample
@@ -138,7 +140,7 @@ class ZstdTrial {
   }
 }
 
-/** Runs from all over a frame, one after the other; they begin at multiples of 8 bytes. */
+/** Runs from all over a frame, joined. Each begins at a multiple of 8 bytes. */
 function sampleOf(bytes: Uint8Array): Uint8Array {
   const sample = new Uint8Array(SAMPLES * SAMPLE_BYTES)
   const step = Math.floor(bytes.length / SAMPLES / 8) * 8
@@ -150,7 +152,7 @@ function sampleOf(bytes: Uint8Array): Uint8Array {
 
 /**
  * Turns the prediction in `frame` into the frame that a record holds.
- * @throws CodecError `raw`, `zstd`, `sparse` or `coded` for a record that is none of its encoding; `encoding` where the dtype has no such encoding
+ * @throws CodecError `raw`, `zstd`, `sparse` or `coded` for a record that is not of its encoding; `encoding` for a dtype that has no such encoding
  */
 export function restoreFrame(
   tools: FrameKernels,

@@ -1,30 +1,30 @@
 import { CodecError } from '../base/errors.ts'
 import type { Frequencies, LaneModel, LaneTables } from '../kernels/lane-machine.ts'
 
-/** Contexts, and symbols of each. */
+/** Contexts of a frame, and symbols of a context. */
 const CONTEXTS = 16
 const SYMBOLS = 256
 const HALF = 128
-/** Sum of a table's frequencies, and its logarithm. */
+/** Sum of a table's frequencies, and the logarithm of that. */
 const TOTAL = 1024
 const TOTAL_BITS = 10
 /** Longest run of zeros in a `gamma`. */
 const GAMMA_BITS = 15
-/** What a table costs, roughly, in bits: by itself, and for each symbol that it has. */
+/** Bits that a table takes, roughly: by itself, and for each of its symbols. */
 const TABLE_COST = 30
 const SYMBOL_COST = 8
-/** n * log2(n) of small counts, which most are. */
+/** n * log2(n) of small counts: most counts are small. */
 const N_LOG_N = Float64Array.from({ length: 4096 }, (_, n) => (n < 2 ? 0 : n * Math.log2(n)))
 /** Bits of a symbol by its frequency. */
 const BITS = Float64Array.from({ length: TOTAL + 1 }, (_, n) => TOTAL_BITS - Math.log2(n))
 
-/** Counts of one table while tables are still being merged; of the symbols that the frame has, in their order. */
+/** One table while tables are merged. Its counts are of the symbols that the frame has, in their order. */
 interface Group {
-  /** Its contexts: `first` to the next group's. */
+  /** Its first context; its last is the one before the next group's first. */
   readonly first: number
   readonly counts: Float64Array
   readonly total: number
-  /** Bits that its symbols and its table take, roughly. */
+  /** Bits of its symbols and its table, roughly. */
   readonly cost: number
 }
 
@@ -33,9 +33,7 @@ interface ChosenTables extends LaneTables {
   readonly bits: number
 }
 
-/**
- * The tables for a model: one for each context, neighbours merged while that saves more for the table than it costs for the symbols.
- */
+/** The tables for a model: one for each context, with neighbours merged while a table less saves more bits than the symbols lose. */
 export function chooseTables({ counts }: LaneModel): ChosenTables {
   const symbols = usedSymbols(counts)
   const groups = mergeGroups(
@@ -61,7 +59,7 @@ export function chooseTables({ counts }: LaneModel): ChosenTables {
   return { contexts, frequencies, bits }
 }
 
-/** The symbols that come in any context; one for a frame without lanes, of which only the lower halves differ. */
+/** The symbols that come in any context; one symbol for a frame without coded lanes, in which only lower halves differ. */
 function usedSymbols(counts: Uint32Array): number[] {
   const used: number[] = []
   for (let symbol = 0; symbol < SYMBOLS; symbol++) {
@@ -72,9 +70,9 @@ function usedSymbols(counts: Uint32Array): number[] {
   return used.length > 0 ? used : [0]
 }
 
-/** Merges neighbours, the pair that gains most first. */
+/** Merges neighbours, the pair that saves most first. */
 function mergeGroups(groups: Group[]): Group[] {
-  // What merging a group with the next would give.
+  // The result of merging a group with the next.
   const merged = groups.slice(1).map((right, i) => merge(groups[i]!, right))
   for (;;) {
     let best = -1
@@ -118,14 +116,14 @@ function nLogN(n: number): number {
   return n < N_LOG_N.length ? N_LOG_N[n]! : n * Math.log2(n)
 }
 
-/** Frequencies in proportion to counts, at least 1 for each symbol that came; a table that nothing uses has one symbol. */
+/** Frequencies in proportion to counts, at least 1 for each symbol that came. A table without symbols gets one. */
 function normalize({ counts, total }: Group): Uint16Array {
   const frequencies = new Uint16Array(counts.length)
   if (total === 0) {
     frequencies[0] = TOTAL
     return frequencies
   }
-  // What is rarer than the smallest frequency takes more than its part: the others share what that leaves.
+  // A symbol rarer than the smallest frequency takes more than its share: the others divide the rest.
   let [room, rest] = [TOTAL, total]
   for (let i = 0; i < counts.length; i++) {
     if (counts[i] === 0 || counts[i]! * TOTAL >= total) continue
@@ -144,7 +142,7 @@ function normalize({ counts, total }: Group): Uint16Array {
   return frequencies
 }
 
-/** The symbol that loses least with one less: a step of the frequency f changes a symbol by about 1 / f. */
+/** The symbol whose frequency can best be lowered by one: a step of the frequency f changes a symbol's length by about 1 / f. */
 function leastUseful(counts: Float64Array, frequencies: Uint16Array): number {
   let best = -1
   let least = Number.POSITIVE_INFINITY
@@ -171,7 +169,7 @@ function mostUseful(counts: Float64Array, frequencies: Uint16Array): number {
   return best
 }
 
-/** The context bits of tables, `starts` of `FORMAT.md`. */
+/** The bits that say which contexts begin a table: `starts` in `FORMAT.md`. */
 export function tableStarts({ contexts }: LaneTables): number {
   let starts = 1
   for (let c = 1; c < CONTEXTS; c++) if (contexts[c] !== contexts[c - 1]) starts |= 1 << c
@@ -197,8 +195,8 @@ export function writeTables({ frequencies }: LaneTables): Uint8Array {
 }
 
 /**
- * The reverse of {@link writeTables}, with the `starts` of the frame.
- * @throws CodecError `coded` for bytes that are no tables
+ * The tables that {@link writeTables} wrote, with the `starts` of the frame.
+ * @throws CodecError `coded` for malformed tables
  */
 export function readTables(starts: number, bytes: Uint8Array): LaneTables {
   if ((starts & 1) === 0) refuse('context 0 begins no table')
@@ -301,7 +299,7 @@ class BitReader {
     return ((this.gamma() - 1) << k) | this.take(k)
   }
 
-  /** Refuses bytes that are left, and bits that are not zero. */
+  /** Refuses bytes that are left over, and bits after the last that are not zero. */
   end(): void {
     const left = this.#bytes.length * 8 - this.#at
     if (left >= 8 || this.take(left) !== 0) refuse('they are followed by something else')

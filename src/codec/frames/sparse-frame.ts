@@ -1,5 +1,6 @@
 import { CodecError } from '../base/errors.ts'
 
+/** Bytes of the count in front of a record. */
 const COUNT_BYTES = 4
 
 interface ListLimits {
@@ -8,8 +9,8 @@ interface ListLimits {
 }
 
 /**
- * A frame as a `sparse` record: the elements of `width` bytes that differ from the prediction. `differing` has one bit for
- * each block of 32 bytes that differs. Null if the record would be no shorter than `limit` bytes, or the elements are more than `most`.
+ * The `sparse` record of a frame: the elements of `width` bytes that differ from the prediction. `differing` has one bit for each block of
+ * 32 bytes, set if it differs. Null if the record would not be shorter than `limit` bytes, or would list more than `most` elements.
  */
 export function encodeSparseFrame(
   frame: Uint8Array,
@@ -46,7 +47,7 @@ export function encodeSparseFrame(
 
 /**
  * Turns the prediction in `frame` into the frame that a `sparse` record holds.
- * @throws CodecError `sparse`
+ * @throws CodecError `sparse` for a malformed record
  */
 export function restoreSparseFrame(record: Uint8Array, frame: Uint8Array, width: number): void {
   if (record.length < COUNT_BYTES) refuse(`expected at least ${COUNT_BYTES} bytes`)
@@ -69,7 +70,7 @@ export function restoreSparseFrame(record: Uint8Array, frame: Uint8Array, width:
     }
     next += gap + 1
     if (next > elements) refuse(`element ${next - 1} of ${elements}`)
-    // Byte by byte: a view of each value would cost ten times as much.
+    // Byte by byte: a view for each value would take ten times as long.
     for (let to = (next - 1) * width; to < next * width; to++) frame[to] = record[from++]!
   }
   if (at === valuesAt) return

@@ -1,4 +1,4 @@
-/** How the 16-bit lanes of a frame come about, and where their exponent stands: see `FORMAT.md`, `coded`. */
+/** How a frame is taken as 16-bit lanes, and where the exponent of a lane begins: see `FORMAT.md`, `coded`. */
 export interface LaneKind {
   /** Bits of a lane below its exponent: 1..14. */
   readonly shift: number
@@ -6,7 +6,7 @@ export interface LaneKind {
   readonly halves: boolean
 }
 
-/** What the tables of a frame are chosen from. */
+/** The counts that the tables of a frame are chosen from. */
 export interface LaneModel {
   /** Lanes that are coded, a multiple of 16. */
   readonly count: number
@@ -27,7 +27,7 @@ export interface LaneTables {
   readonly frequencies: readonly Frequencies[]
 }
 
-/** What the coder makes of lanes. From a machine: views that are valid until its next use. */
+/** Lanes as the coder writes them. A machine gives views that are valid until its next use. */
 export interface CodedLanes {
   /** 16 little-endian u32. */
   readonly states: Uint8Array
@@ -36,12 +36,12 @@ export interface CodedLanes {
   readonly raw: Uint8Array
 }
 
-/** All that decoding takes beside the prediction. */
+/** What decoding needs besides the prediction. */
 export interface LaneStream extends CodedLanes {
   readonly kind: LaneKind
   readonly top: number
   readonly tables: LaneTables
-  /** One bit for each block of 16 lanes: those that are coded. Null: all are. */
+  /** One bit for each block of 16 lanes, set if the block is coded. Null if all are. */
   readonly bitmap: Uint8Array | null
   /** Of `halves`: the two byte planes of the lower halves XOR the prediction's, one after the other. */
   readonly lows: Uint8Array | null
@@ -52,21 +52,21 @@ export interface LaneStream extends CodedLanes {
  * (`plain-lanes.ts`), which is the specification and the test oracle: both give the same bytes.
  */
 export interface LaneMachine {
-  /** FRAME_BYTES of room to put a record together, used by nobody else. */
+  /** FRAME_BYTES of memory to put a record together in, which the machine does not use itself. */
   readonly record: Uint8Array<ArrayBuffer>
   /**
-   * Takes a frame of at most FRAME_BYTES and its prediction, of the same length, and tells how many of its blocks of 32 bytes differ.
-   * `differing` has one bit for each, and is valid until the next use.
+   * Takes a frame of at most FRAME_BYTES bytes and its prediction, of the same length, and counts the blocks of 32 bytes that differ.
+   * `differing` has one bit for each block, and is valid until the next use.
    */
   compare(
     prediction: Uint8Array,
     frame: Uint8Array,
   ): { readonly changed: number; readonly differing: Uint8Array }
-  /** Models the lanes of the frame that was compared; with `skip`, only of the blocks that differ. */
+  /** Models the lanes of the frame that was compared last; with `skip`, only those in blocks that differ. */
   model(kind: LaneKind, skip: boolean): LaneModel
-  /** Of a frame that was modelled with `skip`: one bit for each block of 16 lanes. A view. */
+  /** For a frame modelled with `skip`: one bit for each block of 16 lanes. A view. */
   bitmap(): Uint8Array
-  /** Of a frame that was modelled as `halves`: see {@link LaneStream}. The caller's to keep. */
+  /** For a frame modelled as `halves`: see {@link LaneStream}. The caller's to keep. */
   lows(): Uint8Array
   /** Codes the lanes that were modelled; `tables` have a frequency for every symbol that was counted. */
   code(tables: LaneTables): CodedLanes
@@ -77,7 +77,7 @@ export interface LaneMachine {
   decode(stream: LaneStream, frame: Uint8Array): void
 }
 
-/** The table that each slot, 0..1023, of a table belongs to, as the decoder looks it up: frequency << 21 | slot - start << 8 | symbol. */
+/** What a decoder looks up by slot, 0..1023, in a table: frequency << 21 | slot - start << 8 | symbol. */
 export function decodingEntries(frequencies: Frequencies, into: Uint32Array): void {
   let start = 0
   for (let symbol = 0; symbol < 256; symbol++) {

@@ -1,12 +1,12 @@
 import { CodecError } from '../base/errors.ts'
 import type { CodedLanes } from './lane-machine.ts'
 
-/** Lower end of the interval of a rANS state: what each of them is before the first symbol and after the last. */
+/** Least value of a rANS state: every state has it before the first symbol and after the last. */
 export const MIN_STATE = 2 ** 15
-/** Of the exponents, so many may lie above the window: the plain maximum would let one outlier spoil it. */
+/** Greatest share of exponents above the window: placed at the maximum, one outlier would spoil it. */
 const ABOVE_WINDOW = 0.001
 
-/** `lanes` and zeros behind them, up to full vectors of 16. */
+/** Lanes after padding to full vectors of 16. */
 export function paddedLanes(lanes: number): number {
   return Math.ceil(lanes / 16) * 16
 }
@@ -20,7 +20,7 @@ export function windowTop(exponents: Uint32Array): number {
   return top
 }
 
-/** What a decoder has used when it ends. */
+/** What a decoder has used up at its end. */
 interface Used {
   /** Words and raw bits that were taken. */
   readonly taken: number

@@ -1,7 +1,7 @@
 import type { Dtype, FloatDtype } from '../base/dtypes.ts'
 import type { LaneMachine } from './lane-machine.ts'
 
-/** The arguments of {@link FrameMachine.addInt4}: see `FrameStep` in `frame.ts`. */
+/** The arguments of {@link FrameMachine.addInt4}: see `FrameStep` in `float-frame.ts`. */
 export interface Int4Run {
   readonly first: number
   readonly scale: number
@@ -14,6 +14,7 @@ export interface Int4Run {
   readonly packed: Uint8Array
 }
 
+/** The arguments of {@link FrameMachine.addQuantized}. */
 export interface QuantizedRun {
   readonly bit: number
   readonly column: number
@@ -81,11 +82,11 @@ export interface FrameError {
  * All byte arguments are little-endian and may be unaligned.
  */
 export interface FrameMachine {
-  /** Room for the parts of a frame, used by nobody else: parts that stand here need not be copied to be worked on. */
+  /** Memory for the parts of a frame, which the machine does not use itself: parts that lie here are worked on without a copy. */
   readonly arena: Uint8Array<ArrayBuffer>
-  /** The coder of lossless frames. It works between two frames: using it loses the accumulator. */
+  /** The coder of `coded` frames. It is used between two frames, because using it loses the accumulator. */
   readonly lanes: LaneMachine
-  /** XXH64 of any number of bytes, with seed 0. Source: xxHash `doc/xxhash_spec.md`. It works between two frames, as the coder does. */
+  /** XXH64 of any number of bytes, with seed 0. Source: xxHash `doc/xxhash_spec.md`. It is used between two frames, as the coder is. */
   checksum(bytes: Uint8Array): bigint
   /**
    * Sets the accumulator to `count` values of `dtype`, widened to float32 as numpy's `astype(float32)` does.
@@ -110,7 +111,7 @@ export interface FrameMachine {
   /** The accumulator itself, as a view that the next call invalidates. */
   values(): Float32Array
 
-  // For the encoders, on the accumulator as the delta. What they return is the caller's to keep.
+  // For the encoders: the accumulator holds the delta. What these return is the caller's to keep.
 
   /** into[bits(|v|) >>> 15] += 1 for every value; `into` has 65,536 bins. */
   histogramHigh(into: Uint32Array): void

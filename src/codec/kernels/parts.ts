@@ -3,7 +3,7 @@ import { CodecError } from '../base/errors.ts'
 import { FRAME_ELEMENTS } from '../base/limits.ts'
 import type { Int4Run, QuantizedRun } from './machine.ts'
 
-/** @throws CodecError `frame-size` for a count that no frame has, `part-length` if `bytes` holds fewer elements. */
+/** Checks the arguments of a load. @throws CodecError `frame-size` for more elements than a frame has, `part-length` for too few bytes */
 export function checkElements(dtype: Dtype, bytes: Uint8Array, count: number): void {
   if (!Number.isInteger(count) || count < 0 || count > FRAME_ELEMENTS) {
     const message = `a frame has at most ${FRAME_ELEMENTS} elements, got ${count}`

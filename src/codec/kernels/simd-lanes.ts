@@ -51,12 +51,12 @@ export interface LaneKernels {
 const TOTAL = 1024
 /** Bytes of a block of lanes. */
 const BLOCK = 32
-/** Zeros behind lanes, so that the last block and the last 16 lanes are full. */
+/** Bytes of zeros after the lanes, which fill the last block and the last 16 lanes. */
 const PADDING = 64
-/** Of the vectors of a frame, one in so many is looked at to place the window. */
+/** Vectors of a frame for each one that is looked at to place the window. */
 const SAMPLED = 16
 
-/** Lanes that are coded: where their predictions and they themselves stand, and how many. */
+/** The lanes that are coded: the addresses of their predictions and of the lanes, and their number. */
 interface Coded {
   readonly x: number
   readonly y: number
@@ -70,7 +70,7 @@ export class SimdLanes implements LaneMachine {
   readonly #bytes: Uint8Array<ArrayBuffer>
   /** Bytes of the frame that was compared. */
   #size = 0
-  /** Where its prediction and it stand. */
+  /** Addresses of its prediction and of itself. */
   #x = 0
   #y = 0
   #kind: LaneKind = { shift: 7, halves: false }
@@ -212,7 +212,7 @@ export class SimdLanes implements LaneMachine {
         const frequency = table[symbol]!
         if (frequency === 0) continue
         const at = ENCODING.value + (i * 256 + symbol) * 16
-        // A little above the inverse: then a quotient never falls below a whole number that it should reach.
+        // A little more than the inverse, so that no quotient falls below the whole number that it should reach.
         view.setFloat64(at, (1 / frequency) * (1 + 2 ** -50), true)
         view.setUint32(at + 8, TOTAL - frequency, true)
         view.setUint32(at + 12, start, true)
@@ -229,7 +229,7 @@ export class SimdLanes implements LaneMachine {
     })
   }
 
-  /** Where bytes are in the kernels' memory: where they stand already, if they need no padding, or copied to `area`. */
+  /** The address of bytes in the kernels' memory: their own if they lie there and need no padding, else `area`, where they are copied to. */
   #place({ value }: WasmAddress, bytes: Uint8Array): number {
     if (bytes.length > FRAME_BYTES) {
       const message = `a frame has at most ${FRAME_BYTES} bytes, got ${bytes.length}`

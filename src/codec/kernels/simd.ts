@@ -79,12 +79,12 @@ interface Kernels extends LaneKernels {
 
 /** Bytes of a checksum's stripe. */
 const STRIPE = 32
-/** Bytes from elsewhere whose checksum is taken at a time: what OUT has room for. */
+/** Bytes of other memory that are copied at a time to take their checksum: the size of OUT. */
 const CHECKED_BYTES = 8 * 1024 * 1024
 
 /**
  * A machine whose operations are the kernels of `kernels.wasm`, given as its bytes or as the `WebAssembly.Module`
- * compiled from them: the codec does no I/O. It takes 44 MiB of address space, of which it touches what frames need.
+ * compiled from them: the codec does no I/O. It reserves 44 MiB of address space, and touches what frames need.
  * @throws WebAssembly.CompileError where SIMD is missing.
  */
 export function openKernels(wasm: Uint8Array<ArrayBuffer> | WasmModule): SimdMachine {
@@ -322,7 +322,7 @@ export class SimdMachine implements FrameMachine {
       this.#bytes.set(part, to)
     } else if (dtype === 'BF16' || dtype === 'F16' || dtype === 'F64') {
       const cast = dtype === 'BF16' ? loadBF16 : dtype === 'F16' ? loadF16 : loadF64
-      // Where it stands in the kernels' memory already, it is read from there.
+      // What lies in the kernels' memory is read where it is.
       const here = part.buffer === this.#bytes.buffer
       if (!here) this.#put(part, A)
       cast(to, here ? part.byteOffset : A.value, count)

@@ -1,6 +1,5 @@
 /**
- * The part of the WebAssembly API that the kernels use. It is written out because its own types come only with
- * those of the DOM, which the server does without.
+ * The part of the WebAssembly API that the kernels use. TypeScript has its types only with those of the DOM, which the server does without.
  */
 interface WebAssemblyApi {
   /** @throws WebAssembly.CompileError for bytes that are no module, or where SIMD is missing. */

@@ -7,8 +7,8 @@ import { encodeQuantized } from './quantized.ts'
 import { encodeSparse } from './sparse.ts'
 
 /**
- * The program that encodes one tensor as planned: its bytes are the data of the tensor's arrays, in the order of the plan. It keeps
- * memory of a few runs, however large the tensor is.
+ * The program that encodes one tensor as planned. Its bytes are the data of the tensor's arrays, in the order of the plan. It holds a few
+ * runs in memory, however large the tensor is.
  * @throws CodecError `not-finite` if the strategy cannot hold the NaN or infinite values of the delta
  */
 export function encodeProgram(tensor: PlannedTensor, grid: Grid = FLOAT_GRID): EncodeProgram {
@@ -23,7 +23,7 @@ export function encodeProgram(tensor: PlannedTensor, grid: Grid = FLOAT_GRID): E
 }
 
 /**
- * Runs the program of a tensor where all its values are at hand; `look` takes a pass over one run of them.
+ * Runs the program of a tensor whose values are all in memory; `look` takes a pass over one run of them.
  * Returns the data of its arrays, joined. @throws CodecError as {@link encodeProgram}
  */
 export function encodeWhole(

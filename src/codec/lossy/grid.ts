@@ -8,13 +8,13 @@ export function* runsOf(count: number, { run }: Grid): Generator<ElementRun> {
   }
 }
 
-/** The run that covers elements `[from, to)` and begins at a cell; `to - from` is at most {@link nodeElements}. */
+/** The run that covers elements `[from, to)` and begins with a cell; `to - from` is at most {@link nodeElements}. */
 export function runAround(from: number, to: number, count: number, { cell }: Grid): ElementRun {
   const first = from - (from % cell)
   return { first, count: Math.min(Math.ceil(to / cell) * cell, count) - first }
 }
 
-/** Elements that fit into one run wherever they begin. */
+/** Most elements that fit into one run wherever they begin. */
 export function nodeElements({ cell, run }: Grid): number {
   return run - 2 * cell
 }

@@ -7,7 +7,7 @@ import type { PassResults } from './passes.ts'
 import type { EncodeProgram, Grid, Stage } from './program.ts'
 import { HELD_BYTES, indexBytes, type RunCut, select, selectLargest, shareCut } from './select.ts'
 
-/** Below this range of values the reference stores one value for all. */
+/** Range of values below which the reference stores one value for all. */
 const MIN_RANGE = 1e-8
 
 interface Scalars {
@@ -20,7 +20,7 @@ interface Scalars {
 /**
  * Keeps the largest magnitudes as float16 and codes the rest in 4 bits between its extremes.
  * Source: deltatensors 0.2.0 `compress_int4.py`.
- * @throws CodecError `not-finite` if the scale or the zero point would be NaN or infinite: the reference would then lose the whole tensor
+ * @throws CodecError `not-finite` if the scale or the zero point is NaN or infinite: the reference would lose the whole tensor
  */
 export function* encodeInt4(entry: Int4Entry, grid: Grid): EncodeProgram {
   const { count, outliers } = entry
@@ -52,7 +52,7 @@ export function* encodeInt4(entry: Int4Entry, grid: Grid): EncodeProgram {
   else yield stage((_kept, _run, codes) => codes)
 }
 
-/** Makes the stage of the 4-bit codes; runs end within a byte, so the last half of each goes to the next. */
+/** Makes the stage of the 4-bit codes. A run may end in the middle of a byte: that half goes to the next run. */
 function codes(
   shares: readonly RunCut[],
   { min, range }: Scalars,

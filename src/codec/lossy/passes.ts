@@ -2,13 +2,13 @@ import type { Dtype } from '../base/dtypes.ts'
 import { applySteps, type FloatFrame } from '../frames/float-frame.ts'
 import type { Cut, Extremes, FrameMachine, Ranks } from '../kernels/machine.ts'
 
-/** One look at the delta of a frame. Plain data: it crosses to a worker as it is. */
+/** One pass over the delta of a frame. Plain data: it crosses to a worker as it is. */
 export type EncodePass =
   /** Counts of the upper 16 of the 31 magnitude bits. */
   | { readonly pass: 'high' }
-  /** Counts of the lower 15 bits, by sign, where the upper ones are `high`. */
+  /** Counts of the lower 15 bits, by sign, of magnitudes whose upper bits are `high`. */
   | { readonly pass: 'low'; readonly high: number }
-  /** Magnitudes above a threshold, and at it. */
+  /** How many magnitudes are above a threshold, and how many equal it. */
   | { readonly pass: 'rank'; readonly threshold: number }
   /** The elements that a cut keeps. */
   | { readonly pass: 'select'; readonly cut: Cut }
@@ -34,7 +34,7 @@ export type EncodePass =
 export interface PassResults {
   /** 65,536 bins. */
   readonly high: { readonly counts: Uint32Array<ArrayBuffer> }
-  /** 32,768 bins each, and the signed extremes of the values with smaller upper bits. */
+  /** 32,768 bins each; `below`: the signed extremes of the values with smaller upper bits. */
   readonly low: {
     readonly positive: Uint32Array<ArrayBuffer>
     readonly negative: Uint32Array<ArrayBuffer>
@@ -62,8 +62,8 @@ export const HIGH_BINS = 65_536
 export const LOW_BINS = 32_768
 
 /**
- * Leaves the delta of a frame in the machine: f32(tuned) - f32(parent). `parts` are those of the parent's frame, `tuned` holds the
- * fine-tune's values for the same elements.
+ * Loads the delta of a frame into the machine: f32(tuned) - f32(parent). `parts` are those of the parent's frame, `tuned` are the
+ * fine-tune's values of the same elements.
  */
 export function loadDelta(
   machine: FrameMachine,
@@ -76,7 +76,7 @@ export function loadDelta(
   machine.subtractFrom(tunedDtype, tuned)
 }
 
-/** Takes one pass over the delta in the machine, which stays as it is. */
+/** Takes one pass over the delta in the machine, and leaves it there. */
 export function runPass(machine: FrameMachine, pass: EncodePass): PassResult {
   switch (pass.pass) {
     case 'high': {

@@ -22,7 +22,7 @@ export function* encodeQuantized(entry: QuantizedEntry, grid: Grid): EncodeProgr
   }
 }
 
-/** Rows that fit into a run: as many whole ones as there is room for. */
+/** Sums of rows that fit into a run, as many in each run as there is room for. */
 function rowsInRuns(entry: QuantizedEntry, grid: Grid): Stage {
   const { count, columns } = entry
   const rows = count / columns
@@ -44,8 +44,8 @@ function rowsInRuns(entry: QuantizedEntry, grid: Grid): Stage {
 }
 
 /**
- * Rows longer than a run: numpy's pairwise sum is a tree whose shape follows from the row's length alone, so its lower parts are summed
- * where they lie and put together here.
+ * Sums of rows longer than a run. numpy's pairwise sum is a tree whose shape follows from the row's length: its lower parts are summed by
+ * passes, and their sums are joined here.
  */
 function rowsOverRuns(entry: QuantizedEntry, grid: Grid): Stage {
   const { count, columns } = entry
@@ -81,7 +81,7 @@ function splitAt(n: number): number {
   return half - (half % 8)
 }
 
-/** The largest parts of the tree over `n` elements that have at most `most`. */
+/** The largest parts of the tree over `n` elements that have at most `most` elements. */
 function* treeNodes(n: number, most: number, first = 0): Generator<ElementRun> {
   if (n <= most) {
     yield { first, count: n }
@@ -99,7 +99,7 @@ function joinTree(n: number, most: number, sums: Iterator<number>): number {
   return Math.fround(sum + joinTree(n - left, most, sums))
 }
 
-/** float16 of the float32 mean: both operands and the quotient are float32 in the reference. */
+/** Means as float16: in the reference both operands and the quotient are float32. */
 function scales({ name, columns }: QuantizedEntry, sums: Float32Array): Uint8Array {
   const divisor = Math.fround(columns)
   const means = Float16Array.from(sums, sum => Math.fround(sum / divisor))

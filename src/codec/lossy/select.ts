@@ -3,20 +3,19 @@ import type { Cut, Extremes, Kept } from '../kernels/machine.ts'
 import { HIGH_BINS, LOW_BINS, type PassResults } from './passes.ts'
 import type { Stage } from './program.ts'
 
-/** Array data of one tensor that an encoder may hold at once, bytes; beyond it every array takes a pass of its own. */
+/** Most bytes of a tensor's array data that an encoder holds; with more, each array takes a pass of its own. */
 export const HELD_BYTES = 16 * 1024 * 1024
 
-/** A cut, and the signed extremes of what it does not keep (NaN if a NaN is among that). */
+/** A cut, and the signed extremes of the values that it does not keep: NaN if one of these is NaN. */
 export interface Selection {
   readonly cut: Cut
   readonly rest: Extremes
 }
 
 /**
- * Finds the `kept`-th largest magnitude exactly, in two passes of counting: nothing is sorted and nothing is held. NaNs count as
- * largest, as in numpy. Of equal magnitudes at the threshold the positive are kept first, then the negative, in the order of
- * their positions: one of the outcomes that argpartition leaves open, and the one that needs no third pass to
- * tell which signs remain.
+ * Finds the `kept`-th largest magnitude exactly, in two passes of counting: nothing is sorted, and no values are held. NaNs count as
+ * largest, as in numpy. Of magnitudes that equal the threshold the positive ones are kept first, then the negative ones, each in the order
+ * of their positions. argpartition leaves this order open; this one needs no third pass to find the extremes of the rest.
  * Source: deltatensors 0.2.0 `compress_int4.py`, `compress.py` (`argpartition` of the magnitudes).
  */
 export function* selectLargest(
@@ -61,13 +60,13 @@ export function* selectLargest(
   }
 }
 
-/** The quota of a cut that falls to each run, and the elements kept before it. */
+/** The part of a cut that falls to one run, and the number of elements kept before that run. */
 export interface RunCut {
   readonly cut: Cut
   readonly before: number
 }
 
-/** Shares a cut out among the runs, by one more pass of counting. */
+/** Divides a cut among the runs, by one more pass of counting. */
 export function* shareCut(
   { threshold, takePositive, takeNegative }: Cut,
   runs: () => Iterable<ElementRun>,
@@ -96,7 +95,7 @@ export function* shareCut(
   return shares
 }
 
-/** A stage that collects what the cut keeps of each run. */
+/** A stage that gives `use` what the cut keeps of each run. */
 export function select(
   shares: readonly RunCut[],
   runs: () => Iterable<ElementRun>,
@@ -137,7 +136,7 @@ function restExtremes(
   return extremes
 }
 
-/** The extremes of both sets; Math.min and Math.max let a NaN through, as numpy's do. */
+/** The extremes of both sets. Math.min and Math.max give NaN if one is NaN, as numpy's do. */
 function joinExtremes(a: Extremes, b: Extremes): Extremes {
   return { min: Math.min(a.min, b.min), max: Math.max(a.max, b.max) }
 }
@@ -146,7 +145,7 @@ function floatOf(bits: number): number {
   return new Float32Array(new Uint32Array([bits]).buffer)[0]!
 }
 
-/** Elements that are kept, as int64 positions in the tensor. */
+/** Positions of the kept elements in the tensor, as int64. */
 export function indexBytes(offsets: Uint32Array, first: number): Uint8Array {
   const words = new Uint32Array(offsets.length * 2)
   for (let i = 0; i < offsets.length; i++) {

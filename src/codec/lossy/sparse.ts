@@ -17,7 +17,7 @@ export function* encodeSparse({ count }: SparseEntry, kept: number, grid: Grid):
   const positions = (found: Kept, { first }: ElementRun) => indexBytes(found.offsets, first)
   const floats = (found: Kept) => new Uint8Array(found.values.buffer)
   if (kept * 12 > HELD_BYTES) {
-    // All indices stand before all values: two passes, so that neither array is ever held.
+    // All indices come before all values: two passes, so that neither array is held.
     yield select(shares, runs, positions)
     yield select(shares, runs, floats)
     return

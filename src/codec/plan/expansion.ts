@@ -4,8 +4,8 @@ import { storedBytes } from './plan.ts'
 import type { Recipes } from './recipes.ts'
 
 /**
- * Refuses a delta that gives more than its parent and its own `fileBytes` can honestly account for: see `EXPANSION`. To be called before a
- * frame of it is decoded.
+ * Refuses a delta that gives more bytes than its parent and its own `fileBytes` account for: see `EXPANSION`. To be called before a frame of
+ * it is decoded.
  * @throws CodecError `model-size`
  */
 export function checkExpansion(parent: Recipes, made: Recipes, fileBytes: number): void {

@@ -11,14 +11,14 @@ import type { Domain, FrameBytes, Recipe, Recipes } from './recipes.ts'
 import type { DeltaFrame, FloatFrameSegment, Prediction, Segment } from './segments.ts'
 
 /**
- * The frames that were planned so far, by what they belong to and their first byte. Where a dtype is another in each model of a lineage, a frame
- * asks for a part of one that asks for four: planned anew each time, that is four times as much for every two models.
+ * The frames planned so far, by their tensor's frames and their first byte. If the dtype changes with every model of a lineage, a frame needs
+ * part of a frame that needs four others: without this memory, every two models would take four times as long to plan.
  */
 type PlannedFrames = Map<FrameBytes, Map<number, DeltaFrame>>
 
 /**
- * The segments of bytes `range` of a file with this layout. Lazy: a consumer that stops pays for nothing more.
- * The tensors' dtypes in `layout` are the dtypes of the output.
+ * The segments of bytes `range` of a file with this layout. Lazy: a consumer that stops pays for no more. The dtypes of `layout` are those of
+ * the output.
  * @throws CodecError `range` if the range is not within the file.
  */
 export function* planRange(recipes: Recipes, layout: Layout, range: ByteRange): Generator<Segment> {
@@ -44,8 +44,7 @@ export function* planRange(recipes: Recipes, layout: Layout, range: ByteRange): 
 }
 
 /**
- * What a lineage hash is taken of: for each of `names`, its UTF-8 bytes and then its values, as stored or
- * widened to float32 without a cast in between.
+ * The bytes of a lineage hash: for each of `names` its UTF-8 bytes, then its values, as stored or as unrounded float32.
  * Source: deltatensors 0.2.0 `lineage.py` `hash_state_dict`; the orders are those of `model-folder.ts`.
  */
 export function* planHash(
@@ -68,8 +67,8 @@ export function storedBytes({ dtype, count }: Recipe): number {
 }
 
 /**
- * The segments of bytes `run` of one tensor, cast to `dtype` (its stored dtype, or a float dtype). Frames of `planned` are not planned again;
- * without it, each segment stands for itself.
+ * The segments of bytes `run` of one tensor, cast to `dtype`: its stored dtype, or a float dtype. Frames in `planned` are not planned again;
+ * without it, no two segments share a frame.
  */
 export function* planTensor(
   recipe: Recipe,
@@ -104,7 +103,7 @@ export function* planTensor(
   }
 }
 
-/** Bytes `run` of a tensor as they are before any step. */
+/** The segments of bytes `run` of a tensor before any step. */
 function planSource(
   source: Recipe['source'],
   run: ByteRange,
@@ -113,7 +112,7 @@ function planSource(
   return source.kind === 'stored' ? planCopy(source.span, run) : planFrames(source, run, planned)
 }
 
-/** A frame of a lossless delta decodes as a whole, whichever part of it is wanted. */
+/** The segments of bytes `run` of a tensor of a frame delta. A frame is decoded as a whole, whichever part of it is wanted. */
 function* planFrames(
   source: FrameBytes,
   run: ByteRange,
@@ -124,7 +123,7 @@ function* planFrames(
     const start = at - (at % FRAME_BYTES)
     const end = Math.min(start + FRAME_BYTES, tensor.bytes)
     const until = Math.min(run.end, end)
-    // Before a prediction is planned: a parent that is planned twice at each level takes time 2^depth.
+    // Before a prediction is planned: planning a parent twice at each level would take time 2^depth.
     if (parent && copies(source, start) && until <= storedBytes(parent)) {
       yield* planTensor(parent, dtype, { start: at, end: until }, planned)
     } else {
@@ -148,7 +147,7 @@ function plannedFrame(
   return frame
 }
 
-/** True if the frame that begins at byte `start` has its parent's bytes, as far as the parent has any. */
+/** True if the frame that begins at byte `start` is its parent's bytes, as far as the parent goes. */
 function copies({ dtype, index, tensor, parent }: FrameBytes, start: number): boolean {
   if (parent?.dtype !== dtype) return false
   const frame = tensor.firstFrame + start / FRAME_BYTES
@@ -180,8 +179,8 @@ function deltaFrame(
 }
 
 /**
- * What predicts bytes `run` of a tensor of `dtype`: the same bytes of `parent`, or the same elements in another dtype. Frames of `planned` are not
- * planned again.
+ * What predicts bytes `run` of a tensor of `dtype`: the same bytes of `parent`, or the same elements if its dtype is another. Frames in
+ * `planned` are not planned again.
  */
 export function planPrediction(
   parent: Recipe,
@@ -197,8 +196,8 @@ export function planPrediction(
 }
 
 /**
- * The frame that gives elements `[first, first + count)` of a tensor in `store`, and where its parts are: see {@link FloatFrameSegment}.
- * `first` is a multiple of CELL, and so is its end unless it is the tensor's.
+ * The frame that gives elements `[first, first + count)` of a tensor in dtype `store`, and where its parts are: see {@link FloatFrameSegment}.
+ * `first` is a multiple of CELL, and so is the end unless it is the tensor's.
  */
 export function planFrame(
   recipe: Recipe,
@@ -284,7 +283,7 @@ function recipeOf(recipes: Recipes, name: string): Recipe {
   throw new CodecError('model', 'tensor-unknown', `no ${namedTensor(name)} in this model`)
 }
 
-/** Index of the first tensor that has bytes after `offset`; tensors are in file order. */
+/** The number of the first tensor that ends after `offset`; tensors are in file order. */
 function firstEndingAfter(tensors: readonly LayoutTensor[], offset: number): number {
   let low = 0
   let high = tensors.length

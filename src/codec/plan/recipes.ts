@@ -14,55 +14,56 @@ import type {
 } from '../wdelta/delta-index.ts'
 import { frameCount } from '../wdelta/v2/format.ts'
 
-/** The values of a parent that a version 1 delta was made against: as downloaded, or the unrounded float32 chain. */
+/** The values of a parent that a record delta was made against: those that are stored, or the unrounded ones in float32. */
 export type Domain = 'stored' | 'float32'
 
-/** A shard of the base and the blob that holds it. */
+/** A shard of a base, and the blob that holds it. */
 export interface BaseShard extends Shard {
   readonly blob: string
 }
 
-/** One delta of a lineage; `domain` says which values of its parent it is added to: `stored` for a lossless one. */
+/** One delta of a lineage. `domain`: the values of its parent that it is added to; `stored` for a frame delta. */
 export interface Link {
   readonly blob: string
   readonly index: DeltaIndex
   readonly domain: Domain
 }
 
+/** A step in float32: round to a dtype and back, or add a tensor of a record delta. */
 export type RecipeStep =
   | { readonly op: 'round'; readonly dtype: FloatDtype }
   | { readonly op: 'add'; readonly blob: string; readonly tensor: RecordTensor }
 
-/** Bytes as they lie in a blob. */
+/** The bytes of a tensor as they lie in a blob. */
 export interface StoredBytes {
   readonly kind: 'stored'
   readonly dtype: Dtype
   readonly span: Span
 }
 
-/** Bytes that the frames of a lossless delta give over what `parent` predicts; null where nothing does. */
+/** The bytes of a tensor as frames of a delta restore them from what `parent` predicts; null if nothing does. */
 export interface FrameBytes {
   readonly kind: 'lossless'
   readonly dtype: Dtype
   readonly blob: string
-  /** Of its index what frames need: the rest, with the headers of its shards, is not held for what is built on it. */
+  /** The part of the delta's index that frames need: the rest, with the headers of its shards, is not held for models built on it. */
   readonly index: Pick<FrameDelta, 'frames' | 'records'>
   readonly tensor: FrameTensor
   readonly parent: Recipe | null
 }
 
-/** How one tensor of a model comes about: bytes, then steps in float32. No steps: the bytes as they are. */
+/** How one tensor of a model comes about: bytes, then steps in float32. Without steps, the bytes as they are. */
 export interface Recipe {
   readonly name: string
   readonly shape: readonly number[]
   readonly count: number
-  /** What `dtype=stored` gives. */
+  /** The dtype that the model stores it in. */
   readonly dtype: Dtype
   readonly source: StoredBytes | FrameBytes
   readonly steps: readonly RecipeStep[]
 }
 
-/** Of all tensors that have none: a model may have 300,000 of them. */
+/** Shared by all tensors without steps: a model may have 300,000 of them. */
 const NO_STEPS: readonly RecipeStep[] = []
 
 /** The tensors of a model by name. */
@@ -73,9 +74,10 @@ export interface StoredRecipe extends Recipe {
   readonly source: StoredBytes
 }
 
+/** The tensors of a model that is stored whole, by name. */
 export type StoredRecipes = ReadonlyMap<string, StoredRecipe>
 
-/** Every blob that a recipe reads, some of them more than once. */
+/** Every blob that a recipe reads; some come more than once. */
 export function* blobsOf({ source, steps }: Recipe): Generator<string> {
   if (source.kind === 'stored') yield source.span.blob
   else {
@@ -105,7 +107,7 @@ export function* baseRecipesSteps(shards: readonly BaseShard[]): Steps<StoredRec
 }
 
 /**
- * The recipes of a delta's result; tensors that it does not name are no part of it.
+ * The recipes of the model that a delta gives. Tensors that the delta does not name are not part of it.
  * @throws CodecError `tensor-unknown`, `shape-mismatch`, `tuned-dtype` if the delta does not fit its parent
  */
 export function applyLink(parent: Recipes, link: Link): Recipes {
@@ -144,8 +146,8 @@ function* applyFrameDelta(parent: Recipes, blob: string, index: FrameDelta): Ste
 }
 
 /**
- * A tensor of a lossless delta. One that is all its parent's is its recipe, so that what is frozen costs nothing however long the lineage:
- * neither the index nor a recipe for each model on the way is held for it.
+ * The recipe of a tensor of a frame delta. A tensor with all its parent's bytes has its parent's recipe: what is frozen costs nothing, however
+ * long the lineage, because neither indexes nor recipes of the models between are held for it.
  */
 function frameRecipe(frames: Omit<FrameBytes, 'kind' | 'dtype'>): Recipe {
   const { blob, tensor, parent } = frames
@@ -163,7 +165,7 @@ function frameRecipe(frames: Omit<FrameBytes, 'kind' | 'dtype'>): Recipe {
   return { name, shape, count, dtype, source, steps: NO_STEPS }
 }
 
-/** True if a tensor has the bytes of its parent, all of them and no others. */
+/** True if a tensor has all bytes of its parent, and no others. */
 function isParents({ index, tensor, parent }: Omit<FrameBytes, 'kind' | 'dtype'>): boolean {
   const { dtype, count, bytes, firstFrame } = tensor
   if (parent?.dtype !== dtype || parent.count !== count) return false
@@ -171,7 +173,7 @@ function isParents({ index, tensor, parent }: Omit<FrameBytes, 'kind' | 'dtype'>
   return encodings.every(encoding => ENCODINGS[encoding] === 'copy')
 }
 
-/** The steps that give what is stored of a recipe, and not its unrounded values. */
+/** The steps that give the stored values of a recipe, not its unrounded ones. */
 function storedSteps({ dtype, steps }: Recipe): readonly RecipeStep[] {
   const last = steps.at(-1)
   if (!last || !isFloat(dtype) || (last.op === 'round' && last.dtype === dtype)) return steps
@@ -220,7 +222,7 @@ function addTensor(parent: Recipe, tensor: RecordTensor, blob: string, domain: D
   return { ...parent, dtype, steps: [...before, { op: 'add', blob, tensor }] }
 }
 
-/** True if both lists name the same dimensions. */
+/** True if both lists have the same dimensions. */
 export function sameShape(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((dimension, i) => dimension === b[i])
 }

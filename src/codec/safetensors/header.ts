@@ -8,10 +8,10 @@ import { complete, STEP_ITEMS, type Steps } from '../base/steps.ts'
 import { checkName } from '../base/utf8.ts'
 import type { Layout, LayoutTensor } from './layout.ts'
 
-/** Bytes of the word that holds the header's length. */
+/** Bytes of the length word: a u64 in front of the header. */
 export const LENGTH_BYTES = 8
 
-/** A header with the length word in front, as a file begins; `json` is all that follows the word, padding included. */
+/** The beginning of a file: the length word, then `json`, which is the header with its padding. */
 export function withLengthWord(json: Uint8Array): Uint8Array {
   const header = new Uint8Array(LENGTH_BYTES + json.length)
   new DataView(header.buffer).setBigUint64(0, BigInt(json.length), true)
@@ -19,15 +19,16 @@ export function withLengthWord(json: Uint8Array): Uint8Array {
   return header
 }
 
-/** A header as {@link withLengthWord} takes it. */
+/** What follows the length word: see {@link withLengthWord}. */
 export function withoutLengthWord(header: Uint8Array): Uint8Array {
   return header.subarray(LENGTH_BYTES)
 }
 
+/** The member of a header that holds strings and not a tensor. */
 export const METADATA = '__metadata__'
-/** The writer pads its header so that data begins at a multiple of this. */
+/** Bytes that the beginning of the data is aligned to, by padding the header. */
 export const ALIGNMENT = 8
-/** Shapes that are remembered while a header is read; a power of two. */
+/** Shapes that are remembered while a header is read; a power of two. Most models have a few. */
 const SHAPE_SLOTS = 256
 
 /**
@@ -222,11 +223,11 @@ function multiply(name: string, a: number, b: number, offset: number): number {
   return a * b
 }
 
-/** Shapes that were met last, by their dimensions: those of most tensors of a model are few, and one list does for all of them. */
+/** The shapes that came last: the tensors of a model have few different ones, and share one list for each. */
 class Shapes {
   readonly #slots: (readonly number[] | undefined)[] = Array(SHAPE_SLOTS)
 
-  /** A list equal to `shape`: the one that was given for it before, if that is remembered. */
+  /** The list that was given for an equal shape before, if that is remembered; else `shape`. */
   share(shape: readonly number[]): readonly number[] {
     let hash = shape.length
     for (const dimension of shape) hash = (hash * 31 + dimension) | 0

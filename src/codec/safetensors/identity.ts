@@ -3,7 +3,7 @@ import { sortSteps } from '../base/sort.ts'
 import { STEP_ITEMS, type Steps } from '../base/steps.ts'
 import { compareUtf8, utf8 } from '../base/utf8.ts'
 
-/** A tensor as an identity sees it. */
+/** What the identity of a model holds of a tensor. */
 export interface IdentifiedTensor {
   readonly name: string
   readonly dtype: Dtype
@@ -16,15 +16,15 @@ export interface IdentifiedTensor {
 const DIGEST_BYTES = 32
 
 /**
- * What the identity of a model is the SHA-256 of: names, dtypes, shapes and contents of its tensors in name order, however the
- * model is cut into shards. Source: `FORMAT.md`, "Index".
+ * The bytes whose SHA-256 is the identity of a model: names, dtypes, shapes and digests of its tensors in name order. It does not depend
+ * on how the model is cut into shards. Source: `FORMAT.md`, "Index".
  */
 export function* identityBytes(tensors: Iterable<IdentifiedTensor>): Generator<Uint8Array> {
   const sorted = [...tensors].sort((a, b) => compareUtf8(a.name, b.name))
   for (const tensor of sorted) yield* tensorBytes(tensor, tensor.digest)
 }
 
-/** {@link identityBytes} in steps, given to `update`. `digests` are the SHA-256 of the tensors, one after the other. */
+/** {@link identityBytes} in steps; the bytes go to `update`. `digests` are the SHA-256 of the tensors, one after the other. */
 export function* identitySteps(
   tensors: readonly Omit<IdentifiedTensor, 'digest'>[],
   digests: Uint8Array,

@@ -4,11 +4,11 @@ import { headerBytes, LENGTH_BYTES, readHeaderSteps, refuse } from './header.ts'
 import type { Layout } from './layout.ts'
 
 /**
- * Reads the header of a safetensors file that arrives in pieces, and counts the rest. A fault is thrown by the push that shows
- * it: in the header as soon as it is complete, in the length as soon as a byte too many comes.
+ * Reads the header of a safetensors file that arrives in pieces, and counts the bytes after it. The push that shows a fault throws it: a
+ * fault in the header once that is complete, one in the length with the first byte too many.
  */
 export class LayoutReader {
-  /** What came of the header; grows by doubling with the bytes that came, never to a length that was only claimed. */
+  /** The bytes of the header so far. It grows by doubling as they come, and never to a length that was only claimed. */
   #pending = new Uint8Array(4096)
   #size = 0
   #declared: number | null = null
@@ -31,8 +31,8 @@ export class LayoutReader {
   }
 
   /**
-   * As {@link push}, but where the bytes complete the header, it gives the steps that parse it, to be run before anything else is asked of
-   * this reader; null where nothing is left to do.
+   * As {@link push}, but if the bytes complete the header, it gives the steps that parse it, to be run before this reader is used again.
+   * Null if nothing is left to do.
    */
   take(chunk: Uint8Array): Steps<void> | null {
     if (!this.#layout) this.#collect(chunk)

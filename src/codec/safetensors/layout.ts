@@ -10,12 +10,12 @@ export interface LayoutTensor {
 }
 
 /**
- * What one safetensors file looks like before a byte of its data is known: everything that a plan needs.
- * `header` is the length word and the JSON with its padding, byte for byte as it stands (or will stand) in the file.
+ * What one safetensors file looks like, without its data: all that a plan needs.
+ * `header` is the length word and the JSON with its padding, byte for byte as in the file.
  */
 export interface Layout {
   readonly header: Uint8Array
-  /** In file order: `tensors[0].begin === header.length`, each begins where the one before ends. */
+  /** In file order. The first begins at `header.length`, each other one where the one before it ends. */
   readonly tensors: readonly LayoutTensor[]
   /** `__metadata__` in file order; null where the file has none. */
   readonly metadata: ReadonlyMap<string, string> | null

@@ -7,7 +7,7 @@ import { complete, STEP_ITEMS, type Steps } from '../base/steps.ts'
 import { compareUtf8, utf8 } from '../base/utf8.ts'
 import type { LayoutTensor, Shard } from './layout.ts'
 
-/** Where a tensor of a model stands: index of its shard, and its entry there. */
+/** A tensor of a model: the number of its shard, and its entry there. */
 export interface PlacedTensor {
   readonly shard: number
   readonly tensor: LayoutTensor
@@ -61,8 +61,8 @@ export function nameOrderSteps(names: Iterable<string>): Steps<readonly string[]
 }
 
 /**
- * `names` (in name order) as the reference loads them from these shards: grouped by shard, groups in the order of their first name,
- * name order inside. For one shard that is name order. A name that no shard has comes last.
+ * `names`, which are in name order, in the order in which the reference loads them: shard by shard, shards by their first name, names in
+ * order inside. For one shard that is name order. Names that no shard has come last.
  * Source: deltatensors 0.2.0 `io.py` `_load_base_dir_numpy`.
  */
 export function shardOrder(shards: readonly Shard[], names: readonly string[]): string[] {
@@ -93,8 +93,7 @@ export function* shardOrderSteps(
 }
 
 /**
- * Checks that the bytes of a `model.safetensors.index.json` name exactly the tensors of the shards, each in its shard.
- * Other members may hold what they like.
+ * Checks that a `model.safetensors.index.json` names exactly the tensors of the shards, each in its shard. Its other members are not looked at.
  * @throws CodecError of kind `model`: what the JSON tokenizer throws, `shard-index`
  */
 export function checkShardIndex(json: Uint8Array, shards: readonly Shard[]): void {
@@ -128,7 +127,7 @@ export function* checkShardIndexSteps(json: Uint8Array, shards: readonly Shard[]
   }
 }
 
-/** Without the line ends at the end of a text file, which the tokenizer of headers refuses. */
+/** A text file without the line ends at its end, which the parser of headers refuses. */
 function withoutLastLines(text: Uint8Array): Uint8Array {
   let end = text.length
   while (text[end - 1] === 0x0a || text[end - 1] === 0x0d) end--
@@ -136,7 +135,7 @@ function withoutLastLines(text: Uint8Array): Uint8Array {
 }
 
 /**
- * Refuses what is no path of a file within a model: segments that are empty, `.` or `..`, backslashes, drive letters, control
+ * Refuses what cannot be the path of a file in a model: segments that are empty, `.` or `..`, backslashes, drive letters, control
  * characters, more than 255 bytes in a segment or 1024 in all.
  * @throws CodecError `path`
  */

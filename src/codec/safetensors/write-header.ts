@@ -34,7 +34,7 @@ function* headerTexts(
   yield '}'
 }
 
-/** Length word and header of these tensors in this order; their data begins at 0 and has no holes. */
+/** Length word and header of tensors whose data lies in this order, without holes. */
 function* writeHeader(
   tensors: readonly DescribedTensor[],
   metadata: ReadonlyMap<string, string> | null,
@@ -65,9 +65,10 @@ function* writeHeader(
   return header
 }
 
-/** What a layout is built from. */
+/** A tensor that a layout is built from. */
 export type DescribedTensor = Pick<LayoutTensor, 'name' | 'dtype' | 'shape'>
 
+/** Bytes of a tensor's data. */
 export function dataBytes({ dtype, shape }: DescribedTensor): number {
   return (elementCount(shape) * DTYPE_BITS[dtype]) / 8
 }

@@ -12,20 +12,20 @@ interface TensorBase {
   readonly tunedDtype: Dtype | null
   /** True if every element of the delta is +0 or -0. */
   readonly zero: boolean
-  /** Values that are NaN or infinite (outliers or sparse values). */
+  /** Outliers or sparse values that are NaN or infinite. */
   readonly nonFinite: number
 }
 
 /**
- * How many kept elements come before a cell: see {@link rankAt}. It is as long as the tensor is, or as what it keeps: a tensor of 2^40
- * elements that keeps three has four ranks.
+ * How many kept elements come before each cell: see {@link rankAt}. It has an entry per cell, or only per cell that keeps something: a tensor
+ * of 2^40 elements that keeps three has four ranks.
  */
 export interface CellRanks {
-  /** Without `cells`: kept elements before element `i * CELL`, for `i` in `0 .. ceil(count / CELL)`, both included. */
+  /** Without `cells`: the kept elements before element `i * CELL`, for `i` from 0 to `ceil(count / CELL)`, both included. */
   readonly ranks: readonly number[]
   /**
-   * Where most cells of CELL elements keep nothing: those that keep something, rising. `ranks[i]` is then what comes before `cells[i]`, and
-   * the last of `ranks` is all that is kept.
+   * Present if most cells keep nothing: the numbers of those that keep something, ascending. `ranks[i]` is then the kept elements before
+   * cell `cells[i]`, and the last of `ranks` is the number of all kept elements.
    */
   readonly cells?: readonly number[]
 }
@@ -77,9 +77,7 @@ export type RecordTensor = Int4Tensor | SparseTensor | QuantizedTensor
 
 /**
  * A `.wdelta` of version 1: array records, which are added to the parent's values in float32. This is what random access into it needs,
- * from one pass over it. Plain data: it survives JSON.
- * `tensors` is in the order of the array records (the order that the saver hashed its parent in),
- * not in the order of the header.
+ * gathered by one pass over it. Plain data: it survives JSON.
  */
 export interface RecordDelta {
   readonly format: 1
@@ -87,8 +85,9 @@ export interface RecordDelta {
   readonly strategy: RecordStrategy
   /** Bytes of the whole file. */
   readonly size: number
+  /** In the order of the array records, in which the saver hashed its parent; the header may have another order. */
   readonly tensors: readonly RecordTensor[]
-  /** It has none of what follows, by which {@link DeltaIndex} is told apart. */
+  /** What only a frame delta has, so that {@link DeltaIndex} can be asked for it. */
   readonly parentIdentity?: undefined
   readonly shards?: undefined
   readonly records?: undefined
@@ -110,7 +109,7 @@ export function arraysOf(tensor: RecordTensor): ByteRange[] {
 /** Bytes of the two float16 scalars of an int4 tensor: its scale and its zero point. */
 const INT4_SCALAR_BYTES = 4
 
-/** Bytes of a tensor's arrays in the `.wdelta`, without their record headers; the two scalars of int4 are among them. */
+/** Bytes of a tensor's arrays in the `.wdelta`, the two scalars of int4 included, record headers not. */
 export function recordTensorBytes(tensor: RecordTensor): number {
   const scalars = tensor.strategy === 'int4' ? INT4_SCALAR_BYTES : 0
   return arraysOf(tensor).reduce((sum, { start, end }) => sum + end - start, scalars)
@@ -142,8 +141,8 @@ export interface HashedShard extends Shard {
 }
 
 /**
- * A `.wdelta` of version 2: frames, each the bytes of a run of a tensor, over what the parent predicts. This is its own index, checked;
- * columns are by record and by frame.
+ * A `.wdelta` of version 2: frames, each of which restores the bytes of a run of a tensor from a prediction that the parent gives. This is
+ * its own index, checked.
  */
 export interface FrameDelta {
   readonly format: 2
@@ -155,15 +154,15 @@ export interface FrameDelta {
   readonly size: number
   /** In the order in which they were written. */
   readonly shards: readonly HashedShard[]
-  /** In the order of the shards, and of their bytes there. */
+  /** In the order of the shards, and in a shard by offset. */
   readonly tensors: readonly FrameTensor[]
-  /** Where the stored bytes of a record begin in the file, how many they are, and their xxh64. */
+  /** By record: where its stored bytes begin in the file, how many they are, and their xxh64. */
   readonly records: {
     readonly starts: Float64Array
     readonly lengths: Uint32Array
     readonly checksums: BigUint64Array
   }
-  /** A frame's place in ENCODINGS, its record (NO_RECORD for `copy`), and the xxh64 of what it decodes to. */
+  /** By frame: the number of its encoding in ENCODINGS, its record (NO_RECORD for `copy`), and the xxh64 of its bytes. */
   readonly frames: {
     readonly encodings: Uint8Array
     readonly records: Uint32Array
@@ -173,6 +172,6 @@ export interface FrameDelta {
 
 /**
  * A `.wdelta` of either form. Ask it for what you need, not for its version: one with `parentIdentity` names its parent by that, one with
- * `shards` gives files, one with `frames` restores stored bytes, and one without any of them is added to values in float32.
+ * `shards` gives files, one with `frames` restores stored bytes. One without them is added to values in float32.
  */
 export type DeltaIndex = RecordDelta | FrameDelta

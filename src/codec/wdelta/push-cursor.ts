@@ -2,8 +2,8 @@ import { complete, type Steps } from '../base/steps.ts'
 import type { ArrayCheck } from './v1/checks.ts'
 
 /**
- * What a parser waits for: the next `take` bytes as one view, the next `stream` bytes (at least 1) passed to `to`, or that `steps` are run,
- * for which the view of a `take` before them stays valid.
+ * What a parser waits for: the next `take` bytes as one view; the next `stream` bytes, at least 1, passed to `to`; or the end of `steps`, while
+ * the view of the last `take` stays valid.
  */
 type Want =
   | { readonly take: number }
@@ -11,40 +11,40 @@ type Want =
   | { readonly steps: Steps<void> }
 
 /**
- * A parser written as a generator that never ends: it yields what it wants and is resumed with the bytes of a
- * `take`, a view that is valid until the next yield of one (what it gets after others means nothing).
+ * A parser written as a generator that never ends. It yields what it wants, and is resumed with the bytes of a `take`, a view that is valid
+ * until it yields the next one. What it is resumed with after other wants means nothing.
  */
 export type Program = Generator<Want, never, Uint8Array>
 
-/** Room kept for a `take` in pieces, when it needs no more. */
+/** Least bytes of the buffer that joins the pieces of a `take`. */
 const PENDING_BYTES = 1024
 const NO_BYTES = new Uint8Array(0)
 
 /**
- * Runs a {@link Program} over bytes that are pushed in pieces of any size. Holds no more than the bytes of one
- * `take`, and of those only what has come: a length that was only claimed allocates nothing.
+ * Runs a {@link Program} over bytes that are pushed in pieces of any size. It holds the bytes of one `take` at most, and of those only what has
+ * come: a length that was only claimed allocates nothing.
  */
 export class PushCursor {
   readonly #program: Program
   #want: Exclude<Want, { steps: unknown }> = { take: 0 }
-  /** Bytes of a `take` that came in earlier pieces; the rest of the buffer is room to grow. */
+  /** Bytes of a `take` that came in earlier pieces; what follows the first `#held` is free. */
   #pending = new Uint8Array(PENDING_BYTES)
   #held = 0
   #left = 0
   #position = 0
 
-  /** Starts the program, which runs up to its first want; it may ask this cursor for its position. */
+  /** Starts the program, which runs up to its first want. The program may ask this cursor for its position. */
   constructor(program: (cursor: PushCursor) => Program) {
     this.#program = program(this)
     complete(this.#resume(NO_BYTES))
   }
 
-  /** Bytes taken so far: where the program's next want begins. */
+  /** Bytes taken so far, and so the offset at which the program's next want begins. */
   get position(): number {
     return this.#position
   }
 
-  /** Runs the program as far as the bytes go, which stay as they are meanwhile. Throws what the program throws. */
+  /** Runs the program as far as the bytes go. They must not change until the steps have ended. Throws what the program throws. */
   *push(bytes: Uint8Array): Steps<void> {
     const start = this.#position
     let at = 0

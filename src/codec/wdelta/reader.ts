@@ -6,12 +6,12 @@ import { MAGIC } from './magic.ts'
 import { RecordDeltaReader, type RecordDeltaReaderOptions } from './v1/reader.ts'
 import { FrameDeltaReader, type StoredIndex } from './v2/reader.ts'
 
-/** Bytes up to the end of the version. */
+/** Bytes of magic and version. */
 const VERSION_BYTES = 11
 
 /**
- * Reads a `.wdelta` of either version that arrives in pieces of any size: the first 11 bytes say which.
- * What is neither is refused as a version 1 reader refuses it.
+ * Reads a `.wdelta` of either version that arrives in pieces of any size: its first 11 bytes say which version it is. A file of neither is
+ * refused as the reader of version 1 refuses it.
  */
 export class WdeltaReader {
   readonly #tools: FrameKernels
@@ -38,7 +38,7 @@ export class WdeltaReader {
     if (steps) complete(steps)
   }
 
-  /** As {@link push}, but gives the steps that are left, as `RecordDeltaReader.take` does; null where there are none. */
+  /** As {@link push}, but gives the steps that are left, as `RecordDeltaReader.take` does. Null if nothing is left to do. */
   take(chunk: Uint8Array): Steps<void> | null {
     if (this.#reader) return take(this.#reader, chunk)
     const taken = chunk.subarray(0, VERSION_BYTES - this.#held)
@@ -53,7 +53,7 @@ export class WdeltaReader {
     return (this.#reader ?? this.#open()).end()
   }
 
-  /** Ends the file in steps, and leaves the index of a version 2 file as it is stored. @throws CodecError as {@link push} */
+  /** Ends the file, in steps. The index of a frame delta is given as it is stored. @throws CodecError as {@link push} */
   *finish(): Steps<RecordDelta | StoredIndex> {
     const reader = this.#reader ?? this.#open()
     return reader instanceof RecordDeltaReader ? yield* reader.finish() : reader.finish()

@@ -3,30 +3,31 @@ import type { CellRanks } from '../delta-index.ts'
 import { refuse } from '../refuse.ts'
 
 /**
- * Checks the data of one array as it streams by, in pieces of any size, and keeps what the index needs of it.
- * `offset` is the place of `bytes[0]` in the file. Nothing of `bytes` is kept.
+ * Checks the data of one array as it passes, in pieces of any size, and keeps what the index needs of it. `offset` is where `bytes` begins in
+ * the file. `bytes` itself is not kept.
  */
 export interface ArrayCheck {
   push(bytes: Uint8Array, offset: number): void
 }
 
-/** A check that wants whole elements: `bytes` starts at a multiple of 4 in its buffer and holds no part of an element. */
+/** A check of whole elements: `bytes` begins at a multiple of 4 of its buffer, and ends with the end of an element. */
 interface ElementCheck {
   run(bytes: Uint8Array, offset: number): void
 }
 
+/** Bytes of the buffer that regroups pieces. */
 const SCRATCH_BYTES = 65_536
-/** A tensor of fewer cells has a rank for each, whatever it keeps. */
+/** Entries up to which a tensor has a rank for each of its cells, even if most keep nothing. */
 const MIN_SPARSE_ENTRIES = 64
 
 /**
- * Regroups pieces into runs of whole elements that typed arrays can view. Where a piece is aligned already it is
- * passed on as it is. Arrays follow one another in a file, so one aligner serves them all.
+ * Regroups pieces into runs of whole elements that typed arrays can view. A piece that is aligned is passed on as it is. Arrays follow one
+ * another in a file, so that one aligner serves them all.
  */
 export class Aligner {
   readonly #scratch = new Uint8Array(SCRATCH_BYTES)
 
-  /** `elements` behind this aligner; `width` is the bytes of an element. */
+  /** A check that regroups pieces for `elements`; `width` is the bytes of an element. */
   feed(elements: ElementCheck, width: number): ArrayCheck {
     const scratch = this.#scratch
     let held = 0
@@ -53,8 +54,8 @@ export class Aligner {
 }
 
 /**
- * Positions of kept elements: int64, strictly increasing, within `[0, count)`. Learns their ranks; what it holds
- * grows with the positions that come, not with the `count` that is claimed.
+ * Checks positions of kept elements: int64, strictly increasing, within `[0, count)`. It finds their ranks. Its memory grows with the positions
+ * that come, not with the `count` that is claimed.
  */
 export class IndexCheck {
   readonly #label: string
@@ -89,7 +90,7 @@ export class IndexCheck {
     this.#cellEnd = cellEnd
   }
 
-  /** What the index keeps of the positions. To be called after the last run. */
+  /** The ranks for the index. To be called after the last run. */
   ranks(): CellRanks {
     const cells = this.#cells
     const entries = Math.ceil(this.#count / CELL) + 1
@@ -122,7 +123,7 @@ export class IndexCheck {
   }
 }
 
-/** Values that may be anything; counts those that are NaN or infinite and notes if all are +0 or -0. */
+/** Looks at values, any of which are allowed: counts those that are NaN or infinite, and notes if all are +0 or -0. */
 export class ValueCheck {
   readonly #width: 2 | 4
   /** Values that are NaN or infinite. */
@@ -153,7 +154,7 @@ export class ValueCheck {
   }
 }
 
-/** float16 parameters: finite, and without a sign bit unless `signed`. */
+/** Checks float16 parameters: finite, and without a sign bit unless `signed`. */
 export class ScaleCheck {
   readonly #label: string
   readonly #rule: string
@@ -196,7 +197,7 @@ function widenHalf(bits: number): number {
   return new Float16Array(Uint16Array.of(bits).buffer)[0]!
 }
 
-/** 1-bit signs: `count` bits, most significant first, the unused ones of the last byte 0. */
+/** Checks 1-bit signs: `count` bits, most significant first; the unused bits of the last byte are 0. */
 export class SignCheck implements ArrayCheck {
   readonly #label: string
   readonly #padding: number
@@ -220,12 +221,12 @@ export class SignCheck implements ArrayCheck {
   }
 }
 
+/** The 16 nibbles, as a set of bits. */
 const ALL_NIBBLES = 0xffff
 
 /**
- * Nibbles, high first, the unused one of the last byte 0. Notes which of the 16 nibbles occur, until one of
- * `telling` (a set of nibbles as bits) did or all have: an ordinary array is scanned for a few bytes only. `telling`
- * is null while nobody knows which nibbles tell: then until all have.
+ * Checks nibbles, high first; the unused nibble of the last byte is 0. Notes which of the 16 nibbles occur, until all have or one of
+ * `telling` has, a set of nibbles as bits: an ordinary array is scanned for a few bytes only. `telling` is null if it is not known yet.
  */
 export class NibbleCheck implements ArrayCheck {
   readonly #label: string
@@ -234,7 +235,7 @@ export class NibbleCheck implements ArrayCheck {
   #left: number
   #scanning: boolean
   #last = -1
-  /** Nibbles that occurred while it was scanning, as a set of bits. */
+  /** Nibbles that occurred while the array was scanned, as a set of bits. */
   seen = 0
 
   constructor(label: string, count: number, telling: number | null) {

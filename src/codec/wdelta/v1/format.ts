@@ -3,10 +3,10 @@ import type { RecordStrategy } from '../../base/strategies.ts'
 
 /** Bytes before the JSON header: magic, uint32 version, uint32 header length. */
 export const PREFIX_BYTES = 15
-/** Bytes after the last array: the SHA-256 of everything before. */
+/** Bytes after the last array: the SHA-256 of all bytes before it. */
 export const TRAILER_BYTES = 32
 
-/** One array of a tensor: its name in the file, the one numpy dtype it may have, and that dtype's bytes. */
+/** One array of a tensor: its name in the file, the numpy dtype that it must have, and the bytes of an element. */
 export interface ArrayField {
   readonly name: string
   readonly dtype: 'int64' | 'float32' | 'float16' | 'uint8'
@@ -59,10 +59,10 @@ export interface QuantizedEntry extends EntryBase {
   readonly columns: number
 }
 
-/** What the header of a `.wdelta` says of one tensor. */
+/** A tensor as the header of a record delta describes it. */
 export type TensorEntry = Int4Entry | SparseEntry | QuantizedEntry
 
-/** The header of a `.wdelta`, checked as far as it alone allows; `tensors` in header order. */
+/** The header of a record delta, checked by itself; `tensors` are in header order. */
 export interface RecordDeltaHeader {
   readonly parentHash: string
   readonly strategy: RecordStrategy
@@ -70,8 +70,7 @@ export interface RecordDeltaHeader {
 }
 
 /**
- * Elements that an array must have by what the header says, or null for the arrays of a sparse tensor, whose
- * length only their records tell.
+ * Elements that an array must have according to the header. Null for the arrays of a sparse tensor, whose length stands in their records only.
  */
 export function arrayLength(entry: TensorEntry, field: ArrayField): number | null {
   switch (entry.strategy) {

@@ -15,13 +15,13 @@ import { checkName } from '../../base/utf8.ts'
 import { refuse } from '../refuse.ts'
 import { FIELDS, type RecordDeltaHeader, type TensorEntry } from './format.ts'
 
-/** Longest string that an unknown key may hold, in UTF-16 units. */
+/** UTF-16 units of the longest string that an unknown key may hold. */
 const EXTRA_TEXT = 256
 
 /**
- * The JSON header of a `.wdelta`, `offset` bytes into its file, in steps. Checks all that it alone shows. Keys that we do not
- * know are read over as the reference does, but only numbers, booleans, null and strings of up to 256 characters:
- * more would be payload that nobody looks at.
+ * Parses the JSON header of a record delta, `offset` bytes into its file, in steps, and checks all that it shows by itself. Unknown keys are
+ * ignored, as in the reference, but may hold only numbers, booleans, null, and strings of up to 256 characters: more would be a payload
+ * that nobody looks at.
  * Source: deltatensors 0.2.0 `format.py`, `io.py` (`_tensor_header_entry`).
  * @throws CodecError of kind `delta`: what `parseJson` throws; `header-object`, `parent-hash`, `strategy`,
  * `strategy-unknown`, `tensors`, `no-tensors`, `name`, `entry`, `shape`, `output-dtype`,
@@ -53,7 +53,7 @@ export function* parseRecordDeltaHeaderSteps(
   return { parentHash, strategy, tensors: entries }
 }
 
-/** The members of one object of the header; notes which were asked for. */
+/** The members of one object of the header. Notes which were asked for. */
 class Fields {
   readonly #at: string
   readonly #offset: number
@@ -81,7 +81,7 @@ class Fields {
     return value?.kind === 'number' ? value.value : this.fail(key, rule, 'a number')
   }
 
-  /** An integer written as one, from `least` to `most`. */
+  /** An integer from `least` to `most`, written as one: `2`, not `2.0`. */
   count(key: string, rule: string, least: number, most: number): number {
     const value = this.get(key)
     if (isCount(value) && value.value >= least && value.value <= most) return value.value
@@ -90,7 +90,7 @@ class Fields {
     return this.fail(key, rule, expected)
   }
 
-  /** Refuses what `key` holds, or that it is missing. */
+  /** Refuses the value of `key`, or that it is missing. */
   fail(key: string, rule: string, expected: string): never {
     const value = this.get(key)
     const came = value ? describe(value) : 'nothing'
@@ -190,7 +190,7 @@ function readStrategyFields(
   return { ...base, strategy, outlierFraction, outliers }
 }
 
-/** An array's place in the header holds `{"_ref": <its own name>}` and nothing else. */
+/** Checks that an array's member of the header is `{"_ref": <its own name>}` and nothing else. */
 function checkReference(fields: Fields, name: string): void {
   const value = fields.get(name)
   const target = value?.kind === 'object' ? value.members.get('_ref') : undefined

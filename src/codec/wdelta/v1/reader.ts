@@ -13,24 +13,23 @@ import { parseRecordDeltaHeaderSteps } from './header.ts'
 import { TensorArrays } from './tensor.ts'
 
 export interface RecordDeltaReaderOptions {
-  /** Bytes of the whole file, where they are known in advance: lengths beyond it are refused when they are claimed. */
+  /** Bytes of the whole file, if known in advance: lengths beyond its end are then refused when they are claimed. */
   readonly fileSize?: number
   /** Most elements of all tensors together; LIMITS.elements if absent. */
   readonly maxElements?: number
-  /** Called once with the header, before anything of what follows it is looked at; what it throws ends the reading. */
+  /** Called once with the header, before the bytes after it are looked at. What it throws ends the reading. */
   readonly onHeader?: (header: RecordDeltaHeader) => void
 }
 
-/** Lengths from here on are not exact in a double, and no file is as long. */
+/** Least length that a double may not hold exactly. No file is as long. */
 const INEXACT = 2 ** 53
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
- * Reads a `.wdelta` of version 1 that arrives in pieces of any size and makes its index. Checks every byte that has
- * a meaning and the SHA-256 at the end; holds no array, only the header and what the index keeps. A fault is
- * thrown by the push that shows it (the last 32 bytes pushed are held back, since they may be the trailer), and
- * again by every call after it.
- * Source: deltatensors 0.2.0 `format.py`; stricter than it wherever it would take a file silently wrong.
+ * Reads a `.wdelta` of version 1 that arrives in pieces of any size, and makes its index. It checks every byte that has a meaning, and the
+ * SHA-256 at the end. It holds the header and what the index keeps, but no array. The push that shows a fault throws it, and so does every
+ * call after that. The last 32 bytes pushed are held back, because they may be the trailer.
+ * Source: deltatensors 0.2.0 `format.py`. It is stricter where the reference would misread a file in silence.
  */
 export class RecordDeltaReader {
   readonly #hasher: Hasher
@@ -43,9 +42,9 @@ export class RecordDeltaReader {
   readonly #tail = new Uint8Array(TRAILER_BYTES)
   #tailBytes = 0
   #header: RecordDeltaHeader | null = null
-  /** Where the record that is being read begins; null before the first. */
+  /** Offset of the record that is being read; null before the first. */
   #record: number | null = null
-  /** What the bytes are that come next, for messages. */
+  /** What is being read, for messages. */
   #reading = 'the prefix'
   #failure: unknown = null
   #index: RecordDelta | null = null
@@ -70,15 +69,15 @@ export class RecordDeltaReader {
   }
 
   /**
-   * As {@link push}, but gives the steps that are left where the bytes complete the header: they are to be run before anything else is
-   * asked of this reader, and `chunk` must stay as it is until then. Null where nothing is left to do.
+   * As {@link push}, but if the bytes complete the header, it gives the steps that are left, to be run before this reader is used again;
+   * `chunk` must not change until then. Null if nothing is left to do.
    */
   take(chunk: Uint8Array): Steps<void> | null {
     return begin(this.#taking(chunk))
   }
 
   /**
-   * Ends the file: verifies the trailer and that everything came.
+   * Ends the file: checks the trailer, and that nothing is missing.
    * @throws CodecError as {@link push}; `too-short`, `checksum`, `truncated`, `stray-bytes`, `overrun`, `array-missing`
    */
   end(): RecordDelta {
@@ -127,7 +126,7 @@ export class RecordDeltaReader {
     }
   }
 
-  /** Where the trailer begins at the latest. */
+  /** The greatest offset at which the trailer may begin. */
   #payloadEnd(): number {
     const { fileSize } = this.#options
     return fileSize === undefined ? Number.MAX_SAFE_INTEGER : fileSize - TRAILER_BYTES
@@ -296,7 +295,7 @@ export class RecordDeltaReader {
     return this.#index
   }
 
-  /** The file ends within something: cut off if its trailer is wrong, else written so. */
+  /** Refuses a file that ends within something: it was cut off if its trailer is wrong, else written so. */
   #refuseEnd(intact: boolean, payload: number): never {
     if (!intact) {
       refuse(

@@ -21,8 +21,7 @@ import {
 } from './format.ts'
 
 /**
- * The arrays of one tensor as their records come, in any order: which came, how long each must be, and what was
- * learnt from their data.
+ * The arrays of one tensor, whose records come in any order: which have come, how long each must be, and what their data showed.
  */
 export class TensorArrays {
   readonly entry: TensorEntry
@@ -67,7 +66,7 @@ export class TensorArrays {
     return this.#check(field, aligner)
   }
 
-  /** Bytes of the records that have not come yet, at the least. */
+  /** Least bytes of the records that have not come yet. */
   missingBytes(nameBytes: number): number {
     let bytes = 0
     for (const field of this.#missing()) {
@@ -126,7 +125,7 @@ export class TensorArrays {
     return this.#ranges.get(name)!
   }
 
-  /** A sparse tensor's arrays are as long as each other and no longer than the tensor. */
+  /** The length that a sparse tensor's array must have: that of the other array, and at most that of the tensor. */
   #sparseLength(field: ArrayField, length: number, start: number): number {
     const { count } = this.entry as SparseEntry
     const [other] = FIELDS.sparse.filter(
@@ -173,7 +172,7 @@ export class TensorArrays {
     return this.entry.strategy === 'int4' ? this.entry.count - this.entry.outliers : 0
   }
 
-  /** The nibbles that decode to something other than +0 or -0, as a set of bits; null while a scalar is missing. */
+  /** The nibbles that stand for something other than +0 or -0, as a set of bits; null until both scalars have come. */
   #nonZeroNibbles(): number | null {
     if (!this.#scale || !this.#zeroPoint) return null
     const range = Math.fround(this.#scale.value * 15)

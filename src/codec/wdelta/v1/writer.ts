@@ -17,11 +17,11 @@ import {
 
 export interface RecordDeltaOptions {
   readonly strategy: RecordStrategy
-  /** Part of a tensor's elements that int4 keeps as float16, in (0, 1); 0.01 if absent. */
+  /** Share of a tensor's elements that int4 keeps as float16, in (0, 1); 0.01 if absent. */
   readonly outlierFraction?: number | undefined
-  /** Part of a tensor's elements that sparse drops, in [0, 1); 0.9 if absent. */
+  /** Share of a tensor's elements that sparse drops, in [0, 1); 0.9 if absent. */
   readonly sparsity?: number | undefined
-  /** Name of the parent's values: 64 lower-case hex digits. */
+  /** The hash of the parent's values: 64 lower-case hex digits. */
   readonly parentHash: string
   /** In the order of the array records. */
   readonly tensors: readonly PlanTensor[]
@@ -32,9 +32,9 @@ export interface PlanTensor {
   readonly shape: readonly number[]
   /** Elements: the product of `shape`. */
   readonly count: number
-  /** dtype of the fine-tune, which the file then names; null leaves it out and stands for a floating-point dtype. */
+  /** The fine-tune's dtype, which the file names. Null leaves it out, and stands for a floating-point dtype. */
   readonly dtype: Dtype | null
-  /** False if the fine-tune's bytes are the parent's. Matters only for a dtype that is not floating point. */
+  /** False if the fine-tune has the parent's bytes. Used only for dtypes that are not floating point. */
   readonly changed: boolean
 }
 
@@ -55,10 +55,10 @@ export interface PlannedTensor {
   readonly arrays: readonly PlannedArray[]
 }
 
-/** A `.wdelta` of version 1 before a value of it is known: prefix, sizes and order are settled. */
+/** A `.wdelta` of version 1 before its values are known: its prefix, its sizes and the order of its records. */
 export interface RecordDeltaPlan {
   readonly strategy: RecordStrategy
-  /** The JSON header as it stands in the file. */
+  /** The JSON header, as in the file. */
   readonly header: Uint8Array
   /** In record order. */
   readonly tensors: readonly PlannedTensor[]
@@ -67,10 +67,10 @@ export interface RecordDeltaPlan {
 }
 
 /**
- * Settles everything of a delta that does not depend on values: each tensor's strategy, its array lengths, the
- * header as the reference writes it (name order; `tuned_dtype` added last) and the file's size.
- * What the named strategy cannot hold becomes sparse with sparsity 0: a tensor that int4 would make all outliers
- * (1 element, for one), an empty tensor, and, without any index, an unchanged tensor that is not floating point.
+ * Plans all of a delta that does not depend on values: the strategy and the array lengths of each tensor, the header as the reference writes
+ * it (in name order, `tuned_dtype` added last), and the size of the file. A tensor that the strategy cannot hold becomes sparse with
+ * sparsity 0: one of which int4 would make only outliers (a single element, for instance), an empty one, and, without any index, an
+ * unchanged one that is not floating point.
  * Source: deltatensors 0.2.0 `io.py` (`_tensor_header_entry`), `compress.py`, `compress_int4.py`.
  * @throws CodecError of kind `encode`: `outlier-fraction`, `sparsity`, `parent-hash`, `no-tensors`,
  * `integer-changed`, `header-length`
@@ -94,7 +94,7 @@ export function planRecordDelta(options: RecordDeltaOptions): RecordDeltaPlan {
   return { strategy, header, tensors, size: size + PREFIX_BYTES + header.length }
 }
 
-/** Everything before the first array record: magic, version, header length, header. */
+/** The bytes before the first array record: magic, version, header length, header. */
 export function recordDeltaPrefix({ header }: RecordDeltaPlan): Uint8Array {
   const bytes = new Uint8Array(PREFIX_BYTES + header.length)
   bytes.set(MAGIC)
@@ -105,7 +105,7 @@ export function recordDeltaPrefix({ header }: RecordDeltaPlan): Uint8Array {
   return bytes
 }
 
-/** What stands in front of the data of one array of `length` elements. */
+/** The bytes in front of the data of an array of `length` elements. */
 export function recordHeader(name: string, field: ArrayField, length: number): Uint8Array {
   const nameBytes = utf8(name)
   const bytes = new Uint8Array(recordHeaderBytes(nameBytes.length, field))
@@ -169,7 +169,7 @@ function settleTensor(tensor: PlanTensor, settled: SettledOptions): PlannedTenso
   return withArrays({ ...base, strategy: 'sparse', sparsity: 0 }, count)
 }
 
-/** The reference's count, in double arithmetic as Python's; of an empty tensor there is nothing to keep. */
+/** The reference's count, in doubles as in Python; 0 for an empty tensor. */
 function keptElements(count: number, fraction: number): number {
   return Math.min(count, Math.max(1, Math.trunc(count * fraction)))
 }
@@ -229,7 +229,7 @@ function jsonString(text: string): string {
   )
 }
 
-/** A number in [0, 1) as Python's `repr` writes a float: shortest digits, an exponent of two digits below 0.0001. */
+/** A number in [0, 1) as Python's `repr` writes a float: the fewest digits, and below 0.0001 an exponent of two digits. */
 function jsonFloat(value: number): string {
   if (value === 0) return '0.0'
   if (value >= 1e-4) return String(value)

@@ -3,6 +3,7 @@ import { LIMITS } from '../../base/limits.ts'
 import { utf8 } from '../../base/utf8.ts'
 import { refuse } from '../refuse.ts'
 
+/** Writes little-endian numbers, texts and columns one after the other, into memory that grows by doubling. */
 export class ByteWriter {
   #bytes = new Uint8Array(4096)
   #size = 0
@@ -69,6 +70,7 @@ export class ByteWriter {
   }
 }
 
+/** Reads what a {@link ByteWriter} writes. Every method refuses to read past the end. @throws CodecError `index` */
 export class ByteReader {
   readonly #bytes: Uint8Array
   readonly #view: DataView
@@ -79,7 +81,7 @@ export class ByteReader {
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   }
 
-  /** Another reader, from where this one is. */
+  /** Another reader, which begins where this one is. */
   fork(): ByteReader {
     const other = new ByteReader(this.#bytes)
     other.#at = this.#at
@@ -91,7 +93,7 @@ export class ByteReader {
     return this.#bytes.subarray(at, at + count)
   }
 
-  /** As {@link bytes}, in memory of their own: the index as a whole is not kept. */
+  /** As {@link bytes}, but copied: the index as a whole is not kept. */
   copy(count: number): Uint8Array<ArrayBuffer> {
     return new Uint8Array(this.bytes(count))
   }
@@ -126,7 +128,7 @@ export class ByteReader {
     }
   }
 
-  /** `count` u32; nothing is allocated for values that are not there. */
+  /** `count` u32. Nothing is allocated before it is sure that they are there. */
   column(count: number): Uint32Array {
     return new Uint32Array(this.copy(count * 4).buffer)
   }

@@ -4,20 +4,21 @@ import { utf8 } from '../../base/utf8.ts'
 import type { LayoutTensor } from '../../safetensors/layout.ts'
 import { refuse } from '../refuse.ts'
 
-/** Bytes before the first record. */
+/** Bytes before the first record: see `FORMAT.md`, as for all of this file. */
 export const PREFIX_BYTES_V2 = 16
-/** Bytes after the index. */
+/** Bytes after the index, the SHA-256 included. */
 export const TAIL_BYTES = 64
-/** Of them, the SHA-256 of everything before it. */
+/** Bytes of a SHA-256: of the one at the end, over all bytes before it, and of those in the index. */
 export const DIGEST_BYTES = 32
-/** The record of a frame that has none. */
+/** The number that stands for the record of a frame that has none. */
 export const NO_RECORD = 0xffffffff
-/** Most bytes of an index once inflated, and how many times its stored bytes that may be, beyond a minimum. */
+/** Most bytes of an inflated index … */
 const INDEX_BYTES = 128 * 1024 * 1024
+/** … which are also bounded by its stored bytes: INDEX_FLOOR, and INDEX_RATIO for each of them. */
 const INDEX_RATIO = 256
 const INDEX_FLOOR = 65_536
 
-/** The bytes before the first record: see `FORMAT.md`, as all of this file. */
+/** The bytes before the first record. */
 export function prefixV2(): Uint8Array {
   const prefix = new Uint8Array(PREFIX_BYTES_V2)
   prefix.set(utf8('wdelta\0'))
@@ -25,7 +26,7 @@ export function prefixV2(): Uint8Array {
   return prefix
 }
 
-/** @throws CodecError `magic`, `version` or `prefix` for bytes that begin no `.wdelta` of version 2 */
+/** Refuses bytes that do not begin a `.wdelta` of version 2. @throws CodecError `magic`, `version` or `prefix` */
 export function checkPrefixV2(bytes: Uint8Array): void {
   const expected = prefixV2()
   for (let i = 0; i < PREFIX_BYTES_V2; i++) {
@@ -35,16 +36,18 @@ export function checkPrefixV2(bytes: Uint8Array): void {
   }
 }
 
-/** Where the index is, and what it must be. */
+/** Where the index is, and what its bytes are checked against. */
 export interface Tail {
-  /** Byte of the file at which the stored index begins. */
+  /** Where the stored index begins in the file. */
   readonly offset: number
+  /** Bytes of the index as it is stored, and inflated. */
   readonly stored: number
   readonly inflated: number
+  /** xxh64 of its stored bytes. */
   readonly checksum: bigint
 }
 
-/** The last bytes of a file but for its SHA-256. */
+/** The last bytes of a file, without its SHA-256. */
 export function tailBytes({ offset, stored, inflated, checksum }: Tail): Uint8Array {
   const tail = new Uint8Array(TAIL_BYTES - DIGEST_BYTES)
   const view = new DataView(tail.buffer)
@@ -74,19 +77,19 @@ export function parseTail(tail: Uint8Array, size: number): Tail {
   return { offset, stored, inflated, checksum: view.getBigUint64(16, true) }
 }
 
-/** Refuses an index that inflates to more than a real one would. */
+/** Refuses an index that inflates to more than an honest one would. */
 function checkIndexSize(inflated: number, stored: number, at: number): void {
   const most = Math.min(INDEX_BYTES, INDEX_FLOOR + stored * INDEX_RATIO)
   if (inflated <= most) return
   refuse('index-size', `an index of ${stored} bytes: expected at most ${most}, got ${inflated}`, at)
 }
 
-/** Frames of a tensor of so many bytes. */
+/** Frames of a tensor of `bytes` bytes. */
 export function frameCount(bytes: number): number {
   return Math.ceil(bytes / FRAME_BYTES)
 }
 
-/** A tensor of a shard's layout with what frames need to know. */
+/** A tensor of a shard's layout, with its elements and bytes counted. */
 export function sized({ name, dtype, shape, begin, end }: LayoutTensor) {
   return { name, dtype, shape, count: elementCount(shape), bytes: end - begin }
 }

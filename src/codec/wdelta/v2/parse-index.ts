@@ -11,7 +11,7 @@ import { ByteReader } from './bytes.ts'
 import { DIGEST_BYTES, frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './format.ts'
 import { checkSource, readSource } from './tensor-source.ts'
 
-/** Entries of a column that are handled in one step. */
+/** Entries of a column that one step handles. */
 const STEP_ENTRIES = 65_536
 /**
  * Most tensors of an index: FLOOR_TENSORS, and MAX_TENSORS_PER_BYTE more for each of its stored bytes. A tensor that is not empty takes a
@@ -26,7 +26,7 @@ interface IndexBounds {
   readonly size: number
   /** Where its stored index begins. */
   readonly indexAt: number
-  /** Records that came before the index; null where nobody has counted them. */
+  /** Records that came before the index; null if they were not read. */
   readonly records: number | null
   /** Most bytes of all shards together. */
   readonly maxBytes: number
@@ -35,9 +35,9 @@ interface IndexBounds {
 }
 
 /**
- * Parses an index, inflated, in steps. Every number is compared with what is there, or with a limit, before anything is made for it.
- * @throws CodecError of kind `delta`: `index`, `shard`, `model-size`, `too-many-frames`, `source`, `record`, `frame`, `encoding`; what
- * safetensors headers, names and paths are refused for
+ * Parses an index, inflated, in steps. Every number is compared with the bytes that are there, or with a limit, before memory is taken for it.
+ * @throws CodecError of kind `delta`: `index`, `shard`, `model-size`, `too-many-tensors`, `too-many-frames`, `source`, `record`, `frame`,
+ * `encoding`; and what safetensors headers, names and paths are refused for
  */
 export function* parseIndexSteps(bytes: Uint8Array, bounds: IndexBounds): Steps<FrameDelta> {
   const { size } = bounds
@@ -55,7 +55,7 @@ export function* parseIndexSteps(bytes: Uint8Array, bounds: IndexBounds): Steps<
   return { ...index, shards, tensors, records, frames }
 }
 
-/** How many tensors the index counts, found by the lengths of what stands before: no header has to be parsed for a count that is too large. */
+/** The number of tensors in the index, found by skipping what comes before: a number too large is refused before a header is parsed. */
 function countTensors(input: ByteReader, { stored }: IndexBounds): number {
   const shards = readShardCount(input)
   let headers = 0
@@ -80,7 +80,7 @@ function readShardCount(input: ByteReader): number {
   return refuse('shard', `expected 1 to ${LIMITS.shards} shards, got ${count}`)
 }
 
-/** The length of the next header; `before` are the bytes of those before it. */
+/** The length of the next header; `before`: bytes of the headers before it. */
 function readHeaderLength(input: ByteReader, before: number): number {
   const length = input.u32()
   const most = Math.min(LIMITS.headerBytes, LIMITS.totalHeaderBytes - before)
@@ -88,7 +88,7 @@ function readHeaderLength(input: ByteReader, before: number): number {
   return refuse('shard', `expected a header of at most ${most} bytes, got ${length}`)
 }
 
-/** The shards, which have at most `most` tensors. */
+/** The shards, which have at most `most` tensors together. */
 function* readShards(
   input: ByteReader,
   most: number,
@@ -118,7 +118,7 @@ function* readShards(
   return shards
 }
 
-/** The path of the next shard, which is none of `paths`; it is added to them. */
+/** The path of the next shard, which is added to `paths`. Refuses one that is there already. */
 function readPath(input: ByteReader, paths: Set<string>): string {
   const path = input.text(input.u16())
   checkPath(path)
@@ -135,7 +135,7 @@ function* readRecords(
   { indexAt, records }: IndexBounds,
 ): Steps<FrameDelta['records']> {
   const count = input.u32()
-  // Each has a word of its length in front, and one byte at least; a word and the length of the index follow the last.
+  // A record takes its length word and at least one byte. After the last come a zero word and the length of the index.
   const most = Math.min(LIMITS.frames, (indexAt - PREFIX_BYTES_V2 - 8) / 5)
   if (count > most || (records !== null && count !== records)) {
     const expected = records ?? `at most ${Math.floor(most)}`
@@ -195,7 +195,7 @@ function readFrames(input: ByteReader, tensors: readonly FrameTensor[]): FrameDe
   return { encodings, records: input.column(count), checksums: input.wideColumn(count) }
 }
 
-/** Every frame has a record that can be its, and every record a frame. */
+/** Checks that every frame has a record that can be its own, and every record a frame. */
 function* checkFrames(
   tensors: readonly FrameTensor[],
   frames: FrameDelta['frames'],
@@ -216,7 +216,7 @@ function* checkFrames(
   if (next < lengths.length) refuse('record', `no frame names record ${next}`)
 }
 
-/** What is wrong with a frame of `size` bytes, where the first record that none before has named is `next`. */
+/** What is wrong with a frame of `size` bytes; null if nothing is. `next` is the first record that no frame before it names. */
 function frameFault(
   { encodings, records }: FrameDelta['frames'],
   frame: number,

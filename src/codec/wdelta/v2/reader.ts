@@ -15,25 +15,25 @@ import {
 } from './format.ts'
 import { parseIndexSteps } from './parse-index.ts'
 
-/** The records of a file as they came, column by column: their lengths and the xxh64 of their stored bytes. */
+/** The records of a file as they came: their lengths, and the xxh64 of their stored bytes. */
 export interface RecordColumns {
   readonly lengths: Uint32Array
   readonly checksums: BigUint64Array
 }
 
-/** The index of a version 2 file as it is stored: its checksum is right, nothing of it has been inflated. */
+/** The index of a frame delta as it is stored. Its checksum has been compared; it is not inflated yet. */
 export interface StoredIndex {
   readonly stored: Uint8Array
   readonly tail: Tail
   /** Bytes of the whole file. */
   readonly size: number
-  /** Null where only the end of the file was read. */
+  /** Null if only the end of the file was read. */
   readonly records: RecordColumns | null
 }
 
 /**
- * Reads a `.wdelta` of version 2 that arrives in pieces of any size and gives its index. Checks every length and every checksum of
- * stored bytes and the SHA-256 at the end; holds one record, the length and xxh64 of each, and the index.
+ * Reads a `.wdelta` of version 2 that arrives in pieces of any size, and gives its index. It checks every length, every checksum of stored
+ * bytes, and the SHA-256 at the end. It holds one record, the length and the xxh64 of each, and the index.
  */
 export class FrameDeltaReader {
   readonly #tools: FrameKernels
@@ -66,7 +66,7 @@ export class FrameDeltaReader {
     return openIndex(this.finish(), this.#tools)
   }
 
-  /** Ends the file, and leaves its index as it is stored. @throws CodecError as {@link push}; `truncated` */
+  /** Ends the file, and gives its index as it is stored. @throws CodecError as {@link push}; `truncated` */
   finish(): StoredIndex {
     if (this.#failure !== null) throw this.#failure
     return (
@@ -96,7 +96,7 @@ export class FrameDeltaReader {
     this.#reading = 'the index'
     const length = wordOf(hashed(yield { take: 4 }))
     checkStoredBytes(length, cursor.position)
-    // A copy, also of a Buffer, whose slice would be a view.
+    // A copy: of a Buffer, slice would give a view.
     const stored = new Uint8Array(hashed(yield { take: length }))
     this.#reading = 'the tail'
     const size = cursor.position + TAIL_BYTES
@@ -112,7 +112,7 @@ export class FrameDeltaReader {
   }
 }
 
-/** Records while they come: memory grows with them, by doubling. */
+/** The columns of records while these come: memory grows by doubling. */
 class RecordList {
   #lengths = new Uint32Array(64)
   #checksums = new BigUint64Array(64)
@@ -144,14 +144,14 @@ class RecordList {
   }
 }
 
-/** Records that are compared in one step. */
+/** Records that one step compares. */
 const STEP_RECORDS = 65_536
-/** Bytes at the end of a file that hold the index of most. */
+/** Bytes at the end of a file that are read first: they hold the index of most files. */
 const LIKELY_TAIL_BYTES = 65_536
 
 /**
- * The stored index of a file of `size` bytes, by one read of its end, or two if it is large. `read` gives bytes `[start, end)`. The checksum
- * of the index is verified; those of the records are not, nor the SHA-256 of the file.
+ * The stored index of a file of `size` bytes, by one read of its end, or two if the index is large. `read` gives bytes `[start, end)`. The
+ * checksum of the index is compared; those of the records and the SHA-256 of the file are not.
  * @throws CodecError `too-short`, `tail`, `index-size`, `index-checksum`
  */
 export async function readStoredIndex(
@@ -172,7 +172,7 @@ export async function readStoredIndex(
   return sealedIndex({ stored, tail, size, records: null }, tools)
 }
 
-/** The index of a file, as {@link readStoredIndex} finds it. @throws CodecError as that and {@link openIndex} */
+/** The index of a file of `size` bytes, read as by {@link readStoredIndex}. Rejects with CodecError as that does, and as {@link openIndex} throws. */
 export async function readIndex(
   read: (start: number, end: number) => Promise<Uint8Array>,
   size: number,
@@ -181,15 +181,15 @@ export async function readIndex(
   return openIndex(await readStoredIndex(read, size, tools), tools)
 }
 
-/** What an index says. @throws CodecError `zstd`, and as {@link indexSteps} */
+/** Inflates and parses an index. @throws CodecError `zstd`, and as {@link indexSteps} */
 export function openIndex(index: StoredIndex, { compression }: FrameKernels): FrameDelta {
   const inflated = compression.decompress(index.stored, index.tail.inflated)
   return complete(indexSteps(index, inflated))
 }
 
 /**
- * What an index says, from its inflated bytes, in steps. `maxBytes`: most bytes of the model that it describes.
- * @throws CodecError as `parseIndexSteps`; `record`, `record-checksum` where it names other records than came
+ * Parses an index, inflated, in steps, and compares it with the records that came. `maxBytes`: most bytes of the model that it describes.
+ * @throws CodecError as `parseIndexSteps`; `record`, `record-checksum` if other records came than it names
  */
 export function* indexSteps(
   { tail, size, records }: StoredIndex,
@@ -215,6 +215,7 @@ function* checkRecords({ records }: FrameDelta, came: RecordColumns): Steps<void
   }
 }
 
+/** Compares the checksum of a stored index. @throws CodecError `index-checksum` */
 function sealedIndex(index: StoredIndex, { machine }: Pick<FrameKernels, 'machine'>): StoredIndex {
   const { stored, tail } = index
   const checksum = machine.checksum(stored)

@@ -3,7 +3,7 @@ import { ENCODINGS, type Encoding } from '../../frames/frame-encodings.ts'
 import type { FrameDelta, FrameTensor } from '../delta-index.ts'
 import { frameCount, NO_RECORD } from './format.ts'
 
-/** How many frames have an encoding, and in how many bytes they are stored. */
+/** The frames of one encoding, and the bytes that they are stored in. */
 export interface EncodingUse {
   readonly encoding: Encoding
   readonly frames: number
@@ -11,13 +11,14 @@ export interface EncodingUse {
   readonly storedBytes: number
 }
 
+/** What the records of one tensor are spent on. */
 export interface TensorStorage {
   readonly tensor: FrameTensor
   readonly storedBytes: number
   readonly encodings: readonly EncodingUse[]
 }
 
-/** What the records of a lossless delta are spent on: in all, and tensor by tensor. Encodings that do not come are left out. */
+/** What the records of a frame delta are spent on: in all, and by tensor. Encodings that it does not use are left out. */
 export function frameStorage(index: FrameDelta): FrameStorage {
   return complete(frameStorageSteps(index))
 }

@@ -5,7 +5,7 @@ import type { FrameDelta } from '../delta-index.ts'
 import { ByteWriter } from './bytes.ts'
 import { writeSource } from './tensor-source.ts'
 
-/** What {@link writeIndex} takes: an index before its file has a size; records begin where their lengths put them. */
+/** What an index is written from: all that it says, but the size of the file and the starts of records, which follow from the rest. */
 export type IndexContent = Pick<
   FrameDelta,
   'parentHash' | 'parentIdentity' | 'shards' | 'tensors' | 'frames'

@@ -8,8 +8,8 @@ import { type IndexContent, writeIndexSteps } from './write-index.ts'
 export const INDEX_LEVEL = 9
 
 /**
- * Writes a `.wdelta` of version 2 in one pass: prefix, records as they come, index. Each call gives the bytes that come next in
- * the file; all of them are hashed on the way.
+ * Writes a `.wdelta` of version 2 in one pass: prefix, records as they come, index. Each method gives the next bytes of the file, which are
+ * hashed on the way.
  */
 export class FrameDeltaWriter {
   readonly #tools: FrameKernels
@@ -23,16 +23,17 @@ export class FrameDeltaWriter {
     this.#hasher = hasher
   }
 
-  /** Records so far: the number of the next one. */
+  /** Records so far, and so the number of the next one. */
   get records(): number {
     return this.#lengths.length
   }
 
+  /** The prefix. */
   begin(): Uint8Array {
     return this.#hashed(prefixV2())
   }
 
-  /** A record of 1 to FRAME_BYTES bytes with their xxh64. */
+  /** A record of 1 to FRAME_BYTES bytes; `checksum` is their xxh64. */
   record(stored: Uint8Array, checksum: bigint): Uint8Array[] {
     this.#lengths.push(stored.length)
     this.#checksums.push(checksum)
@@ -40,12 +41,13 @@ export class FrameDeltaWriter {
     return [this.#hashed(word(stored.length)), this.#hashed(stored)]
   }
 
+  /** The index and all that follows it. */
   end(content: Omit<IndexContent, 'records'>): Uint8Array[] {
     const inflated = complete(this.indexSteps(content))
     return this.finish(inflated.length, this.#tools.compression.compress(inflated, INDEX_LEVEL))
   }
 
-  /** The index, not yet compressed: what {@link end} begins with. */
+  /** The index, not yet compressed, in steps: the first half of {@link end}, whose second half is {@link finish}. */
   *indexSteps(content: Omit<IndexContent, 'records'>): Steps<Uint8Array> {
     const lengths = Uint32Array.from(this.#lengths)
     yield
@@ -54,7 +56,7 @@ export class FrameDeltaWriter {
     return yield* writeIndexSteps({ ...content, records })
   }
 
-  /** What {@link end} gives, from the index as a zstd frame of level {@link INDEX_LEVEL}; inflated it has so many bytes. */
+  /** What {@link end} gives. `index` is a zstd frame of level {@link INDEX_LEVEL}; `inflated`: bytes of its content. */
   finish(inflated: number, index: Uint8Array): Uint8Array[] {
     const tail = tailBytes({
       offset: this.#position + 8,
