@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
-import { headerBytes, parseLayout } from '../../../src/codec/safetensors/header.ts'
-import { assembleTensors, checkShardIndex } from '../../../src/codec/safetensors/model-folder.ts'
-import { FEATURES, type Folder, generateLineage } from '../../support/generated-models.ts'
+import { headerBytes, parseLayout } from '../../src/codec/safetensors/header.ts'
+import { assembleTensors, checkShardIndex } from '../../src/codec/safetensors/model-folder.ts'
+import { FEATURES, type Folder, generateLineage } from './generated-models.ts'
 
 /** The shards of a folder, as the codec reads them. */
 function shardsOf(folder: Folder) {

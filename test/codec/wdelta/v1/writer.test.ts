@@ -1,21 +1,21 @@
 import t from 'tap'
-import type { Dtype } from '../../../src/codec/base/dtypes.ts'
-import type { CodecError } from '../../../src/codec/base/errors.ts'
-import type { ByteRange } from '../../../src/codec/base/ranges.ts'
-import type { RecordDelta, RecordTensor } from '../../../src/codec/wdelta/delta-index.ts'
+import type { Dtype } from '../../../../src/codec/base/dtypes.ts'
+import type { CodecError } from '../../../../src/codec/base/errors.ts'
+import type { ByteRange } from '../../../../src/codec/base/ranges.ts'
+import type { RecordDelta, RecordTensor } from '../../../../src/codec/wdelta/delta-index.ts'
 import {
   type PlanTensor,
   planRecordDelta,
   type RecordDeltaOptions,
   type RecordDeltaPlan,
-} from '../../../src/codec/wdelta/v1/writer.ts'
+} from '../../../../src/codec/wdelta/v1/writer.ts'
 import {
   goldenDeltas,
   PARENT,
   readDelta,
   writeDelta,
   zeroDelta,
-} from '../../support/wdelta-files.ts'
+} from '../../../support/wdelta-files.ts'
 
 /** Where the array of a field lies, by the reference's name of the field. */
 function rangeOf(tensor: RecordTensor, field: string): ByteRange | null {
