@@ -127,8 +127,6 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
     metrics,
     uploadLimits,
     uploads: new Uploads(admission),
-    limits,
-    rates,
     downloads: new Downloads(admission),
     draining,
   }

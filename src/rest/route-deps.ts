@@ -2,8 +2,6 @@ import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fasti
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Access, Auth } from '../http/auth.ts'
 import type { Downloads, Uploads } from '../http/limits/admission.ts'
-import type { Limits } from '../http/limits/limits.ts'
-import type { RateLimits } from '../http/limits/rate-limits.ts'
 import type { Metrics } from '../http/metrics.ts'
 import type { UploadLimits } from '../http/upload.ts'
 import type { Registry } from '../registry/registry.ts'
@@ -25,8 +23,6 @@ export interface RouteDeps {
   readonly metrics: Metrics
   readonly uploadLimits: UploadLimits
   readonly uploads: Uploads
-  readonly limits: Limits
-  readonly rates: RateLimits
   readonly downloads: Downloads
   /** True once the process has begun to shut down. */
   readonly draining: () => boolean

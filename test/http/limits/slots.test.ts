@@ -48,8 +48,8 @@ class Client extends EventEmitter implements Occupant {
     this.emit('close')
   }
 
-  enter(places: SlotQueue): Promise<void> {
-    return places.enter(this as unknown as ServerResponse, this)
+  enter(slots: SlotQueue): Promise<void> {
+    return slots.enter(this as unknown as ServerResponse, this)
   }
 }
 
@@ -57,34 +57,34 @@ const fast = (owner?: string) => new Client(owner, { pace: 1e6 })
 
 t.test('the slow one gives way, whoever came first, and no other does', async t => {
   for (const slowFirst of [true, false]) {
-    const places = new SlotQueue(RULES)
+    const slots = new SlotQueue(RULES)
     const [slow, quick] = [new Client(), fast()]
-    for (const client of slowFirst ? [slow, quick] : [quick, slow]) await client.enter(places)
-    await new Client().enter(places)
+    for (const client of slowFirst ? [slow, quick] : [quick, slow]) await client.enter(slots)
+    await new Client().enter(slots)
     t.equal(slow.ended, 'slow')
     t.equal(quick.ended, null)
   }
 })
 
 t.test('a client that goes with the one whose place it was given is not let in', async t => {
-  const places = new SlotQueue({ ...RULES, most: 1 })
+  const slots = new SlotQueue({ ...RULES, most: 1 })
   const [first, second, third] = [fast(), fast(), fast()]
-  await first.enter(places)
-  const entering = second.enter(places)
+  await first.enter(slots)
+  const entering = second.enter(slots)
   first.close()
   second.close()
   await t.rejects(entering, { code: 'client-closed' })
-  await third.enter(places)
+  await third.enter(slots)
 })
 
 t.test('of slow ones, the one that has moved least gives way', async t => {
-  const places = new SlotQueue({ ...RULES, slow: [{ bytesPerSecond: 1000, windowMs: 0 }] })
+  const slots = new SlotQueue({ ...RULES, slow: [{ bytesPerSecond: 1000, windowMs: 0 }] })
   const [much, little] = [new Client('a', { bytes: 1e9 }), new Client('b', { bytes: 10 })]
   for (const client of [much, little]) {
     client.awaited = false
-    await client.enter(places)
+    await client.enter(slots)
   }
-  const entered = new Client().enter(places)
+  const entered = new Client().enter(slots)
   // From here on, both have been slow for equally long.
   for (const client of [much, little]) client.awaited = true
   await entered
@@ -92,7 +92,7 @@ t.test('of slow ones, the one that has moved least gives way', async t => {
 })
 
 t.test('what the registry itself takes time for costs nobody a place', async t => {
-  const places = new SlotQueue({
+  const slots = new SlotQueue({
     ...RULES,
     slow: [{ bytesPerSecond: 1000, windowMs: 0 }],
     waitMs: 1000,
@@ -100,25 +100,25 @@ t.test('what the registry itself takes time for costs nobody a place', async t =
   const proving = [new Client(), new Client()]
   for (const client of proving) {
     client.awaited = false
-    await client.enter(places)
+    await client.enter(slots)
   }
-  await t.rejects(new Client().enter(places), { code: 'overloaded', message: /2 uploads/ })
+  await t.rejects(new Client().enter(slots), { code: 'overloaded', message: /2 uploads/ })
   t.strictSame(
     proving.map(({ ended }) => ended),
     [null, null],
   )
   // As when the body goes on: then it is the client's time again.
   proving[1]!.awaited = true
-  await new Client().enter(places)
+  await new Client().enter(slots)
   t.equal(proving[1]!.ended, 'slow')
 })
 
 t.test('a wall of slow ones goes as fast as others come', async t => {
-  const places = new SlotQueue({ ...RULES, most: 16 })
+  const slots = new SlotQueue({ ...RULES, most: 16 })
   const wall = Array.from({ length: 16 }, () => new Client('wall'))
-  await Promise.all(wall.map(client => client.enter(places)))
+  await Promise.all(wall.map(client => client.enter(slots)))
   const honest = Array.from({ length: 16 }, () => fast())
-  await Promise.all(honest.map(client => client.enter(places)))
+  await Promise.all(honest.map(client => client.enter(slots)))
   t.ok(wall.every(({ ended }) => ended === 'slow'))
   t.ok(honest.every(({ ended }) => ended === null))
 })
@@ -126,28 +126,28 @@ t.test('a wall of slow ones goes as fast as others come', async t => {
 t.test(
   'an owner with more than its share gives way to one that waits, and keeps its share',
   async t => {
-    const places = new SlotQueue({ ...RULES, most: 8, waitMs: 600 })
+    const slots = new SlotQueue({ ...RULES, most: 8, waitMs: 600 })
     const many = Array.from({ length: 8 }, () => fast('many'))
-    for (const client of many) await client.enter(places)
+    for (const client of many) await client.enter(slots)
     const others = Array.from({ length: 4 }, () => fast('other'))
-    for (const client of others) await client.enter(places)
+    for (const client of others) await client.enter(slots)
     const ended = many.map(client => client.ended)
     t.equal(ended.filter(why => why === 'share').length, 4)
-    await t.rejects(fast('other').enter(places), { code: 'overloaded' })
-    await t.rejects(fast('many').enter(places), { code: 'overloaded' })
-    await fast('third').enter(places)
+    await t.rejects(fast('other').enter(slots), { code: 'overloaded' })
+    await t.rejects(fast('many').enter(slots), { code: 'overloaded' })
+    await fast('third').enter(slots)
     t.equal([...many, ...others].filter(client => client.ended === 'share').length, 5)
   },
 )
 
 t.test('the place that becomes free is for who holds fewest', async t => {
-  const places = new SlotQueue({ ...RULES, most: 2 })
+  const slots = new SlotQueue({ ...RULES, most: 2 })
   const held = [fast('many'), fast('many')]
-  for (const client of held) await client.enter(places)
+  for (const client of held) await client.enter(slots)
   const order: string[] = []
   const [more, other] = [fast('many'), fast('other')]
   const entered = [more, other].map(client =>
-    client.enter(places).then(() => order.push(client.owner)),
+    client.enter(slots).then(() => order.push(client.owner)),
   )
   held[0]!.close()
   await entered[1]
@@ -158,13 +158,13 @@ t.test('the place that becomes free is for who holds fewest', async t => {
 })
 
 t.test('one client with 200 connections leaves room in the queue', async t => {
-  const places = new SlotQueue({ ...RULES, most: 4 })
+  const slots = new SlotQueue({ ...RULES, most: 4 })
   const crowd = Array.from({ length: 200 }, () => fast('crowd'))
-  const entered = crowd.map(client => client.enter(places))
+  const entered = crowd.map(client => client.enter(slots))
   const refused = (await Promise.allSettled(entered.slice(8))).map(({ status }) => status)
   t.strictSame(new Set(refused), new Set(['rejected']))
   const other = fast('other')
-  const place = other.enter(places)
+  const place = other.enter(slots)
   crowd[0]!.close()
   await place
   for (const client of crowd.slice(4, 8)) client.close()
@@ -172,16 +172,16 @@ t.test('one client with 200 connections leaves room in the queue', async t => {
 })
 
 t.test('clients that are gone hold nothing', async t => {
-  const places = new SlotQueue({ ...RULES, most: 1 })
+  const slots = new SlotQueue({ ...RULES, most: 1 })
   const gone = fast()
   gone.close()
-  await t.rejects(gone.enter(places), { code: 'client-closed' })
+  await t.rejects(gone.enter(slots), { code: 'client-closed' })
   const first = fast()
-  await first.enter(places)
+  await first.enter(slots)
   const waiting = fast()
-  const waited = waiting.enter(places)
+  const waited = waiting.enter(slots)
   waiting.close()
   await t.rejects(waited, { code: 'client-closed' })
   first.close()
-  await fast().enter(places)
+  await fast().enter(slots)
 })
