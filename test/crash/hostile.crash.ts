@@ -6,7 +6,9 @@ import t, { type Test } from 'tap'
 import { PROBLEMS } from '../../src/errors.ts'
 import type { Model } from '../../src/registry/registry.ts'
 import { peakMemory, type ServerProcess, startServer } from '../support/server-process.ts'
-import { HostileFiles, type HostileForm, knownTensors, safetensors } from './hostile-files.ts'
+import type { HostileForm } from './hostile/draws.ts'
+import { HostileFiles } from './hostile/hostile-files.ts'
+import { knownTensors, safetensors } from './hostile/known-model.ts'
 
 const { FULL, SEED = '11' } = process.env
 /** Forms that are sent, so many at once. */
