@@ -2,12 +2,12 @@ import { FRAME_BYTES } from '../codec/base/limits.ts'
 import type { DeltaFrame, Segment } from '../codec/plan/segments.ts'
 
 /**
- * Segments that are joined at most, with the frames that they are made from: of tensors of a few bytes, or of a long lineage, those of 2 MiB would
- * hold the event loop for half a second.
+ * Most segments of a batch, the frames that they are made from included: with tensors of a few bytes, or a long lineage, planning all that fits into
+ * 2 MiB would hold the event loop for half a second.
  */
 const MAX_BATCH_SEGMENTS = 1024
 
-/** Consecutive segments that are produced together; `position` counts from the first byte of the first batch. */
+/** Consecutive segments that are produced together. `position`: bytes of the batches before. */
 export interface Batch {
   readonly segments: Segment[]
   readonly size: number
@@ -15,8 +15,8 @@ export interface Batch {
 }
 
 /**
- * Joins neighbours, up to FRAME_BYTES: models have hundreds of tensors of a few KB, and a round trip each would cost more than their
- * bytes.
+ * Joins neighbouring segments, up to FRAME_BYTES bytes: models have hundreds of tensors of a few KB, and a round trip to a worker for each would
+ * cost more than its bytes.
  */
 export function* batches(segments: Iterable<Segment>): Generator<Batch> {
   let open: Segment[] = []
@@ -44,7 +44,7 @@ export function* batches(segments: Iterable<Segment>): Generator<Batch> {
   if (open.length > 0) yield { segments: open, size, position }
 }
 
-/** The same bytes with no segment above FRAME_BYTES: only a header is as long as that, of a model with very many tensors. */
+/** The same bytes, with no segment above FRAME_BYTES bytes. Only the header of a model with very many tensors is longer. */
 function* cutBytes(segments: Iterable<Segment>): Generator<Segment> {
   for (const segment of segments) {
     if (segment.kind !== 'bytes' || segment.bytes.length <= FRAME_BYTES) {
@@ -57,7 +57,7 @@ function* cutBytes(segments: Iterable<Segment>): Generator<Segment> {
   }
 }
 
-/** Bytes of the segments that are bytes. */
+/** Bytes of the segments of kind `bytes`. */
 export function bytesIn(segments: readonly Segment[]): number {
   let bytes = 0
   for (const segment of segments) if (segment.kind === 'bytes') bytes += segment.bytes.length
@@ -76,7 +76,7 @@ function segmentBytes(segment: Segment): number {
   }
 }
 
-/** How many segments these are, with those that they are made from. A frame that several want counts once. */
+/** The number of these segments and of those that they are made from. A frame that several need counts once. */
 export function segmentsOf(segments: readonly Segment[], counted = new Set<DeltaFrame>()): number {
   let sum = segments.length
   for (const segment of segments) {
@@ -88,7 +88,7 @@ export function segmentsOf(segments: readonly Segment[], counted = new Set<Delta
   return sum
 }
 
-/** One copy for two that are neighbours in their blob as well. */
+/** Two copies as one, if they are neighbours in their blob too; else null. */
 function mergeCopies(a: Segment, b: Segment): Segment | null {
   if (a.kind !== 'copy' || b.kind !== 'copy') return null
   if (a.span.blob !== b.span.blob || a.span.end !== b.span.start) return null

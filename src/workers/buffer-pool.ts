@@ -1,20 +1,20 @@
 import { FRAME_BYTES } from '../codec/base/limits.ts'
 import { BuffersOutError } from './errors.ts'
 
-/** Buffers of a pool whose user names no other bound: those of a few streams at once. */
+/** Most buffers of a pool, if its user names no other number: enough for a few streams at once. */
 const MAX_BUFFERS = 128
-/** Buffers that a few fast streams have under way: so many that are not out are no waste. */
+/** Idle buffers that are not counted as spare: a few fast streams need them again at once. */
 const MAX_IDLE = 16
-/** Milliseconds that a stream waits for a buffer before it is told that there is none. */
+/** Most milliseconds that a stream waits for a buffer. */
 const MAX_WAIT_MS = 30_000
 
-/** Memory of one chunk, which threads share. */
+/** The memory of one chunk, which all threads share. */
 export type ChunkBuffer = Uint8Array<SharedArrayBuffer>
 
 /**
- * Buffers of FRAME_BYTES that workers write chunks of streams into, and that are used again once these are sent: a fresh buffer costs as much
- * in page faults as what is written to it, and one that is dropped lives until each thread that has seen it has collected its garbage. So
- * there are never more than `max` of them, and who needs one more waits for one that is given back, first come first served.
+ * Buffers of FRAME_BYTES bytes into which workers write chunks of streams, and which are used again once a chunk is sent. A fresh buffer costs as
+ * much in page faults as what is written to it, and a dropped one lives until each thread that has seen it has collected its garbage. So there are
+ * at most `max` of them, and a taker waits for one that is given back, first come first served.
  */
 export class BufferPool {
   readonly #max: number
@@ -24,13 +24,13 @@ export class BufferPool {
   readonly #waiting = new Set<(buffer: SharedArrayBuffer) => void>()
   #allocated = 0
 
-  /** At most `max` buffers, each waited for at most `maxWaitMs` milliseconds. */
+  /** `max`: most buffers. `maxWaitMs`: most milliseconds that a taker waits for one. */
   constructor(max = MAX_BUFFERS, maxWaitMs = MAX_WAIT_MS) {
     this.#max = max
     this.#maxWaitMs = maxWaitMs
   }
 
-  /** Buffers that were taken and not given back. */
+  /** Buffers that are taken and not given back. */
   get out(): number {
     return this.#out.size
   }
@@ -40,14 +40,14 @@ export class BufferPool {
     return this.#allocated
   }
 
-  /** Bytes of the buffers that are not out, beyond what a few streams need: they are left of a time when there were many. */
+  /** Bytes of the buffers that are not out, beyond what a few streams need: left from a time of many streams. */
   get spareBytes(): number {
     return Math.max(0, this.#free.length - MAX_IDLE) * FRAME_BYTES
   }
 
   /**
-   * Room for `size` bytes, at most FRAME_BYTES; what it holds is anything. Rejects with `signal.reason` if that aborts first, and with
-   * BuffersOutError if none is given back in time.
+   * A buffer of `size` bytes, at most FRAME_BYTES, with any content. Rejects with `signal.reason` if that aborts first, and with BuffersOutError if
+   * no buffer is given back in time.
    */
   async take(size: number, signal?: AbortSignal): Promise<ChunkBuffer> {
     signal?.throwIfAborted()
@@ -56,7 +56,7 @@ export class BufferPool {
     return new Uint8Array(buffer, 0, size)
   }
 
-  /** Gives back what was taken, once, when no thread uses it any more. @throws Error for what is not out */
+  /** Gives a buffer back, once, when no thread uses it any more. @throws Error for a buffer that is not out */
   give({ buffer }: ChunkBuffer): void {
     if (!this.#out.delete(buffer)) throw new Error('a buffer was given back that is not out')
     const [next] = this.#waiting
@@ -64,12 +64,12 @@ export class BufferPool {
       this.#free.push(buffer)
       return
     }
-    // Out again at once: nobody else may take it before the one that waited goes on.
+    // Out again at once: no other taker may have it before the one that waited goes on.
     this.#out.add(buffer)
     next(buffer)
   }
 
-  /** Drops the buffers that are not out. Their memory is free when all threads have collected their garbage. */
+  /** Drops the buffers that are not out. Their memory is freed once all threads have collected their garbage. */
   trim(): void {
     this.#free.length = 0
   }

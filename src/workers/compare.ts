@@ -10,10 +10,10 @@ import type { Comparison } from './tasks.ts'
 
 export type { Comparison }
 
-/** Frames of a tensor that are compared at once. */
+/** Frames of a tensor that are compared side by side. */
 const WINDOW = 4
 
-/** No difference: of no elements, and of those of no float dtype, which are copied. */
+/** The comparison of no elements, and of tensors that are not floating point, which are copied. */
 export const NO_DIFFERENCE: Comparison = { squaredError: 0, maxAbs: 0, squaredDelta: 0 }
 
 /** A tensor as it is reconstructed, and as it was uploaded. The first `parentSteps` of its steps are its parent's. */
@@ -37,7 +37,7 @@ export async function compareTensor(
   return sum
 }
 
-/** The comparison of the elements of both. */
+/** The comparison of the elements of both together. */
 export function addComparisons(a: Comparison, b: Comparison): Comparison {
   return {
     squaredError: a.squaredError + b.squaredError,

@@ -12,11 +12,11 @@ import type { Piece, Results, Task, TaskBuffer } from './tasks.ts'
 /** What all engines of a process share. */
 export interface EngineParts {
   readonly pool: Pool
-  /** What the chunks of streams are made in. */
+  /** The memory for chunks of streams. */
   readonly buffers: BufferPool
-  /** Batches for each worker that are read or computed at once: one computes while the bytes of the next are read. */
+  /** Batches per worker that are read or computed at once: one is computed while the bytes of the next are read. */
   readonly batchesPerWorker: number
-  /** Batches of FRAME_BYTES that streams have made before they are asked for. */
+  /** Most batches of FRAME_BYTES that all streams together make before they are asked for. */
   readonly prefetched: number
 }
 
@@ -25,25 +25,25 @@ interface Machinery extends Pick<EngineParts, 'pool' | 'buffers'> {
   readonly prefetch: PrefetchBudget
 }
 
-/** A hash that lives in a worker: `update` is fed what a batch is read from. */
+/** A hash whose state is in a worker. `update` takes a batch, and what its task reads. */
 export interface BatchHash<T> {
   update(batch: Batch, gathered: Gathered): Promise<void>
   digest(): Promise<T>
   abandon(): void
 }
 
-/** A batch as a task takes it. */
+/** What the task of a batch reads: its pieces, and the buffers that go with them. */
 export interface Gathered {
   readonly pieces: readonly Piece[]
   readonly buffers: readonly TaskBuffer[]
 }
 
 /**
- * Carries out plans on worker threads, over the bytes of one {@link ByteSource}. All that it does is bounded together with all else of the same
- * process; what fails to be read is tried again as the source says.
+ * Carries out plans on worker threads, over the bytes of one {@link ByteSource}. All engines of a process share its limits. Failed reads are tried
+ * again as the source says.
  */
 export class Engine {
-  /** What is read, and what it is checked against. */
+  /** Where bytes come from, and what they are checked against. */
   readonly source: ByteSource
   readonly #machinery: Machinery
 
@@ -64,12 +64,12 @@ export class Engine {
     })
   }
 
-  /** The same engine over other bytes: under the same limits. */
+  /** An engine over another source, under the same limits. */
   over(source: ByteSource): Engine {
     return new Engine(source, this.#machinery)
   }
 
-  /** Tasks that are worth having under way at once, for whoever bounds them himself. */
+  /** Tasks that are worth having under way at once, for a caller that bounds them itself. */
   get width(): number {
     return this.#machinery.pool.size * 2
   }
@@ -79,20 +79,20 @@ export class Engine {
     return this.#machinery.pool.busy
   }
 
-  /** Bytes of buffers that {@link trim} would give back, beyond what a few streams need. */
+  /** Bytes of idle buffers, which {@link trim} frees, beyond what a few streams need. */
   get spareBytes(): number {
     return this.#machinery.buffers.spareBytes
   }
 
-  /** Drops what is only kept to be used again, here and in the workers. */
+  /** Frees memory that is kept only to be used again, here and in the workers. */
   async trim(): Promise<void> {
     this.#machinery.buffers.trim()
     await this.#machinery.pool.trim()
   }
 
   /**
-   * The bytes of `segments`, in order, in chunks of at most FRAME_BYTES. A chunk is valid until the next one is asked for, or the stream is
-   * returned. A consumer that does not pull stops the reads, one that returns or aborts frees what waits. Rejects with what the source or the
+   * The bytes of `segments`, in order, in chunks of at most FRAME_BYTES bytes. A chunk is valid until the next one is asked for or the stream is
+   * returned. A consumer that does not pull stops the reads; one that returns or aborts frees what is waiting. Rejects with what the source or the
    * codec throws.
    */
   async *stream(segments: Iterable<Segment>, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
@@ -123,7 +123,7 @@ export class Engine {
     }
   }
 
-  /** The bytes of a batch, in a buffer that whoever gets it gives back. What fails gives it back itself: no worker uses it any more then. */
+  /** The bytes of a batch, in a buffer that the caller gives back. If it fails, it has given the buffer back: no worker uses it any more. */
   async #chunk({ segments, size }: Batch, signal: AbortSignal): Promise<ChunkBuffer> {
     const { buffers } = this.#machinery
     const into = await buffers.take(size, signal)
@@ -139,7 +139,7 @@ export class Engine {
     }
   }
 
-  /** Writes the bytes of `segments` to an existing file, from its beginning, side by side. Gives how many were written each time. */
+  /** Writes the bytes of `segments` to an existing file, from its beginning, several batches side by side. Yields the bytes of each batch written. */
   async *writeFile(
     segments: Iterable<Segment>,
     path: string,
@@ -155,10 +155,7 @@ export class Engine {
     yield* mapOrdered(batches(segments), this.width, write)
   }
 
-  /**
-   * Hex SHA-256 of the bytes of `segments`. The worker that produces them hashes them: they never leave it.
-   * Rejects with what the source or the codec throws.
-   */
+  /** Hex SHA-256 of the bytes of `segments`, which never leave the worker that produces them. Rejects with what the source or the codec throws. */
   async digest(segments: Iterable<Segment>, signal?: AbortSignal): Promise<string> {
     const session: HashSession = this.#machinery.pool.openHash(signal)
     const update: BatchHash<string>['update'] = (_batch, { pieces, buffers }) =>
@@ -166,12 +163,12 @@ export class Engine {
     return this.feed(segments, { ...session, update }, signal)
   }
 
-  /** As `Pool.openModelHash`: what {@link feed} feeds. */
+  /** As `Pool.openModelHash`, for {@link feed}. */
   openModelHash(widens: boolean, signal?: AbortSignal): ModelHashSession {
     return this.#machinery.pool.openModelHash(widens, signal)
   }
 
-  /** Feeds the segments to a hash, batch by batch and in order, and gives its digest. What fails abandons it. */
+  /** Feeds segments to a hash, batch by batch in order, and gives its digest. A failure abandons the hash. */
   async feed<T>(
     segments: Iterable<Segment>,
     hash: BatchHash<T>,
@@ -180,15 +177,15 @@ export class Engine {
     let before: Promise<void> = Promise.resolve()
     try {
       for (const batch of batches(segments)) {
-        // One is hashed while the next is read.
+        // One batch is hashed while the next is read.
         const first = gather(this.source, batch, signal)
         first.catch(() => {})
         await before
         const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
         before = this.#hashBatch(hash, { batch, first, begin }, signal)
-        // It may fail before it has begun, and the loop before it awaits this.
+        // If it fails before it has begun, the loop must still go on to await it.
         before.catch(begin)
-        // No more than one batch is planned between two tasks.
+        // So that at most one batch is planned between two tasks.
         await begun
       }
       await before
@@ -199,7 +196,7 @@ export class Engine {
     }
   }
 
-  /** Hashes one batch, and calls `begin` once a worker has it. A try that fails leaves the hash as it was. */
+  /** Hashes one batch, and calls `begin` once a worker has it. A failed try leaves the hash unchanged. */
   #hashBatch(
     hash: Pick<BatchHash<unknown>, 'update'>,
     { batch, first, begin }: { batch: Batch; first: Promise<Gathered>; begin: () => void },
@@ -221,8 +218,8 @@ export class Engine {
   }
 
   /**
-   * Runs one task, when there is room for it. `make` says what it is, and is asked again at every try: what it needs to read, it asks the parts
-   * for. Rejects as the source, and as `Pool.run`.
+   * Runs one task once there is a slot for it. `make` gives the task, anew for every try, and asks `parts` for what the task reads. Rejects as the
+   * source does, and as `Pool.run`.
    */
   run<const T extends Task>(
     make: (parts: TaskParts) => T,

@@ -1,7 +1,7 @@
-/** Why a block cannot be used: other bytes, too few of them, no blob at all, or a disk that cannot read it. */
+/** Why a block cannot be used: its bytes are others, or too few, its blob is missing, or the disk cannot read it. */
 export type BlockFault = 'checksum' | 'short' | 'missing' | 'unreadable'
 
-/** A block that is not what was stored: see `BlockError`. */
+/** A block whose bytes are not those that were stored. */
 export interface BadBlock {
   readonly blob: string
   readonly offset: number
@@ -15,7 +15,10 @@ const WHAT: Readonly<Record<BlockFault, string>> = {
   unreadable: 'cannot be read',
 }
 
-/** A block of a blob that is not what was stored. `offset` is its first byte, as far as it is known. */
+/**
+ * A read met a block whose bytes are not those that were stored. `offset` is its first byte; if several were read, it may be that of an earlier
+ * block.
+ */
 export class BlockError extends Error implements BadBlock {
   override readonly name = 'BlockError'
   readonly blob: string
@@ -30,7 +33,7 @@ export class BlockError extends Error implements BadBlock {
   }
 }
 
-/** A file that a worker could not read or write. `code` is the system's, or `short` where it ended too early. */
+/** A worker could not read or write a file. `code` is the system's, or `short` if the file ended too early. */
 export class FileError extends Error {
   override readonly name = 'FileError'
   readonly path: string
@@ -43,7 +46,7 @@ export class FileError extends Error {
   }
 }
 
-/** All buffers of a pool were out for as long as one may be waited for. */
+/** All buffers of a pool were out for the longest time that one is waited for. */
 export class BuffersOutError extends Error {
   override readonly name = 'BuffersOutError'
 }

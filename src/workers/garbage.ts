@@ -4,12 +4,12 @@ import { runInNewContext } from 'node:vm'
 let collect: (() => void) | undefined
 
 /**
- * Collects the garbage of this thread at once, in some tens of milliseconds. V8 does so by itself when its heap grows, and counts neither
- * memory that threads share nor the process's limit: what an idle thread has dropped would stay for hours.
+ * Collects the garbage of this thread now, in some tens of milliseconds. V8 by itself collects when its heap grows, and looks neither at memory that
+ * threads share nor at the limit of the process: what an idle thread has dropped would stay for hours.
  */
 export function collectGarbage(): void {
   if (!collect) {
-    // The function is made for the contexts that begin after the flag is set.
+    // Only contexts that begin after the flag is set have the function.
     setFlagsFromString('--expose-gc')
     collect = runInNewContext('gc') as () => void
   }

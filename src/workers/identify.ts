@@ -8,26 +8,26 @@ import { mapOrdered } from './map-ordered.ts'
 import type { TaskParts } from './task-parts.ts'
 import { inTurns } from './turns.ts'
 
-/** Tensors or groups of small ones under way. */
+/** Tensors, or groups of small ones, that are hashed side by side. */
 const WINDOW = 4
-/** Small tensors that are hashed in one task. */
+/** Most small tensors that one task hashes. */
 const GROUP = 256
-/** Models that the tensors of a group are made from, all together: planning them must not hold the event loop. */
+/** Most models behind the tensors of a group, added up: planning them must not hold the event loop. */
 const MAX_LEVELS = 1024
 const DIGEST_BYTES = 32
 
 /** The hashes of a model over its tensors in name order, hex. */
 export interface TensorHashes {
-  /** Lineage hashes: see `planHash`. `float32` is null where it was not asked for. */
+  /** Lineage hashes: see `planHash`. `float32` is null if it was not asked for. */
   readonly stored: string
   readonly float32: string | null
   readonly identity: string
 }
 
 /**
- * All hashes of a model that go by name order, of which each frame is decoded once, by one worker. `names` are those of all recipes in that
- * order. `widens`: with the float32 hash, which is right where no recipe has steps and every dtype is one that `canWiden`.
- * Rejects with what reading or decoding it throws.
+ * All hashes of a model that are taken in name order, by one worker that decodes each frame once. `names` are those of all recipes in name order.
+ * `widens`: take the float32 hash too, which is right only if no recipe has steps and every dtype is one that `canWiden`. Rejects with what reading
+ * or decoding throws.
  */
 export async function hashTensors(
   engine: Engine,
@@ -49,7 +49,7 @@ export async function hashTensors(
     const begun = names.slice(begin, end).map(name => recipes.get(name)!)
     const dtypes = begun.map(({ dtype }) => dtype)
     keep(await session.update(pieces, buffers, dtypes))
-    // Not where it failed: the same batch may come again.
+    // After the update: if that fails, the same batch may come again.
     tensors.push(...begun)
   }
   const digest = async () => {
@@ -64,8 +64,8 @@ export async function hashTensors(
 }
 
 /**
- * The identity of a model, hex: see `identityBytes`; by all workers side by side, for who wants nothing else of it. Rejects with what reading or
- * decoding it throws.
+ * The identity of a model, hex: see `identityBytes`. Unlike {@link hashTensors}, it keeps all workers busy. Rejects with what reading or decoding
+ * throws.
  */
 export async function identify(
   engine: Engine,
@@ -85,7 +85,7 @@ export async function identify(
   return identityFrom(tensors, digests, signal)
 }
 
-/** `digests` are the SHA-256 of the tensors, one after the other. */
+/** The identity, from the SHA-256 of the tensors, one after the other in `digests`. */
 async function identityFrom(
   tensors: readonly Recipe[],
   digests: Uint8Array,
@@ -99,7 +99,7 @@ async function identityFrom(
   return hash.digest('hex')
 }
 
-/** Large tensors one by one, small neighbours together. */
+/** Large tensors one by one, small neighbours in groups. */
 function* groups(recipes: Iterable<Recipe>): Generator<Recipe[]> {
   let open: Recipe[] = []
   let size = 0
@@ -120,7 +120,7 @@ function* groups(recipes: Iterable<Recipe>): Generator<Recipe[]> {
   if (open.length > 0) yield open
 }
 
-/** Models whose frames a tensor is made from. */
+/** The number of models whose frames a tensor is made from. */
 function levelsOf({ source }: Recipe): number {
   let levels = 1
   for (let at = source; at.kind === 'lossless' && at.parent; at = at.parent.source) levels++

@@ -13,7 +13,7 @@ import type { Compression } from '../codec/base/zstd.ts'
 import type { FrameKernels } from '../codec/frames/frame-kernels.ts'
 import { openKernels } from '../codec/kernels/simd.ts'
 
-/** Longest window that a zstd frame may ask for, as a power of two: it is allocated before a byte is checked. */
+/** Greatest window of a zstd frame, as a power of two bytes: the window is allocated before a byte is checked. */
 const WINDOW_BITS = 23
 
 /** With `info`, Node gives {@link Inflated}, which its types leave out. */
@@ -21,7 +21,7 @@ const decompressSync: (bytes: Uint8Array, options: ZstdOptions) => unknown = zst
 const decompressAside: (bytes: Uint8Array, options: ZstdOptions) => Promise<unknown> =
   promisify(zstdDecompress)
 
-/** zstd of Node. */
+/** zstd from `node:zlib`. */
 const compression: Compression = {
   compress: (bytes, level) => zstdCompressSync(bytes, frameOptions(bytes.length, level)),
   decompress: (bytes, size) => {
@@ -35,7 +35,7 @@ const compression: Compression = {
 
 let shared: FrameKernels | undefined
 
-/** The tools of this thread, opened when they are first asked for. */
+/** The kernels and the zstd of this thread, opened when they are first asked for. */
 export function threadKernels(): FrameKernels {
   shared ??= { machine: openMachine(), compression }
   return shared
@@ -45,7 +45,7 @@ function openMachine() {
   return openKernels(readFileSync(new URL('../codec/kernels/kernels.wasm', import.meta.url)))
 }
 
-/** A zstd frame of `bytes`, as {@link Compression.compress}, made beside this thread. */
+/** A zstd frame of `bytes`, as by {@link Compression.compress}, but made in Node's own thread pool. */
 export function deflate(bytes: Uint8Array, level: number): Promise<Uint8Array> {
   return zstdCompressAside(bytes, frameOptions(bytes.length, level))
 }
@@ -61,12 +61,12 @@ function frameOptions(size: number, level: number) {
 const zstdCompressAside = promisify(zstdCompress)
 
 /**
- * The content of one zstd frame, which must be `size` bytes, inflated beside this thread. Its memory is asked for at once: `size` must have
- * been compared with what is stored. Rejects with CodecError `zstd` for anything else.
+ * The content of one zstd frame, which must be `size` bytes, inflated in Node's own thread pool. All of its memory is taken at once: `size` must
+ * have been compared with a limit before. Rejects with CodecError `zstd` for anything else.
  */
 export async function inflate(bytes: Uint8Array, size: number): Promise<Uint8Array> {
   try {
-    // In one piece: of many, each would come through the event loop, and all be copied at the end.
+    // In one piece: pieces would each pass the event loop, and be copied once more at the end.
     const options = { ...optionsFor(size), chunkSize: Math.max(size + 1, constants.Z_MIN_CHUNK) }
     return checked((await decompressAside(bytes, options)) as Inflated, bytes, size)
   } catch (cause) {
@@ -83,9 +83,9 @@ interface Inflated {
 function optionsFor(size: number) {
   return {
     params: { [constants.ZSTD_d_windowLogMax]: WINDOW_BITS },
-    // Node wants at least 1, and one byte more tells a longer content from an exact one.
+    // Node wants at least 1, and with one byte more a longer content shows.
     maxOutputLength: size + 1,
-    // How much was read: Node passes over what follows a frame.
+    // Gives the bytes that were read: Node ignores what follows a frame.
     info: true,
   }
 }

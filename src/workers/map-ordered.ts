@@ -1,6 +1,6 @@
 /**
- * `fn` over `items` with at most `width` calls under way, results in order. A failure is thrown at its turn; calls under way
- * are then left to settle by themselves.
+ * Calls `fn` for each of `items`, at most `width` calls at a time, and yields the results in order. A failure is thrown at its turn; the other calls
+ * under way are left to settle.
  */
 export async function* mapOrdered<T, R>(
   items: Iterable<T>,
@@ -10,7 +10,7 @@ export async function* mapOrdered<T, R>(
   const under: Promise<R>[] = []
   for (const item of items) {
     const result = fn(item)
-    // Its turn may come after another failure ended the stream: the rejection must not count as unhandled.
+    // If another failure ends the stream first, nobody awaits this one: it must not count as unhandled.
     result.catch(() => {})
     under.push(result)
     if (under.length >= width) yield await under.shift()!

@@ -4,15 +4,14 @@ import { inflate } from './kernels.ts'
 import { Semaphore } from './semaphore.ts'
 import { inTurns } from './turns.ts'
 
-/** Inflated, an index of most models is smaller. One of more bytes takes ten times as many while it is parsed, so such come one after the other. */
+/** Bytes of an inflated index from which on it is opened alone: it takes ten times its bytes while it is parsed. Most indexes are smaller. */
 const LARGE_BYTES = 4 * 1024 * 1024
 const large = new Semaphore(1)
 const small = new Semaphore(4)
 
 /**
- * What the index of a version 2 file says. It is inflated beside the event loop and parsed in turns of it, the largest ones of all that are
- * opened one by one. `maxBytes`: most bytes of the model that it may describe. Rejects with CodecError as `openIndex`, or with
- * `signal.reason` when that aborts.
+ * Opens the stored index of a frame delta. It is inflated beside the event loop and parsed in turns of it; large ones are opened one at a time.
+ * `maxBytes`: most bytes of the model that it describes. Rejects with CodecError as `openIndex` throws, or with `signal.reason` if that aborts.
  */
 export async function openStoredIndex(
   index: StoredIndex,

@@ -15,9 +15,9 @@ import type {
   TaskMessage,
 } from './tasks.ts'
 
-/** A SHA-256 over pieces in the order they are given, produced and hashed in one worker. */
+/** A SHA-256 over pieces in the order in which they are given, produced and hashed by one worker. */
 export interface HashSession {
-  /** Takes ownership of the buffers that the pieces name. Calls are done in order, awaited or not. */
+  /** Hashes pieces, and takes over the buffers that they name. Calls are carried out in order, awaited or not. */
   update(pieces: readonly Piece[], buffers: readonly TaskBuffer[]): Promise<void>
   /** Hex digest; ends the session. */
   digest(): Promise<string>
@@ -28,8 +28,8 @@ export interface HashSession {
 /** The hashes of a model, taken together over its tensors in name order: see `HashModelTask`. */
 export interface ModelHashSession {
   /**
-   * As {@link HashSession.update}; `dtypes` are those of the tensors whose names are among the pieces. Gives the SHA-256 of the tensors that ended, one
-   * after the other.
+   * As {@link HashSession.update}; `dtypes` are those of the tensors whose names are among the pieces. Gives the SHA-256 of each tensor that ended,
+   * one after the other.
    */
   update(
     pieces: readonly Piece[],
@@ -42,27 +42,26 @@ export interface ModelHashSession {
   abandon(): void
 }
 
-/** Worker threads around the codec. */
+/** Worker threads that run the codec. */
 export interface Pool extends AsyncDisposable {
   readonly size: number
   /** Tasks that run or wait; for metrics and tests. */
   readonly busy: number
   /**
-   * Runs a task on the next idle worker. Buffers are transferred: the caller must not use them again.
-   * Rejects with the CodecError that the task threw, with `signal.reason` if that aborts first, or with an Error if the worker dies; a dead
-   * worker is replaced. Whatever it does, it settles when no thread uses the memory of the task any more: what aborts while a worker is at it
-   * rejects when the worker is done with the frame that it is at.
+   * Runs a task on the next idle worker. Buffers are transferred: the caller must not use them again. Rejects with the CodecError that the task
+   * threw, with `signal.reason` if that aborts first, or with an Error if the worker dies; a dead worker is replaced. It settles only when no thread
+   * uses the memory of the task any more: if a running task is aborted, when its worker has finished the current frame.
    */
   run<const T extends Task>(
     task: T,
     buffers: readonly TaskBuffer[],
     signal?: AbortSignal,
   ): Promise<Results[T['kind']]>
-  /** `signal` ends what is under way; the session must then be abandoned. */
+  /** Opens a hash. If `signal` aborts, the session must be abandoned. */
   openHash(signal?: AbortSignal): HashSession
-  /** As {@link openHash}; `widens`: the hash in float32 is taken as well, every dtype must be one that `canWiden`. */
+  /** As {@link openHash}. `widens`: take the float32 hash too; every dtype must then be one that `canWiden`. */
   openModelHash(widens: boolean, signal?: AbortSignal): ModelHashSession
-  /** Resolves when every worker has dropped what it only keeps to be used again. */
+  /** Resolves when every worker has freed the memory that it keeps only to be used again. */
   trim(): Promise<void>
   close(): Promise<void>
 }
@@ -70,7 +69,7 @@ export interface Pool extends AsyncDisposable {
 interface Pending {
   readonly task: Task
   readonly buffers: readonly TaskBuffer[]
-  /** A task that belongs to one worker; null for any. */
+  /** The worker that must run the task; null for any. */
   readonly pin: Slot | null
   readonly resolve: (value: never) => void
   readonly reject: (reason: unknown) => void
@@ -78,18 +77,18 @@ interface Pending {
 
 interface Slot {
   worker: Worker
-  /** What the worker looks at between frames: not 0 once nobody waits for its task. */
+  /** The worker reads it between frames: not 0 once its task was aborted. */
   cancelled: Int32Array<SharedArrayBuffer>
   running: Pending | null
-  /** False until the worker has answered once: one that dies before that is not replaced in a loop. */
+  /** False until the worker has answered once. One that dies before that is not replaced, or the pool would replace it for ever. */
   proven: boolean
-  /** Hashes that are open on it. */
+  /** Hash sessions that are open on it. */
   sessions: number
 }
 
 type SessionTask = HashTask | HashModelTask
 
-/** State of one worker that tasks go on with, in order. */
+/** A hash whose state is in one worker: its tasks run there, in order. */
 interface Session {
   readonly id: number
   run<T extends SessionTask>(
@@ -124,7 +123,7 @@ class ThreadPool implements Pool {
     return this.#waiting.length + this.#slots.filter(slot => slot.running).length
   }
 
-  /** Resolves when every worker has answered an empty task, which also compiles its kernels. */
+  /** Resolves when every worker has answered an empty task. That also compiles its kernels. */
   async started(): Promise<void> {
     try {
       await Promise.all(
@@ -154,7 +153,7 @@ class ThreadPool implements Pool {
         await run({ ...blank, pieces, digest: false }, buffers, signal)
       },
       digest: () => run({ ...blank, digest: true }, [], signal),
-      // The worker forgets it, whatever ended it.
+      // The worker drops the state, whatever ended the session.
       abandon: () => void run({ ...blank, digest: true }, [], undefined).catch(() => {}),
     }
   }
@@ -172,7 +171,7 @@ class ThreadPool implements Pool {
     }
   }
 
-  /** A session on the worker that has the fewest: those of one publication run side by side. */
+  /** Opens a session on the worker that has the fewest, so that those of one publication run side by side. */
   #openSession(): Session {
     const id = this.#session++
     const pin = this.#slots.reduce((least, slot) => (slot.sessions < least.sessions ? slot : least))
@@ -184,7 +183,7 @@ class ThreadPool implements Pool {
         isOpen = false
         pin.sessions--
       }
-      // A session's state dies with its worker: a replacement would hash the rest only.
+      // The state died with its worker: a replacement would hash only the rest.
       if (pin.worker !== worker) throw new Error('the worker that held this hash has died')
       return this.#submit(task, buffers, signal, pin)
     }
@@ -245,7 +244,7 @@ class ThreadPool implements Pool {
     })
   }
 
-  /** Has a worker that has begun with a task stop after the frame that it is at. The task ends then: until then its memory is written to. */
+  /** Makes the worker of a running task stop after the current frame. Only then does the task end: until then its memory is written to. */
   #cancel(pending: Pending): void {
     const slot = this.#slots.find(({ running }) => running === pending)
     if (slot) Atomics.store(slot.cancelled, 0, 1)
@@ -263,7 +262,7 @@ class ThreadPool implements Pool {
         const message: TaskMessage = { task: pending.task, buffers: pending.buffers }
         slot.worker.postMessage(message, transferable(pending.buffers))
       } catch (error) {
-        // An unserialisable task is that task's failure, not the pool's.
+        // A task that cannot be sent fails; the pool goes on.
         slot.running = null
         pending.reject(error)
       }
@@ -290,7 +289,7 @@ class ThreadPool implements Pool {
     worker.on('error', error => {
       cause = error
     })
-    // Not at its error: only a thread that has ended writes to no memory any more.
+    // Not on `error`: a thread may write to memory until it has exited.
     worker.on('exit', code => {
       this.#died(slot, cause ?? new Error(`a worker exited with ${code}`))
     })
@@ -310,7 +309,7 @@ class ThreadPool implements Pool {
   }
 }
 
-/** The buffers that may be handed over: whole ones. A view of part of a buffer is cloned instead. */
+/** The buffers that can be transferred: whole ones. A view of a part of a buffer is cloned instead. */
 function transferable(buffers: readonly TaskBuffer[]): ArrayBuffer[] {
   const whole = new Set<ArrayBuffer>()
   for (const each of buffers) {

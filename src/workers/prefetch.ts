@@ -1,49 +1,49 @@
-/** Of one stream, at most so many are made before they are asked for, and no more than have been: many streams end soon. */
+/** Most items of one stream that are made ahead. The window begins at one and grows with every item taken, because many streams end soon. */
 const MAX_WINDOW = 3
-/** Milliseconds after which a stream that has not asked for what was made stands still. */
+/** Milliseconds for which a made item waits until its stream counts as stalled. */
 const STALLED_MS = 1000
 
-/** What is made before it is asked for. */
+/** An item of any stream, as the budget sees it. */
 interface Prefetched {
   begin(): void
   waitsFor(ms: number): boolean
   drop(): void
 }
 
-/** Something that a stream will be asked for: it is made before, or then. */
+/** An item of a stream, which is made ahead or when it is asked for. */
 export class PrefetchItem<T> implements Prefetched {
   readonly #make: () => Promise<T>
   readonly #discard: (made: T) => void
   #made: Promise<T> | null = null
   #madeAt = Number.POSITIVE_INFINITY
 
-  /** `discard` is given what was made and not taken. */
+  /** `make` makes the item; `discard` gets it back if it is made and not taken. */
   constructor(make: () => Promise<T>, discard: (made: T) => void) {
     this.#make = make
     this.#discard = discard
   }
 
-  /** Begins to make it. Never throws: how that fails is told to who takes it. */
+  /** Begins to make the item. Never throws: a failure is given to the taker. */
   begin(): void {
     this.#made = this.#make()
-    // Its turn may come after another failure ended the stream: the rejection must not count as unhandled.
+    // If another failure ends the stream first, nobody awaits this one: it must not count as unhandled.
     const done = () => {
       this.#madeAt = performance.now()
     }
     this.#made.then(done, done)
   }
 
-  /** What was made, or is made now. Rejects with what making it does. */
+  /** The item, which is made now if it was not made ahead. Rejects with what `make` does. */
   take(): Promise<T> {
     return this.#made ?? this.#make()
   }
 
-  /** True if it was made so many milliseconds ago, and nobody has taken it. */
+  /** True if the item was made at least `ms` milliseconds ago and is not taken. */
   waitsFor(ms: number): boolean {
     return performance.now() - this.#madeAt >= ms
   }
 
-  /** Gives up what was made: it is made again when it is asked for. */
+  /** Discards the item; it is made again when it is asked for. */
   drop(): void {
     this.#made?.then(this.#discard, () => {})
     this.#made = null
@@ -51,23 +51,20 @@ export class PrefetchItem<T> implements Prefetched {
   }
 }
 
-/**
- * Bounds what all streams together have made before they are asked for. A stream that stands still gives its places up to one that needs
- * them.
- */
+/** Bounds the items that all streams together have made ahead. A stalled stream loses its places to streams that need them. */
 export class PrefetchBudget {
   readonly #most: number
   readonly #stalledMs: number
-  /** Those that were begun first come first. */
+  /** Items that were begun, the oldest first. */
   readonly #begun = new Set<Prefetched>()
 
-  /** At most `most` items; a stream stands still that has not asked for what was made for `stalledMs` milliseconds. */
+  /** `most`: items at once. `stalledMs`: milliseconds for which a made item waits until its stream counts as stalled. */
   constructor(most: number, stalledMs = STALLED_MS) {
     this.#most = most
     this.#stalledMs = stalledMs
   }
 
-  /** Begins to make an item if there is a place for it. */
+  /** Begins to make an item if there is a place for it, and says if there was. */
   tryBegin(item: Prefetched): boolean {
     if (this.#begun.size >= this.#most && !this.#dropOne()) return false
     this.#begun.add(item)
@@ -91,7 +88,7 @@ export class PrefetchBudget {
   }
 }
 
-/** The items of one stream in order, some of them made before they are asked for. */
+/** The items of one stream in order, some of them made ahead. The window grows by one with every item taken, up to MAX_WINDOW. */
 export class Prefetcher<T> {
   readonly #items: Iterator<PrefetchItem<T>>
   readonly #budget: PrefetchBudget
@@ -105,13 +102,13 @@ export class Prefetcher<T> {
     this.#following = this.#pull()
   }
 
-  /** What the next item makes, null at the end. Rejects with what making it does. */
+  /** The next item; null at the end. Rejects with what making it does. */
   async next(): Promise<T | null> {
     const item = this.#waiting.shift() ?? this.#advance()
     if (!item) return null
     this.#budget.leave(item)
     const made = item.take()
-    // What follows may fail before it is waited for.
+    // It is awaited at the end: it may have failed before.
     made.catch(() => {})
     this.#asked++
     while (this.#waiting.length < Math.min(MAX_WINDOW, this.#asked) && this.#following) {
@@ -122,7 +119,7 @@ export class Prefetcher<T> {
     return await made
   }
 
-  /** Frees what was made and will not be asked for. */
+  /** Discards the items that were made ahead. */
   close(): void {
     for (const item of this.#waiting.splice(0)) {
       this.#budget.leave(item)

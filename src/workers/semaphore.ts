@@ -7,18 +7,11 @@ export class Semaphore {
     this.#free = count
   }
 
-  /** Waits for a slot; dispose of what it gives to return it. Rejects with `signal.reason` if that aborts first. */
+  /** Waits for a slot. Disposing of the result gives the slot back. Rejects with `signal.reason` if that aborts first. */
   async take(signal?: AbortSignal): Promise<Disposable> {
     signal?.throwIfAborted()
     if (this.#free > 0) this.#free--
     else await this.#wait(signal)
-    return { [Symbol.dispose]: () => this.#release() }
-  }
-
-  /** A slot if one is free now. */
-  tryTake(): Disposable | null {
-    if (this.#free === 0) return null
-    this.#free--
     return { [Symbol.dispose]: () => this.#release() }
   }
 

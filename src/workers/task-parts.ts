@@ -14,7 +14,7 @@ import type {
   TunedFrame,
 } from './tasks.ts'
 
-/** Collects what one task reads: what its worker can read itself is named, everything else is read here and goes with it. */
+/** Collects what one task reads: local files are named, for its worker to read; everything else is read here and goes with the task. */
 export class TaskParts {
   readonly #source: ByteSource
   readonly #signal: AbortSignal | undefined
@@ -27,9 +27,9 @@ export class TaskParts {
     this.#signal = signal
   }
 
-  /** Segments as pieces. */
+  /** The segments as pieces. Reading what workers cannot read themselves begins here. */
   pieces(segments: readonly Segment[]): Piece[] {
-    // A view would take all of its buffer with it to the worker, and a buffer for each costs more than its bytes.
+    // One buffer for all: a view would take the whole of its buffer to the worker, and a buffer for each would cost more than its bytes.
     const room = new Uint8Array(bytesIn(segments))
     let at = 0
     return segments.map((segment): Piece => {
@@ -61,7 +61,7 @@ export class TaskParts {
     return { frame, source: this.pieces(source), parts: spans.map(span => this.part(span)) }
   }
 
-  /** A frame with the values of `tuned` (bytes of a recipe without steps) for the same elements. */
+  /** A frame, and the values of `tuned` for the same elements: bytes of a recipe without steps. */
   tunedFrame(
     planned: Pick<FloatFrameSegment, 'frame' | 'source' | 'spans'>,
     tuned: StoredBytes,
@@ -74,7 +74,7 @@ export class TaskParts {
     return { ...this.floatFrame(planned), tuned: values, tunedDtype }
   }
 
-  /** One frame is one object however many want it: what a message has twice arrives once. */
+  /** A frame that several pieces need is one object: a message carries an object once. */
   #deltaFrame(frame: DeltaFrame): DeltaFrameParts {
     const known = this.#frames.get(frame)
     if (known) return known
@@ -89,13 +89,13 @@ export class TaskParts {
     return { source: this.pieces(source), size, dtype }
   }
 
-  /** Bytes that are here already; the task takes them over. */
+  /** Bytes that are in memory; the task takes them over. */
   buffer(bytes: Uint8Array): Part {
     const buffer = this.#reads.push(Promise.resolve(bytes)) - 1
     return { buffer, from: 0, start: 0, end: bytes.length, check: null }
   }
 
-  /** How the task names the bytes of a span; reading them begins here where the worker cannot do it. */
+  /** The bytes of a span, as the task names them. Reading them begins here if the worker cannot do it. */
   part({ blob, start, end }: Span): Part {
     const sums = this.#source.checksumsOf(blob)
     const check = sums && { blob, ...coveringBlocks(sums, start, end) }
@@ -110,13 +110,13 @@ export class TaskParts {
     return { buffer: this.#reads.push(read) - 1, from: run.start, start, end, check }
   }
 
-  /** Neighbours are of one blob most often, and a path takes longer to make than all else of a part. */
+  /** The path of a blob, kept for the next part: neighbours are mostly of one blob, and making a path takes longer than the rest of a part. */
   #locate(blob: string): string | null {
     if (this.#last?.blob !== blob) this.#last = { blob, path: this.#source.locate(blob) }
     return this.#last.path
   }
 
-  /** Whether any part is read here: what a worker reads itself is a file of the store, and no copy of it that may be bad or gone. */
+  /** True if any part is read here. What a worker reads itself is a file of the store, not a copy that may be bad or gone. */
   get isFetching(): boolean {
     return this.#reads.length > 0
   }

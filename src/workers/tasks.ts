@@ -9,7 +9,7 @@ import type { Prediction } from '../codec/plan/segments.ts'
 import type { PlannedTensor } from '../codec/wdelta/v1/writer.ts'
 import type { BadBlock } from './errors.ts'
 
-/** What bytes are checked against before one of them is used: whole blocks of a blob. */
+/** The blocks of a blob that bytes are checked against before one of them is used. */
 export interface Check extends CheckedBlocks {
   readonly blob: string
 }
@@ -17,32 +17,32 @@ export interface Check extends CheckedBlocks {
 /** Bytes `[start, end)` of a file that the worker reads itself. */
 interface PartInFile extends ByteRange {
   readonly path: string
-  /** Of blocks that cover them; null for a file that nothing is known of. */
+  /** The blocks that cover them; null for a file without checksums. */
   readonly check: Check | null
 }
 
-/** What comes with a task: bytes that are handed over with it, or the files, in order, that the worker reads them from. */
+/** Bytes that go with a task: themselves, or the files, in order, that the worker reads them from. */
 export type TaskBuffer = Uint8Array | readonly LocalFile[]
 
-/** Bytes `[start, end)` of the blob that a buffer of the task's list has a part of; bytes begin at byte `from` of it. */
+/** Bytes `[start, end)` of a blob, in a buffer of the task: `buffer` is its number, and it begins at byte `from` of the blob. */
 interface PartInBuffer extends ByteRange {
   readonly buffer: number
   readonly from: number
-  /** Of all that the buffer has. */
+  /** The blocks that are all of the buffer; null if there are no checksums. */
   readonly check: Check | null
 }
 
-/** Where bytes are. */
+/** Where a worker finds bytes. */
 export type Part = PartInFile | PartInBuffer
 
-/** What one piece of output is made of: see `Segment`. */
+/** A piece of output, as a worker makes it: see `Segment`. */
 export type Piece =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'copy'; readonly part: Part; readonly size: number }
   | (FloatFrameParts & { readonly kind: 'frame'; readonly slice: ByteRange })
   | { readonly kind: 'lossless'; readonly frame: DeltaFrameParts; readonly slice: ByteRange }
 
-/** A frame of a frame delta: see `DeltaFrame`. Where several pieces want one, it crosses to the worker as one object. */
+/** A frame of a frame delta: see `DeltaFrame`. If several pieces need it, it crosses to the worker as one object. */
 export interface DeltaFrameParts {
   readonly dtype: Dtype
   readonly encoding: Encoding
@@ -59,7 +59,7 @@ export interface FloatFrameParts {
   readonly parts: readonly Part[]
 }
 
-/** Produce the pieces, in order, into memory of their size that all threads share. */
+/** Produce the pieces, in order, into shared memory of their size. */
 export interface DecodeTask {
   readonly kind: 'decode'
   readonly pieces: readonly Piece[]
@@ -80,15 +80,15 @@ export interface TunedFrame extends FloatFrameParts {
   readonly tunedDtype: Dtype
 }
 
-/** Take one look at the delta of a frame of the parent. */
+/** Take one pass over the delta of a frame. */
 interface EncodeTask extends TunedFrame {
   readonly kind: 'encode'
   readonly pass: EncodePass
 }
 
 /**
- * Encode a tensor from beginning to end: its frames, in order and without a gap, are loaded once, and all passes are taken over what
- * the worker then holds, 4 bytes per element.
+ * Encode a tensor from beginning to end: its frames, in order and without a gap, are loaded once, and the worker takes all passes over them. It
+ * holds 4 bytes for each element.
  */
 export interface EncodeWholeTask {
   readonly kind: 'encode-whole'
@@ -105,17 +105,17 @@ export interface CompareTask extends TunedFrame {
   readonly stored: FloatDtype
 }
 
-/** A frame of a fine-tune that becomes lossless, and what predicts it. */
+/** A frame of a fine-tune to be encoded, and what predicts it. */
 export interface FrameJob {
   readonly dtype: Dtype
   readonly size: number
   readonly tuned: Part
   readonly prediction: Prediction<Piece> | null
-  /** Segments that the prediction is made from. */
+  /** The number of segments that the prediction is made from. */
   readonly lineage: number
 }
 
-/** Encode frames without loss. Each record is decoded again and compared before it is given back. */
+/** Encode frames. Each record is decoded again and compared before it is given back. */
 export interface EncodeFramesTask {
   readonly kind: 'encode-frames'
   readonly frames: readonly FrameJob[]
@@ -123,10 +123,10 @@ export interface EncodeFramesTask {
 
 export interface FrameRecord {
   readonly encoding: Encoding
-  /** Its bytes, by place in {@link FrameRecords}; none for `copy`. */
+  /** Where its bytes are in {@link FrameRecords}; it has none if it is a `copy`. */
   readonly start: number
   readonly length: number
-  /** SHA-256 of its bytes, base64: by it one is known for another. */
+  /** SHA-256 of its bytes, base64: equal records are stored once. */
   readonly sha256: string
   /** xxh64 of the record and of the frame. */
   readonly recordChecksum: bigint
@@ -135,7 +135,7 @@ export interface FrameRecord {
 
 export interface FrameRecords {
   readonly records: readonly FrameRecord[]
-  /** The records, one after the other; what follows the last means nothing. */
+  /** The records, one after the other; the bytes after the last mean nothing. */
   readonly bytes: Uint8Array<ArrayBuffer>
 }
 
@@ -145,7 +145,7 @@ export interface DigestsTask {
   readonly tensors: readonly (readonly Piece[])[]
 }
 
-/** Check the blocks of parts, each of which has a check, and use none of their bytes. */
+/** Check the blocks of parts, all of which have checksums, and give back the bad ones. */
 export interface VerifyTask {
   readonly kind: 'verify'
   readonly parts: readonly Part[]
@@ -161,8 +161,8 @@ export interface Comparison {
 }
 
 /**
- * Produce the pieces and feed them to a SHA-256 that lives in the worker; `session` is opened by its first task and closed by
- * the one that asks for the digest.
+ * Produce the pieces and feed them to a SHA-256 whose state is in the worker. The first task of a `session` opens it, the one that asks for the
+ * digest closes it.
  */
 export interface HashTask {
   readonly kind: 'hash'
@@ -172,17 +172,17 @@ export interface HashTask {
 }
 
 /**
- * Produce the pieces of tensors in name order and feed them to the hashes of a model, which live in the worker as those of a {@link HashTask} do:
- * each piece is produced once for all of them.
+ * Produce the pieces of tensors in name order and feed them to the hashes of a model, whose state is in the worker, as for a {@link HashTask}. Each
+ * piece is produced once for all hashes.
  */
 export interface HashModelTask {
   readonly kind: 'hash-model'
   readonly session: number
-  /** As `planHash` orders them: bytes are the name that a tensor begins with, all others its values as stored. */
+  /** In the order of `planHash`: a piece of kind `bytes` is the name that begins a tensor, the others are its stored values. */
   readonly pieces: readonly Piece[]
-  /** Of the tensors that begin here, in order. */
+  /** The dtypes of the tensors that begin here, in order. */
   readonly dtypes: readonly Dtype[]
-  /** Whether the names and values are hashed widened to float32 as well. */
+  /** True to hash the values widened to float32 too. */
   readonly widens: boolean
   readonly digest: boolean
 }
@@ -190,12 +190,12 @@ export interface HashModelTask {
 export interface ModelDigests {
   /** SHA-256 of each tensor that ended, in order and one after the other. */
   readonly tensors: Uint8Array<ArrayBuffer>
-  /** The lineage hashes, hex, or null while the session goes on; `float32` also where it is not taken. */
+  /** The lineage hashes, hex; null while the session goes on. `float32` is null too if it is not taken. */
   readonly stored: string | null
   readonly float32: string | null
 }
 
-/** Drop what is only kept to be used again, and collect the thread's garbage. */
+/** Free the memory that is kept only to be used again, and collect the thread's garbage. */
 interface TrimTask {
   readonly kind: 'trim'
 }
@@ -213,7 +213,7 @@ export type Task =
   | HashModelTask
   | TrimTask
 
-/** What each kind of task gives back. */
+/** The result of each kind of task. */
 export interface Results {
   readonly decode: null
   readonly write: null
@@ -225,7 +225,7 @@ export interface Results {
   /** 32 bytes for each tensor. */
   readonly digests: readonly Uint8Array[]
   readonly verify: readonly BadBlock[]
-  /** Hex digest, or empty while the session goes on. */
+  /** Hex digest; empty while the session goes on. */
   readonly hash: string
   readonly 'hash-model': ModelDigests
   readonly trim: null
@@ -236,14 +236,14 @@ export interface TaskMessage {
   readonly buffers: readonly TaskBuffer[]
 }
 
-/** A failure as it crosses the thread: a CodecError keeps its fields. */
+/** A failure as it crosses to another thread. A CodecError keeps its fields. */
 export interface TaskFailure {
   readonly message: string
   readonly stack: string | undefined
   readonly codec: { kind: CodecErrorKind; rule: string; offset: number | null } | null
-  /** Of a file that could not be read or written: the system's code, or `short` if it ended too early. */
+  /** Set if a file could not be read or written: `code` is the system's, or `short` if the file ended too early. */
   readonly file: { path: string; code: string } | null
-  /** Of a blob with a bad block: see `BlockError`. */
+  /** Set if a blob has a bad block: see `BlockError`. */
   readonly block: BadBlock | null
 }
 

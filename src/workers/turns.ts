@@ -1,18 +1,18 @@
 import type { Steps } from '../codec/base/steps.ts'
 
-/** Milliseconds that one turn may take before the event loop gets its own. */
+/** Milliseconds after which a turn ends, so that the event loop gets on. */
 const TURN_MS = 8
 
-/** Takes the next turn of a computation; false when that is over. */
+/** Takes a computation's next turn; false once the computation is over. */
 type Turn = () => boolean
 
-/** Computations that wait for their next turn; the first of them is next. */
+/** Computations that wait for their next turn, the next one first. */
 const waiting: Turn[] = []
 
 /**
- * Runs a long computation in this thread without holding its event loop: in turns of a few milliseconds, one turn in each iteration of the
- * loop, whichever of the computations under way it belongs to. A short one is over before this returns to the caller's first `await`.
- * Rejects with what the steps throw, or with `signal.reason` when that aborts; the steps are then returned.
+ * Runs a long computation in this thread without holding its event loop: in turns of a few milliseconds. Each iteration of the loop takes one turn
+ * of one of the computations under way; if there are no others, a short one is over when this function returns. Rejects with what the steps throw,
+ * or with `signal.reason` if that aborts, which ends the steps.
  */
 export function inTurns<T>(steps: Steps<T>, signal?: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
@@ -39,7 +39,7 @@ export function inTurns<T>(steps: Steps<T>, signal?: AbortSignal): Promise<T> {
   })
 }
 
-/** Gives a reader its next bytes. What is long about it, as parsing a header that they complete, is done in turns before this resolves. */
+/** Gives a reader its next bytes. Long work, such as parsing a header that they complete, is done in turns before this resolves. */
 export async function takeInTurns(
   reader: { take(chunk: Uint8Array): Steps<void> | null },
   chunk: Uint8Array,

@@ -3,10 +3,10 @@ import type { Engine } from './engine.ts'
 import type { BadBlock } from './errors.ts'
 import { BlockError } from './errors.ts'
 
-/** Bytes that one task checks: no more than other work would wait for. */
+/** Bytes that one task checks: more would keep other work waiting. */
 export const VERIFY_BYTES = FRAME_BYTES
 
-/** Checks the VERIFY_BYTES of a blob from `start` on against its checksums. Rejects as reading does, but for bad blocks. */
+/** The bad blocks among the VERIFY_BYTES bytes of a blob from `start` on. Rejects with other failures of reading. */
 export async function verifyRun(
   engine: Engine,
   { blob, size, start }: { readonly blob: string; readonly size: number; readonly start: number },
@@ -21,7 +21,7 @@ export async function verifyRun(
   }
 }
 
-/** Where the runs of a blob of `size` bytes begin. */
+/** The offsets at which the runs of a blob of `size` bytes begin: see {@link verifyRun}. */
 export function* runStarts(size: number): Generator<number> {
   for (let start = 0; start < size; start += VERIFY_BYTES) yield start
 }

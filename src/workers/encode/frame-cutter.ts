@@ -2,7 +2,7 @@ import { FRAME_BYTES } from '../../codec/base/limits.ts'
 import type { LayoutTensor } from '../../codec/safetensors/layout.ts'
 import { frameCount } from '../../codec/wdelta/v2/format.ts'
 
-/** A frame of a tensor as it was cut; without bytes for a tensor that has none. */
+/** A frame of a tensor; `bytes` is null for a tensor without bytes, which has no frame. */
 export interface CutFrame {
   readonly tensor: LayoutTensor
   readonly frame: number
@@ -11,7 +11,7 @@ export interface CutFrame {
 
 /** Cuts the bytes of a safetensors file, in pieces of any size, into frames. */
 export class FrameCutter {
-  /** What came before the layout was known. */
+  /** Chunks that came before the layout was known. */
   #held: Uint8Array[] = []
   #skip = 0
   #tensors: readonly LayoutTensor[] = []
@@ -25,7 +25,7 @@ export class FrameCutter {
     this.#held.push(chunk.slice())
   }
 
-  /** Says where the tensors begin, which follow each other from there on. Called once, before the first {@link push}. */
+  /** Sets the bytes before the first tensor, and the tensors, which follow each other. Called once, before the first {@link push}. */
   begin(headerBytes: number, tensors: readonly LayoutTensor[]): void {
     this.#skip = headerBytes
     this.#tensors = tensors
@@ -46,7 +46,7 @@ export class FrameCutter {
     let at = 0
     for (;;) {
       const tensor = this.#tensors[this.#tensor]
-      // Tensors without bytes come at their turn, also behind the last byte.
+      // A tensor without bytes comes in its turn, also after the last byte.
       if (!tensor || this.#skip > 0) return
       const bytes = tensor.end - tensor.begin
       if (bytes === 0) {

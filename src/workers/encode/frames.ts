@@ -21,25 +21,25 @@ import { inTurns } from '../turns.ts'
 import { FrameCutter } from './frame-cutter.ts'
 import { type Described, SourceMatcher } from './source-matcher.ts'
 
-/** What names the parent of a delta; it may still be in the making while frames are encoded. */
+/** What a frame delta names its parent by. */
 export interface ParentNames {
-  /** The reference's hash of its stored bytes in name order, hex. */
+  /** The reference's hash of the parent's stored bytes in name order, hex. */
   readonly parentHash: string
-  /** Our identity of it, hex. */
+  /** The identity of the parent, hex. */
   readonly parentIdentity: string
 }
 
 interface FrameEncoderOptions {
   readonly parent: Recipes
   readonly names: Promise<ParentNames>
-  /** Waited for before the header of a file is parsed; it has so many bytes. */
+  /** Called with the bytes of a file's header, and awaited before it is parsed. */
   readonly headerCame?: ((bytes: number) => Promise<void>) | undefined
 }
 
-/** Frames of small tensors are encoded together, up to so many bytes, and segments that predict them, in one task. */
+/** Bytes of frames, and segments that predict them, from which on a batch goes to a worker: frames of small tensors share a task. */
 const MAX_BATCH_BYTES = FRAME_BYTES
 const MAX_BATCH_SEGMENTS = 1024
-/** Frames that go to a worker together. */
+/** Frames that one task encodes. */
 interface FrameBatch {
   readonly frames: {
     readonly tuned: Uint8Array
@@ -48,12 +48,12 @@ interface FrameBatch {
   }[]
 }
 
-/** One whose frames are still coming, and what predicts it. */
+/** A tensor whose frames are still coming, and what predicts it. */
 type OpenTensor = Described & { readonly parent: Recipe | null }
 
 /**
- * Encodes a fine-tune as a lossless `.wdelta` while its files come in: the parent's frames are read beside them, every record is proven in the
- * worker that makes it, and nothing of the fine-tune is kept. Memory is bounded by a few frames per worker.
+ * Encodes a fine-tune as a frame delta while its files come in. The parent's frames are read alongside, every record is decoded and compared by the
+ * worker that makes it, and nothing of the fine-tune is kept. Memory is bounded by a few frames for each worker.
  */
 export class FrameEncoder {
   readonly #names: Promise<ParentNames>
@@ -64,7 +64,7 @@ export class FrameEncoder {
   readonly #shards: HashedShard[] = []
   readonly #tensors: FrameTensor[] = []
   readonly #frames: { encoding: number; record: number; checksum: bigint }[] = []
-  /** Numbers of records by the SHA-256 of their bytes. */
+  /** The numbers of records, by the SHA-256 of their bytes. */
   readonly #records = new Map<string, number>()
   readonly #matcher: SourceMatcher
   #begun = false
@@ -76,21 +76,21 @@ export class FrameEncoder {
   ) {
     this.#names = names
     this.#headerCame = headerCame
-    // It is awaited last, or never where another failure comes first.
+    // It is awaited last, or never if something else fails first.
     names.catch(() => {})
     this.#engine = engine
     this.#signal = signal
     this.#matcher = new SourceMatcher(parent, engine, signal)
   }
 
-  /** The shards that have come so far, with what they are. */
+  /** The shards that have come in full so far. */
   get shards(): readonly HashedShard[] {
     return this.#shards
   }
 
   /**
-   * Takes one safetensors file, and gives the bytes of the delta as they are ready.
-   * @throws CodecError for a file that is none, what reading the parent throws
+   * Takes one safetensors file, and yields the bytes of the delta as they are ready.
+   * @throws CodecError for a malformed file, and what reading the parent throws
    */
   async *shard(path: string, body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
     if (!this.#begun) yield this.#writer.begin()
@@ -101,7 +101,7 @@ export class FrameEncoder {
     const under: { batch: FrameBatch; result: Promise<FrameRecords> }[] = []
     for await (const batch of this.#batches(body, reader, hash)) {
       const result = this.#encode(batch)
-      // Its turn may come after another failure.
+      // It may fail before its turn.
       result.catch(() => {})
       under.push({ batch, result })
       if (under.length >= width) yield* this.#write(under.shift()!)
@@ -110,7 +110,7 @@ export class FrameEncoder {
     this.#shards.push({ path, layout: reader.end(), sha256: hash.digest('hex') })
   }
 
-  /** Ends the delta: the index and what follows it. Rejects with what `names` rejects with. */
+  /** Ends the delta: gives the index and what follows it. Rejects with what `names` does. */
   async end(): Promise<Uint8Array[]> {
     const first = this.#begun ? [] : [this.#writer.begin()]
     const frames = this.#frames
@@ -125,7 +125,7 @@ export class FrameEncoder {
       },
     }
     const index = await inTurns(this.#writer.indexSteps(content), this.#signal)
-    // Whoever proves the delta holds this encoder until then, and of 300,000 tensors these are 100 MB.
+    // The caller holds this encoder until the delta is proven, and for 300,000 tensors these are 100 MB.
     this.#tensors.length = 0
     this.#frames.length = 0
     this.#records.clear()
@@ -133,7 +133,7 @@ export class FrameEncoder {
     return [...first, ...this.#writer.finish(index.length, stored)]
   }
 
-  /** The frames of a shard, as its bytes come. */
+  /** The frames of a shard in batches, as its bytes come. */
   async *#batches(
     body: AsyncIterable<Uint8Array>,
     reader: LayoutReader,
@@ -172,7 +172,7 @@ export class FrameEncoder {
     if (batch.frames.length > 0) yield batch
   }
 
-  /** Begins a tensor, whose first frame is there: chooses what predicts it. */
+  /** Begins a tensor whose first frame has come: chooses what predicts it. */
   async #open(placed: LayoutTensor, firstFrame: Uint8Array | null): Promise<OpenTensor> {
     const tensor = sized(placed)
     const parent = await this.#matcher.find(tensor, firstFrame)
@@ -188,7 +188,7 @@ export class FrameEncoder {
     const source = retriedWhile(this.#engine.source, () => hasKept)
     const make = (parts: TaskParts) => {
       const predictions = frames.map(({ predicted }) => predicted && parts.prediction(predicted))
-      // The task takes the fine-tune's bytes with it: a copy, where what is read beside them may have to be read again from farther away.
+      // The task takes the fine-tune's bytes over. It gets a copy if the prediction is fetched, because that may fail and be tried again.
       hasKept = parts.isFetching
       const jobs = frames.map(({ tuned, job }, i): FrameJob => {
         const bytes = parts.buffer(hasKept ? new Uint8Array(tuned) : tuned)
@@ -219,8 +219,8 @@ export class FrameEncoder {
   }
 
   /**
-   * The number of a record that is there already, or NO_RECORD for a frame that has none; null for a new one. Whoever uploads chooses the
-   * bytes, so that equal checksums prove nothing.
+   * The number of an equal record, or NO_RECORD for a frame without one; null for a new record. Compared by SHA-256: an uploader chooses the bytes,
+   * so that equal xxh64 prove nothing.
    */
   #numberOf({ encoding, sha256 }: FrameRecord): number | null {
     if (encoding === 'copy') return NO_RECORD

@@ -35,8 +35,8 @@ export interface TunedPair {
 }
 
 /**
- * The tensors of a fine-tune beside those of its parent, in `order` (of names that the fine-tune has). A version 1 delta has no place
- * for a tensor that the parent lacks or has in another shape.
+ * The tensors of a fine-tune paired with those of its parent, in `order`, which names tensors of the fine-tune. A record delta cannot hold a tensor
+ * that is missing in the parent or has another shape there.
  * @throws CodecError `structure-changed`
  */
 export function pairTensors(
@@ -60,7 +60,7 @@ interface EncodeOptions {
   readonly strategy: RecordStrategy
   readonly outlierFraction?: number | undefined
   readonly sparsity?: number | undefined
-  /** It may still be in the making: tensors are encoded meanwhile. */
+  /** May be a promise: tensors are encoded until it resolves. */
   readonly parentHash: string | Promise<string>
   /** In the order of the array records. */
   readonly tensors: readonly TunedPair[]
@@ -68,18 +68,18 @@ interface EncodeOptions {
   readonly hasher: Hasher
 }
 
-/** Passes over one tensor that are under way: enough to keep the workers busy while results come back. */
+/** Passes over one tensor at once: enough to keep the workers busy while results come back. */
 const PASS_WINDOW = 6
-/** Tensors that one worker encodes from beginning to end: how many are under way … */
+/** Tensors at once that are each encoded from beginning to end by one worker … */
 const TENSOR_WINDOW = 4
-/** … and how large they may be, in elements of which the worker holds 4 bytes, and in bytes of their arrays. */
+/** … and the most elements, of which the worker holds 4 bytes each, and bytes of arrays that such a tensor has. */
 const WHOLE_ELEMENTS = 2 ** 24
 const WHOLE_BYTES = 2 ** 25
-/** Stands for the parent's hash in a plan that is made before the hash is known. */
+/** In place of the parent's hash in a plan that is made before the hash is known. */
 const NO_HASH = '0'.repeat(64)
 
 /**
- * The bytes of a version 1 `.wdelta`, from its prefix to its checksum. Memory is bounded by a few frames, whatever the size of a tensor.
+ * The bytes of a record delta, from its prefix to its checksum. Memory is bounded by a few frames, whatever the size of a tensor.
  * @throws CodecError what `planRecordDelta` and `encodeProgram` throw; `dtype-changed` for a tensor that is floating point on one side only
  */
 export async function* encodeRecordDelta(
@@ -119,7 +119,7 @@ interface Job {
   readonly pair: TunedPair
 }
 
-/** What a plan is made of, but for the parent's hash. */
+/** What a plan is made from, without the parent's hash. */
 async function describe(
   { strategy, outlierFraction, sparsity, tensors }: EncodeOptions,
   engine: Engine,
@@ -143,7 +143,7 @@ function dtypeChanged({ parent, tuned }: TunedPair): CodecError {
   )
 }
 
-/** True if the bytes of two tensors that are copied, not computed, are not the same. */
+/** True if two tensors, which are not floating point, have different bytes. */
 async function differs(
   { parent, tuned }: TunedPair,
   engine: Engine,
@@ -155,7 +155,7 @@ async function differs(
     engine.stream(planTensor(recipe, recipe.dtype, run), signal),
   )
   try {
-    // Both are cut in the same way: by frames from the tensor's beginning.
+    // Both come in the same chunks: they are cut by frames from the tensor's beginning.
     for await (const bytes of after!) {
       const { value } = await before!.next()
       if (!value || Buffer.compare(bytes, value) !== 0) return true
@@ -195,7 +195,7 @@ async function* records(
   }
 }
 
-/** True where one worker can take all passes: it must be able to read more than a frame by itself. */
+/** True if one worker can take all passes: for more than one run, it must be able to read the tensor itself. */
 function fitsOneTask({ planned, pair: { parent, tuned } }: Job, { source }: Engine): boolean {
   const { count } = planned.entry
   if (count <= FLOAT_GRID.run) return true
@@ -213,7 +213,7 @@ async function encodeInOneTask(
   const { planned } = job
   if (planned.arrays.every(({ bytes }) => bytes === 0)) return new Uint8Array(0)
   const runs = [...runsOf(planned.entry.count, FLOAT_GRID)]
-  // There is more than one run only where the workers read for themselves.
+  // There is more than one run only if workers read the tensor themselves.
   return engine.run(
     parts => ({
       kind: 'encode-whole',
@@ -258,7 +258,7 @@ async function passOver(
   return engine.run(parts => ({ kind: 'encode', ...tunedRun(job, run, parts), pass }), signal)
 }
 
-/** The parent's frame over a run together with the fine-tune's values. */
+/** The parent's frame over a run, and the fine-tune's values for the same elements. */
 function tunedRun(
   { pair: { parent, tuned } }: Job,
   { first, count }: ElementRun,

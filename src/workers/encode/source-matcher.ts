@@ -7,28 +7,25 @@ import type { Engine } from '../engine.ts'
 import { threadKernels } from '../kernels.ts'
 import { inTurns } from '../turns.ts'
 
-/** Bytes at the beginning of a tensor by which one with another name is recognised. */
+/** Bytes at the beginning of a tensor by which it is found under another name. */
 const PROBE_BYTES = 65536
-/** Tensors of the parent of one dtype and shape that are looked at for one with another name. */
+/** Most tensors of the parent, of one dtype and shape, that are read to find one under another name. */
 const MAX_PROBED = 1024
-/** Parts of a name, each with a dot after it, by which it may be longer than that of the tensor that predicts it: `base_model.model.` has two. */
+/** Most parts by which one name may be longer than the other, each with a dot after it: `base_model.model.` has two. */
 const MAX_PREFIX_PARTS = 4
-/** A tensor of a shard, sized. */
+/** A tensor of a shard, with its elements and bytes counted. */
 export type Described = ReturnType<typeof sized>
 
-/**
- * Finds the tensor of the parent that predicts one of the fine-tune. It goes by checksums: tensors that are wrongly taken for alike make
- * records longer, never wrong.
- */
+/** Finds the tensor of the parent that predicts a tensor of the fine-tune. It compares checksums: a wrong match makes records longer, never wrong. */
 export class SourceMatcher {
   readonly #parent: Recipes
   readonly #engine: Engine
   readonly #signal: AbortSignal | undefined
-  /** Tensors of the parent by dtype and shape: made when they are asked for. */
+  /** Tensors of the parent by dtype and shape; made when first asked for. */
   #kinds: Promise<Map<string, Alike>> | null = null
-  /** Tensors of the parent by the checksum of their first bytes, by dtype and shape: made when they are asked for. */
+  /** By dtype and shape, the parent's tensors by the checksum of their first bytes; made when first asked for. */
   readonly #probes = new Map<string, Promise<Map<bigint, Recipe>>>()
-  /** What predicts the fine-tune's tensors so far, by dtype, shape and the checksum of their first bytes. */
+  /** What predicts the fine-tune's earlier tensors, by dtype, shape and the checksum of their first bytes. */
   readonly #before = new Map<string, Recipe>()
 
   constructor(parent: Recipes, engine: Engine, signal: AbortSignal | undefined) {
@@ -38,8 +35,8 @@ export class SourceMatcher {
   }
 
   /**
-   * The tensor of the same name, if it can predict this one; else one that begins with the same bytes, here or in what came before; else
-   * one whose name differs by a prefix; else none.
+   * The parent's tensor of the same name, if it can predict this one; else the source of an earlier tensor that begins with the same bytes; else a
+   * tensor of the parent that does; else one whose name differs by a prefix; else null.
    */
   async find(tensor: Described, firstFrame: Uint8Array | null): Promise<Recipe | null> {
     const same = this.#parent.get(tensor.name)
@@ -75,7 +72,7 @@ export class SourceMatcher {
     return probes
   }
 
-  /** `model.layers.0.weight` for `layers.0.weight`, and the other way. */
+  /** A tensor whose name differs by a prefix: `model.layers.0.weight` for `layers.0.weight`, or the other way round. */
   async #byName(kind: string, name: string): Promise<Recipe | null> {
     const longer = (await this.#alike(kind))?.bySuffix.get(name)
     if (longer) return longer
@@ -96,7 +93,7 @@ function kindOf({ dtype, shape }: Pick<Recipe, 'dtype' | 'shape'>): string {
   return `${dtype} ${shape.join()}`
 }
 
-/** The name without its first parts, up to MAX_PREFIX_PARTS of them. */
+/** The name without its first part, without its first two, and so on up to MAX_PREFIX_PARTS. */
 function* suffixesOf(name: string): Generator<string> {
   let dot = name.indexOf('.')
   for (let parts = 0; dot >= 0 && parts < MAX_PREFIX_PARTS; parts++) {
@@ -107,9 +104,9 @@ function* suffixesOf(name: string): Generator<string> {
 
 /** Tensors of one dtype and shape. */
 interface Alike {
-  /** MAX_PROBED of them. */
+  /** The first MAX_PROBED of them. */
   readonly first: Recipe[]
-  /** All of them by the ends of their names that follow a dot: the first of those that have one in common. */
+  /** All of them by what follows a dot in their names; if that is common to several, the first. */
   readonly bySuffix: Map<string, Recipe>
 }
 

@@ -5,7 +5,7 @@ import type { BadBlock, BlockFault } from '../errors.ts'
 import { BlockError, FileError } from '../errors.ts'
 import type { Check } from '../tasks.ts'
 
-/** What a worker reads with: room for the bytes, and what their checksums are taken with. */
+/** What a worker reads with: memory for the bytes, and their checksums. */
 interface ReadingMachine {
   readonly arena: Uint8Array
   checksum(bytes: Uint8Array): bigint
@@ -16,43 +16,43 @@ interface CheckedRange extends ByteRange {
   readonly check: Check | null
 }
 
-/** Taken bytes begin at multiples of this. */
+/** Bytes that taken memory is aligned to. */
 const ALIGNMENT = 64
-/** Files that are open at once. */
+/** Most files that are open at once. */
 const MAX_OPEN = 32
 
 /**
- * Reads runs of files into one arena that is used again for every task: a fresh buffer of some MiB costs as much in page faults as
- * the read itself. Synchronous: a worker has nothing else to do meanwhile.
+ * Reads ranges of files into one arena that every task uses again: a fresh buffer of some MiB would cost as much in page faults as the read.
+ * Synchronous: a worker has nothing else to do meanwhile.
  */
 export class FileReader {
   readonly #open = new Map<string, number>()
   readonly #machine: ReadingMachine
   #used = 0
 
-  /** Reads into the machine's arena while there is room in it, and into fresh memory where there is none. */
+  /** Reads into the machine's arena while there is room, then into fresh memory. */
   constructor(machine: ReadingMachine) {
     this.#machine = machine
   }
 
-  /** How much is in use: give it to {@link release} to give up what was taken and read since. */
+  /** The bytes of the arena in use. Given to {@link release}, it frees what was taken and read since. */
   mark(): number {
     return this.#used
   }
 
-  /** Closes the files. One that stayed open would keep its bytes on the disk when its blob is deleted, and opening it takes a microsecond. */
+  /** Closes the files. An open file would keep its bytes on the disk after its blob is deleted, and opening it again takes a microsecond. */
   close(): void {
     using open = new DisposableStack()
     for (const [path, fd] of this.#open) open.defer(() => attempt(path, () => closeSync(fd)))
     this.#open.clear()
   }
 
-  /** Gives up all that was taken since `mark`, or all of it: its bytes may be overwritten. */
+  /** Frees what was taken since `mark`, or everything: its bytes may then be overwritten. */
   release(mark = 0): void {
     this.#used = mark
   }
 
-  /** The bytes of a run, checked, valid until they are released. @throws BlockError, FileError where nothing is known of the file */
+  /** The bytes of a range, checked, valid until they are released. @throws BlockError; FileError for a file without checksums */
   read(files: readonly LocalFile[], { start, end, check }: CheckedRange): Uint8Array {
     if (!check) return this.#read(files, start, end)
     const bytes = this.#readBlocks(files, check)
@@ -60,20 +60,20 @@ export class FileReader {
     return bytes.subarray(start - check.start, end - check.start)
   }
 
-  /** @throws BlockError for the first block of `bytes` that has another checksum */
+  /** Compares the blocks of `bytes` with their checksums. @throws BlockError for the first that differs */
   verify(bytes: Uint8Array, check: Check): void {
     const [first] = this.badBlocksOf(bytes, check)
     if (first) throw new BlockError(first.blob, first.offset, first.why)
   }
 
-  /** The blocks of `bytes` that have another checksum. */
+  /** The blocks of `bytes` that do not have their checksum. */
   badBlocksOf(bytes: Uint8Array, check: Check): BadBlock[] {
     const { blob } = check
     const found = badBlocks(piece => this.#machine.checksum(piece), bytes, check)
     return Array.from(found, offset => ({ blob, offset, why: 'checksum' }))
   }
 
-  /** The bad blocks of the blocks of a check. @throws FileError for a fault of the machine */
+  /** The bad ones among the blocks of a check. @throws FileError for a fault of the machine */
   badBlocks(files: readonly LocalFile[], check: Check): BadBlock[] {
     try {
       return this.badBlocksOf(this.#readBlocks(files, check), check)
@@ -84,7 +84,7 @@ export class FileReader {
     }
   }
 
-  /** Writes all of `bytes` from byte `position` of an existing file on. @throws FileError */
+  /** Writes all of `bytes` to an existing file, from byte `position` on. @throws FileError */
   write(path: string, position: number, bytes: Uint8Array): void {
     let at = 0
     while (at < bytes.length) {
@@ -95,12 +95,12 @@ export class FileReader {
     }
   }
 
-  /** Room for `size` bytes, as {@link read} gives it; what it holds is anything. */
+  /** Memory for `size` bytes, with any content, valid until it is released. */
   take(size: number): Uint8Array {
     // Kernels work on whole vectors.
     const room = Math.ceil(size / ALIGNMENT) * ALIGNMENT
     const { arena } = this.#machine
-    // It is rare, and what was taken before keeps the memory that it is in.
+    // Rare. The arena cannot grow: what was taken stays where it is.
     if (this.#used + room > arena.length) return new Uint8Array(size)
     const bytes = arena.subarray(this.#used, this.#used + size)
     this.#used += room
@@ -147,7 +147,7 @@ export class FileReader {
   }
 }
 
-/** What `work` gives. @throws FileError in place of what it throws */
+/** The result of `work`. @throws FileError in place of what it throws */
 function attempt<T>(path: string, work: () => T): T {
   try {
     return work()
@@ -157,7 +157,7 @@ function attempt<T>(path: string, work: () => T): T {
   }
 }
 
-/** What an error says of the blob; null for one that says something of the machine. */
+/** What an error says about the blob; null if it is about the machine. */
 function faultOf({ code }: FileError): BlockFault | null {
   if (code === 'short') return 'short'
   if (code === 'ENOENT') return 'missing'

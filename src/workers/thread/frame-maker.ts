@@ -26,7 +26,7 @@ import { SharedFrames } from './shared-frames.ts'
 
 type Buffers = readonly TaskBuffer[]
 
-/** Turns pieces into bytes, and frames into records. What it reads and makes stands in the arena of `files`. */
+/** Turns pieces into bytes, and frames into records, in the arena of `files`. */
 export class FrameMaker {
   readonly #machine: FrameMachine
   readonly #files: FileReader
@@ -34,7 +34,7 @@ export class FrameMaker {
   readonly #isCancelled: () => boolean
   readonly #shared = new SharedFrames()
 
-  /** `isCancelled` is asked before each part is read: a task is left off there once nobody waits for it. */
+  /** `isCancelled` is asked before each part is read: once it gives true, the task fails there. */
   constructor(tools: FrameKernels, files: FileReader, isCancelled: () => boolean) {
     this.#tools = tools
     this.#machine = tools.machine
@@ -51,7 +51,7 @@ export class FrameMaker {
     }
   }
 
-  /** A frame with its parts and the bytes of the fine-tune, which are valid until they are released. */
+  /** A frame, its parts and the bytes of the fine-tune, all valid until they are released. */
   tunedFrame(
     tuned: TunedFrame,
     buffers: Buffers,
@@ -61,10 +61,10 @@ export class FrameMaker {
     return { frame: tuned.frame, parts, bytes: this.#resolve(tuned.tuned, buffers) }
   }
 
-  /** Encodes frames, decodes them again, and compares. @throws Error if one does not come back as it was */
+  /** Encodes frames, decodes each record again, and compares. @throws Error if a frame does not come back as it was */
   encode({ frames }: EncodeFramesTask, buffers: Buffers): FrameRecords {
     const records: FrameRecord[] = []
-    // No record is longer than its frame. Of the memory only what is written to is ever there.
+    // No record is longer than its frame. Memory that is never written to costs nothing.
     const most = frames.reduce((sum, { size }) => sum + size, 0)
     const bytes = new Uint8Array(Buffer.allocUnsafeSlow(most).buffer)
     let start = 0
@@ -81,7 +81,7 @@ export class FrameMaker {
     return { records, bytes }
   }
 
-  /** Gives up what it only keeps to be used again. */
+  /** Frees memory that is kept only to be used again. */
   trim(): void {
     this.#shared.trim()
   }
@@ -125,7 +125,7 @@ export class FrameMaker {
     if (this.#isCancelled()) throw new Error('nobody waits for this task any more')
   }
 
-  /** Makes the frames that several others of what `pieces` are made from want. */
+  /** Makes the frames behind `pieces` that several others need. */
   #share(pieces: readonly Piece[], buffers: Buffers): void {
     this.#shared.make(pieces, (frame, into) => {
       const mark = this.#files.mark()
@@ -135,8 +135,8 @@ export class FrameMaker {
   }
 
   /**
-   * The bytes of a piece. `isLast` says that no frame is made from it: the checksum of a lossless frame is then compared. That of the last one
-   * proves all that it was made from, block by block checked as they are read.
+   * The bytes of a piece. `isLast`: no other frame is made from it, so that the checksum of a delta frame is compared. The checksum of the last
+   * frame proves all that it was made from, whose blocks are checked as they are read.
    */
   #view(piece: Piece, buffers: Buffers, isLast: boolean): Uint8Array {
     switch (piece.kind) {
@@ -158,7 +158,7 @@ export class FrameMaker {
     }
   }
 
-  /** A lossless frame, in memory of its own. */
+  /** A delta frame, in memory of its own. */
   #decode(frame: DeltaFrameParts, buffers: Buffers): Uint8Array {
     const expected = this.#expected(frame, buffers)
     if (expected) {
@@ -170,7 +170,7 @@ export class FrameMaker {
     return bytes
   }
 
-  /** Decodes a lossless frame into `bytes`, where its prediction comes first. */
+  /** Decodes a delta frame into `bytes`, which hold its prediction first. */
   #restore(frame: DeltaFrameParts, bytes: Uint8Array, buffers: Buffers): void {
     if (isPredicted(frame.encoding)) {
       this.#predict(frame.prediction, frame.dtype, bytes, buffers, false)
@@ -179,8 +179,8 @@ export class FrameMaker {
   }
 
   /**
-   * The prediction of a frame in memory that may become the frame: as it was read, where nothing must be done to it. Null where it must be made
-   * first, or where it stands in a buffer of the task, which another piece may want too.
+   * The prediction of a frame, in memory that may be turned into the frame: possible if the prediction is what was read, unchanged. Null if it must
+   * be made first, or if it is in a buffer of the task, which another piece may need too.
    */
   #expected({ prediction, dtype, size }: DeltaFrameParts, buffers: Buffers): Uint8Array | null {
     if (!prediction || prediction.dtype !== dtype || prediction.size !== size) return null
@@ -202,7 +202,7 @@ export class FrameMaker {
     this.#files.release(mark)
   }
 
-  /** @throws CodecError `frame-checksum` for bytes that are not the frame's */
+  /** Compares the checksum of a frame. @throws CodecError `frame-checksum` */
   #compare({ encoding, checksum }: DeltaFrameParts, bytes: Uint8Array): void {
     const found = this.#machine.checksum(bytes)
     if (found === checksum) return
@@ -210,7 +210,7 @@ export class FrameMaker {
     throw new CodecError('delta', 'frame-checksum', message)
   }
 
-  /** Fills `frame` with what is expected of it. `isLast`: see {@link #view}. */
+  /** Fills `frame` with its prediction. `isLast`: see {@link #view}. */
   #predict(
     prediction: Prediction<Piece> | null,
     dtype: Dtype,
@@ -222,7 +222,7 @@ export class FrameMaker {
     frame.fill(0, filled)
   }
 
-  /** Fills the beginning of `frame` with the values of a prediction, and tells how many bytes they are. */
+  /** Fills the beginning of `frame` with the values of a prediction, and gives their bytes. */
   #fill(
     { source, dtype: from, size }: Prediction<Piece>,
     dtype: Dtype,
@@ -244,7 +244,7 @@ export class FrameMaker {
     return at
   }
 
-  /** Casts all of `source` into `frame`, which may be the same memory if no element is wider, and tells how many bytes that gave. */
+  /** Casts all of `source` into `frame`, which may be the same memory if its elements are not wider, and gives the bytes written. */
   #cast(from: Dtype, source: Uint8Array, to: Dtype, frame: Uint8Array): number {
     if (!isFloat(to)) throw new CodecError('delta', 'source', `${from} cannot be cast to ${to}`)
     const [fromItem, item] = [itemBytes(from), itemBytes(to)]
@@ -275,7 +275,7 @@ export class FrameMaker {
       const mark = this.#files.mark()
       const size = pieceBytes(piece)
       const target = into.subarray(at, at + size)
-      // Made where it is wanted, and not elsewhere first; a lossless frame is made in the kernels' memory at any rate.
+      // Made in place if possible. A delta frame is made in the kernels' memory, so that only a part of the arena will do.
       if (piece.kind === 'frame' && size === frameBytes(piece.frame)) {
         decodeFrame(this.#machine, piece.frame, this.#parts(piece, buffers, isLast), target)
       } else if (isArena && piece.kind === 'lossless' && this.#isWhole(piece)) {
@@ -287,12 +287,12 @@ export class FrameMaker {
     }
   }
 
-  /** True for all of a frame that is not made yet. */
+  /** True if the slice is all of a frame that is not made yet. */
   #isWhole({ frame, slice }: Extract<Piece, { kind: 'lossless' }>): boolean {
     return slice.end - slice.start === frame.size && !this.#shared.has(frame)
   }
 
-  /** The parts of a frame, the bytes that it begins with first. */
+  /** The parts of a frame. Part 0 are the bytes that it begins with. */
   #parts({ source, parts }: FloatFrameParts, buffers: Buffers, isLast: boolean): Uint8Array[] {
     const bytes = this.#sourceBytes(source, buffers, isLast)
     return [bytes, ...parts.map(part => this.#resolve(part, buffers))]
@@ -306,7 +306,7 @@ export class FrameMaker {
     return bytes
   }
 
-  /** The bytes of a part, checked. @throws Error once the task is cancelled, BlockError, FileError */
+  /** The bytes of a part, checked. @throws Error once the task is cancelled; BlockError, FileError */
   #resolve(part: Part, buffers: Buffers): Uint8Array {
     this.#checkCancelled()
     const where = locate(part, buffers)
@@ -314,7 +314,7 @@ export class FrameMaker {
     const { start, end, check } = part
     const from = 'from' in part ? part.from : 0
     if (!check) return where.subarray(start - from, end - from)
-    // Where the kernels have it: its checksums are taken there, and what works on it next need not copy it again.
+    // Into the kernels' memory: checksums are taken there, and the next step need not copy it again.
     const taken = this.#files.take(where.length)
     taken.set(where)
     this.#files.verify(taken, check)
@@ -322,7 +322,7 @@ export class FrameMaker {
   }
 }
 
-/** The bytes that a part is of, or the files that have them. */
+/** The buffer that a part is in, or the files that have it. */
 function locate(part: Part, buffers: Buffers): TaskBuffer {
   return 'path' in part ? [{ path: part.path, start: 0 }] : buffers[part.buffer]!
 }

@@ -3,7 +3,7 @@ import { threadKernels } from '../kernels.ts'
 import type { ReplyMessage, TaskBuffer, TaskMessage } from '../tasks.ts'
 import { TaskRunner, toFailure } from './task-runner.ts'
 
-/** Performs the tasks that come through `port`, one after the other. One is left off between two frames once `cancelled` is not 0. */
+/** Carries out the tasks that come through `port`, one after the other. A task stops between two frames once `cancelled` is not 0. */
 export function servePort(port: MessagePort, cancelled: Int32Array<SharedArrayBuffer>): void {
   const runner = new TaskRunner(threadKernels(), () => Atomics.load(cancelled, 0) !== 0)
   port.on('message', ({ task, buffers }: TaskMessage) => {
@@ -18,10 +18,10 @@ export function servePort(port: MessagePort, cancelled: Int32Array<SharedArrayBu
   })
 }
 
-/** Frees the memory of what came with a task, which nothing that a task gives back stands in: V8 would collect it some tens of MiB later. */
+/** Frees the memory of the buffers of a task, in which no result is. V8 would collect it only some tens of MiB later. */
 function free(buffers: readonly TaskBuffer[]): void {
   for (const each of buffers) {
-    // Several may be of one memory.
+    // Several buffers may share memory.
     if (!(each instanceof Uint8Array) || !(each.buffer instanceof ArrayBuffer)) continue
     if (!each.buffer.detached) each.buffer.transfer(0)
   }

@@ -1,24 +1,24 @@
 import { itemBytes } from '../../codec/base/dtypes.ts'
 import type { DeltaFrameParts, Piece } from '../tasks.ts'
 
-/** Buffers that are kept for the next task: fresh memory costs as much in page faults as what is decoded into it. */
+/** Most buffers that are kept for the next task: fresh memory costs as much in page faults as the decoding into it. */
 const MAX_SPARE = 2
 
-/** A frame that is made, and how often it is still wanted. */
+/** A frame that is made, and the number of times that it is still needed. */
 interface Made {
   readonly bytes: Uint8Array
   uses: number
 }
 
 /**
- * The lossless frames of a task that are made before what wants them: those that several want, and those that are cast to another width. All others
- * are turned, one into the next, in the memory of the last. Deepest first, so that a few of them are there at once however long the lineage.
+ * The delta frames of a task that are made before the frames that need them: those that several need, and those that are cast to another width. All
+ * others are turned one into the next, in the memory of the last. The deepest are made first, so that few are held at once however long the lineage.
  */
 export class SharedFrames {
   readonly #made = new Map<DeltaFrameParts, Made>()
   readonly #spare: Uint8Array<ArrayBuffer>[] = []
 
-  /** Makes what `pieces` share: `decode` decodes a frame into memory of its size. Throws what it throws. */
+  /** Makes the frames that `pieces` share. `decode` decodes a frame into memory of its size; throws what it throws. */
   make(pieces: readonly Piece[], decode: (frame: DeltaFrameParts, into: Uint8Array) => void): void {
     this.#dropAll()
     const survey = new Survey()
@@ -32,7 +32,7 @@ export class SharedFrames {
     }
   }
 
-  /** Gives up all memory. */
+  /** Frees all memory. */
   trim(): void {
     this.#made.clear()
     this.#spare.length = 0
@@ -42,7 +42,7 @@ export class SharedFrames {
     return this.#made.has(frame)
   }
 
-  /** The bytes of a frame that was made, valid until the next frame is; undefined for another. Each that wants it asks once. */
+  /** The bytes of a frame that was made, valid until the next frame is made; undefined for other frames. To be asked once for each use. */
   use(frame: DeltaFrameParts): Uint8Array | undefined {
     const made = this.#made.get(frame)
     if (!made) return undefined
@@ -62,18 +62,18 @@ export class SharedFrames {
     this.#spare.push(new Uint8Array(bytes.buffer as ArrayBuffer))
   }
 
-  /** A task that failed leaves some. One that took more memory needed it again and again, the next may not. */
+  /** Drops what a failed task left, and all but MAX_SPARE buffers: a task with a deep lineage needs more of them than others. */
   #dropAll(): void {
     for (const [frame, made] of this.#made) this.#drop(frame, made)
     this.#spare.length = Math.min(this.#spare.length, MAX_SPARE)
   }
 }
 
-/** Which frames some pieces are made from: each after those that it needs. */
+/** Finds the frames that some pieces are made from, each after those that it needs itself. */
 class Survey {
   readonly order: DeltaFrameParts[] = []
   readonly uses = new Map<DeltaFrameParts, number>()
-  /** Those that cannot be turned into what wants them: it has another width, or casts steps in float32 between. */
+  /** Frames that cannot be turned into the frame that needs them, because it has another width or there are steps in float32 between. */
   readonly apart = new Set<DeltaFrameParts>()
 
   visit(pieces: readonly Piece[], isApart: boolean, isNested = false): void {

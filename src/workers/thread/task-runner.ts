@@ -29,21 +29,21 @@ import { ModelHash } from './model-hash.ts'
 
 interface Done<K extends Task['kind']> {
   readonly value: Results[K]
-  /** Buffers of `value` to hand over. */
+  /** Buffers of `value` to transfer. */
   readonly transfer: ArrayBuffer[]
 }
 
-/** What a worker does with a task: the codec's functions over one machine, the files it reads, and the hashes it holds. */
+/** Carries out the tasks of one worker, with the codec's functions, one machine, the files that are read, and the hashes that are open. */
 export class TaskRunner {
   readonly #machine: FrameMachine
   readonly #frames: FrameMaker
   readonly #files: FileReader
   readonly #hashes = new Map<number, Hash>()
   readonly #models = new Map<number, ModelHash>()
-  /** The delta of a tensor that is encoded as a whole, kept for the next one: fresh memory is slow. */
+  /** Memory for the delta of a tensor that is encoded as a whole, kept for the next one: fresh memory is slow. */
   #delta = new Float32Array(0)
 
-  /** `isCancelled` says that nobody waits for the task any more: it then throws. */
+  /** `isCancelled` gives true once nobody waits for the task any more: it then fails. */
   constructor(tools: FrameKernels, isCancelled: () => boolean) {
     const { machine } = tools
     this.#machine = machine
@@ -51,7 +51,9 @@ export class TaskRunner {
     this.#frames = new FrameMaker(tools, this.#files, isCancelled)
   }
 
-  /** Performs one task. @throws CodecError for bytes that do not decode or encode, FileError for a file. */
+  /**
+   * Carries out one task. @throws CodecError for bytes that cannot be decoded or encoded; BlockError, FileError for what cannot be read or written
+   */
   perform(task: Task, buffers: readonly TaskBuffer[]): Done<Task['kind']> {
     try {
       return this.#perform(task, buffers)
@@ -132,7 +134,7 @@ export class TaskRunner {
     })
   }
 
-  /** Gives back the memory of the last whole tensor: a server that has encoded a model may not do so again for months. */
+  /** Frees the memory of the last whole tensor: the next model may be encoded months later. */
   #dropDelta(): void {
     this.#delta.buffer.transfer(0)
     this.#delta = new Float32Array(0)
@@ -164,7 +166,7 @@ export class TaskRunner {
   }
 
   #hash({ session, pieces, digest }: HashTask, buffers: readonly TaskBuffer[]): string {
-    // A copy: pieces of which one cannot be read are none, and may be given again.
+    // A copy, so that the hash is unchanged if a piece cannot be read: the same pieces may come again.
     const hash = this.#hashes.get(session)?.copy() ?? createHash('sha256')
     for (const bytes of this.#frames.produce(pieces, buffers)) hash.update(bytes)
     this.#hashes.set(session, hash)
@@ -175,7 +177,7 @@ export class TaskRunner {
 
   #hashModel(task: HashModelTask, buffers: readonly TaskBuffer[]): ModelDigests {
     const { session, pieces, dtypes, widens } = task
-    // A copy, as for any hash.
+    // A copy, as in #hash.
     const model = this.#models.get(session)?.copy() ?? ModelHash.start(widens)
     const ended: Uint8Array[] = []
     let begun = 0
@@ -213,7 +215,7 @@ export function toFailure(error: unknown): TaskFailure {
 
 const NONE = new Uint8Array(0)
 
-/** The arrays one after the other, in memory of their own. */
+/** The arrays, one after the other, in fresh memory. */
 function joined(arrays: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   const all = new Uint8Array(arrays.reduce((sum, { length }) => sum + length, 0))
   let at = 0
@@ -224,7 +226,7 @@ function joined(arrays: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return all
 }
 
-/** The buffers behind the arrays that are members of a pass's result. */
+/** The buffers of the arrays in a pass's result. */
 function buffersOf(result: object): ArrayBuffer[] {
   const buffers = new Set<ArrayBuffer>()
   for (const member of Object.values(result)) {
