@@ -6,8 +6,8 @@ import t, { type Test } from 'tap'
 import type { Scope } from '../../src/registry/registry.ts'
 import { FORM_TYPE, formOf } from '../support/forms.ts'
 import { goldenCase } from '../support/golden-cases.ts'
+import { listen } from '../support/test-app.ts'
 import { openTestRegistry } from '../support/test-registry.ts'
-import { listen } from './helper.ts'
 
 const ADMIN = 'configured-by-hand'
 

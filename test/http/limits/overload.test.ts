@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
 import { pretendMemory } from '../../support/pretend-memory.ts'
-import { aContent, aModel, BYTES, dial, ID, listen, readParts } from '../helper.ts'
+import { aContent, aModel, BYTES, dial, ID, listen, readParts } from '../../support/test-app.ts'
 
 const FORM = 'multipart/form-data; boundary=x'
 
