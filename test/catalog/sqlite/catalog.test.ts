@@ -9,7 +9,8 @@ import {
   prepareStatements,
   SELECTORS,
 } from '../../../src/catalog/sqlite/statements.ts'
-import { catalogContract, model } from '../catalog-contract.ts'
+import { catalogContract } from '../catalog-contract.ts'
+import { model } from '../contract/samples.ts'
 
 const fixture = (file: string) => new URL(`../../fixtures/catalog/${file}`, import.meta.url)
 
