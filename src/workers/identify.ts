@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { DIGEST_BYTES } from '../codec/base/hasher.ts'
 import { FRAME_BYTES } from '../codec/base/limits.ts'
 import { planHash, planTensor, storedBytes } from '../codec/plan/plan.ts'
 import type { Recipe, Recipes } from '../codec/plan/recipes.ts'
@@ -14,7 +15,6 @@ const WINDOW = 4
 const GROUP = 256
 /** Most models behind the tensors of a group, added up: planning them must not hold the event loop. */
 const MAX_LEVELS = 1024
-const DIGEST_BYTES = 32
 
 /** The hashes of a model over its tensors in name order, hex. */
 export interface TensorHashes {

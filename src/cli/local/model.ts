@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Hasher } from '../../codec/base/hasher.ts'
+import { DIGEST_BYTES, type Hasher } from '../../codec/base/hasher.ts'
 import type { BaseShard } from '../../codec/plan/recipes.ts'
 import { headerBytes, LENGTH_BYTES, parseLayout } from '../../codec/safetensors/header.ts'
 import { assembleTensors, checkShardIndex } from '../../codec/safetensors/model-folder.ts'
@@ -20,8 +20,6 @@ export const WEIGHTS = 'model.safetensors'
 const SHARD_INDEX = 'model.safetensors.index.json'
 /** Bytes of a `.wdelta` read at once. */
 const READ_BYTES = 1024 * 1024
-/** Bytes of the SHA-256 at the end of a `.wdelta`. */
-export const TRAILER_BYTES = 32
 
 /** A `.wdelta` on disk. */
 export interface LocalDelta {
@@ -119,7 +117,7 @@ export async function* fileChunks(
 
 /** A hasher whose digest is the one that the file claims. */
 async function claimedDigest(files: LocalFiles, path: string, size: number): Promise<Hasher> {
-  const span = { blob: path, start: Math.max(0, size - TRAILER_BYTES), end: size }
+  const span = { blob: path, start: Math.max(0, size - DIGEST_BYTES), end: size }
   const trailer = await files.read(span, undefined)
   return { update: () => {}, digest: () => trailer }
 }

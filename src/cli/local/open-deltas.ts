@@ -1,7 +1,8 @@
+import { DIGEST_BYTES } from '../../codec/base/hasher.ts'
 import { planCopy } from '../../codec/plan/plan.ts'
 import { CliError } from '../failure.ts'
 import type { LocalEngine } from './engine.ts'
-import { type LocalDelta, openDelta, TRAILER_BYTES } from './model.ts'
+import { type LocalDelta, openDelta } from './model.ts'
 
 interface OpenedDeltas {
   readonly opened: readonly LocalDelta[]
@@ -41,7 +42,7 @@ async function checkTrailer(
   signal: AbortSignal,
 ): Promise<void> {
   const size = await files.size(path)
-  const payload = size - TRAILER_BYTES
+  const payload = size - DIGEST_BYTES
   // The reader refuses a file that is too short for one.
   if (payload < 0) return
   const trailer = await files.read({ blob: path, start: payload, end: size }, signal)

@@ -150,8 +150,8 @@ function plannedFrame(
 /** True if the frame that begins at byte `start` is its parent's bytes, as far as the parent goes. */
 function copies({ dtype, index, tensor, parent }: FrameBytes, start: number): boolean {
   if (parent?.dtype !== dtype) return false
-  const frame = tensor.firstFrame + start / FRAME_BYTES
-  return ENCODINGS[index.frames.encodings[frame]!] === 'copy'
+  const frameNumber = tensor.firstFrame + start / FRAME_BYTES
+  return ENCODINGS[index.frames.encodings[frameNumber]!] === 'copy'
 }
 
 function deltaFrame(
@@ -161,16 +161,16 @@ function deltaFrame(
   planned: PlannedFrames,
 ): DeltaFrame {
   const { frames, records } = index
-  const frame = tensor.firstFrame + start / FRAME_BYTES
-  const encoding = ENCODINGS[frames.encodings[frame]!]!
-  const record = frames.records[frame]!
+  const frameNumber = tensor.firstFrame + start / FRAME_BYTES
+  const encoding = ENCODINGS[frames.encodings[frameNumber]!]!
+  const record = frames.records[frameNumber]!
   const from = records.starts[record]
   return {
     dtype,
     encoding,
     span: from === undefined ? null : { blob, start: from, end: from + records.lengths[record]! },
     size: end - start,
-    checksum: frames.checksums[frame]!,
+    checksum: frames.checksums[frameNumber]!,
     prediction:
       parent && isPredicted(encoding)
         ? planPrediction(parent, dtype, { start, end }, planned)

@@ -1,4 +1,5 @@
 import type { Dtype } from '../base/dtypes.ts'
+import { DIGEST_BYTES } from '../base/hasher.ts'
 import { sortSteps } from '../base/sort.ts'
 import { STEP_ITEMS, type Steps } from '../base/steps.ts'
 import { compareUtf8, utf8 } from '../base/utf8.ts'
@@ -11,9 +12,6 @@ export interface IdentifiedTensor {
   /** SHA-256 of its bytes. */
   readonly digest: Uint8Array
 }
-
-/** Bytes of a SHA-256. */
-const DIGEST_BYTES = 32
 
 /**
  * The bytes whose SHA-256 is the identity of a model: names, dtypes, shapes and digests of its tensors in name order. It does not depend

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { BlobRecord, ErrorFigures } from '../../catalog/records.ts'
 import { BLOCK_BYTES } from '../../codec/base/block-sums.ts'
+import { DIGEST_BYTES } from '../../codec/base/hasher.ts'
 import type { Steps } from '../../codec/base/steps.ts'
 import type { Domain } from '../../codec/plan/recipes.ts'
 import { parseLayoutSteps, withLengthWord } from '../../codec/safetensors/header.ts'
@@ -71,7 +72,6 @@ interface StoredManifestV1 extends Omit<StoredManifest, 'version' | 'shards' | '
 
 const WORD_BYTES = 4
 const SUM_BYTES = 8
-const DIGEST_BYTES = 32
 /** Items of a JSON list of its own: short enough that neither writing nor parsing it holds the event loop. */
 const LIST_ITEMS = 256
 /** Bytes that are hashed, or staged, at once. */

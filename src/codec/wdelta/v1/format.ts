@@ -3,8 +3,6 @@ import type { RecordStrategy } from '../../base/strategies.ts'
 
 /** Bytes before the JSON header: magic, uint32 version, uint32 header length. */
 export const PREFIX_BYTES = 15
-/** Bytes after the last array: the SHA-256 of all bytes before it. */
-export const TRAILER_BYTES = 32
 
 /** One array of a tensor: its name in the file, the numpy dtype that it must have, and the bytes of an element. */
 export interface ArrayField {

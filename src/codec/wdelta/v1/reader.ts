@@ -1,5 +1,5 @@
 import { namedTensor } from '../../base/errors.ts'
-import type { Hasher } from '../../base/hasher.ts'
+import { DIGEST_BYTES, type Hasher } from '../../base/hasher.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { begin, complete, STEP_ITEMS, type Steps } from '../../base/steps.ts'
 import { utf8 } from '../../base/utf8.ts'
@@ -8,7 +8,7 @@ import { MAGIC } from '../magic.ts'
 import { type Program, PushCursor } from '../push-cursor.ts'
 import { refuse } from '../refuse.ts'
 import { Aligner } from './checks.ts'
-import { type ArrayField, PREFIX_BYTES, type RecordDeltaHeader, TRAILER_BYTES } from './format.ts'
+import { type ArrayField, PREFIX_BYTES, type RecordDeltaHeader } from './format.ts'
 import { parseRecordDeltaHeaderSteps } from './header.ts'
 import { TensorArrays } from './tensor.ts'
 
@@ -39,7 +39,7 @@ export class RecordDeltaReader {
   readonly #tensors = new Map<string, TensorArrays>()
   /** Tensors in the order of their first record. */
   readonly #order = new Set<TensorArrays>()
-  readonly #tail = new Uint8Array(TRAILER_BYTES)
+  readonly #tail = new Uint8Array(DIGEST_BYTES)
   #tailBytes = 0
   #header: RecordDeltaHeader | null = null
   /** Offset of the record that is being read; null before the first. */
@@ -104,7 +104,7 @@ export class RecordDeltaReader {
   }
 
   *#read(chunk: Uint8Array): Steps<void> {
-    const fed = this.#tailBytes + chunk.length - TRAILER_BYTES
+    const fed = this.#tailBytes + chunk.length - DIGEST_BYTES
     const fromTail = Math.min(Math.max(fed, 0), this.#tailBytes)
     yield* this.#feed(this.#tail.subarray(0, fromTail))
     this.#tail.copyWithin(0, fromTail, this.#tailBytes)
@@ -121,15 +121,15 @@ export class RecordDeltaReader {
     yield* this.#cursor.push(bytes)
     const limit = this.#payloadEnd()
     if (this.#cursor.position > limit) {
-      const message = `more bytes than the ${limit + TRAILER_BYTES} announced`
-      refuse('file-size', message, limit + TRAILER_BYTES)
+      const message = `more bytes than the ${limit + DIGEST_BYTES} announced`
+      refuse('file-size', message, limit + DIGEST_BYTES)
     }
   }
 
   /** The greatest offset at which the trailer may begin. */
   #payloadEnd(): number {
     const { fileSize } = this.#options
-    return fileSize === undefined ? Number.MAX_SAFE_INTEGER : fileSize - TRAILER_BYTES
+    return fileSize === undefined ? Number.MAX_SAFE_INTEGER : fileSize - DIGEST_BYTES
   }
 
   *#parse(cursor: PushCursor): Program {
@@ -203,7 +203,7 @@ export class RecordDeltaReader {
       refuse('too-many-elements', `${came}, expected at most ${maxElements}`, PREFIX_BYTES)
     }
     if (bytes > this.#payloadEnd()) {
-      const came = `a file of ${this.#payloadEnd() + TRAILER_BYTES} bytes`
+      const came = `a file of ${this.#payloadEnd() + DIGEST_BYTES} bytes`
       refuse(
         'file-size',
         `the header's arrays take at least ${bytes} bytes, in ${came}`,
@@ -275,7 +275,7 @@ export class RecordDeltaReader {
     if (payload < PREFIX_BYTES) {
       refuse(
         'too-short',
-        `a .wdelta has at least ${PREFIX_BYTES + TRAILER_BYTES} bytes, got ${size}`,
+        `a .wdelta has at least ${PREFIX_BYTES + DIGEST_BYTES} bytes, got ${size}`,
       )
     }
     const digest = this.#hasher.digest()

@@ -1,5 +1,6 @@
 import { type Dtype, isFloat } from '../../base/dtypes.ts'
 import { CodecError, namedTensor } from '../../base/errors.ts'
+import { DIGEST_BYTES } from '../../base/hasher.ts'
 import { isSha256 } from '../../base/hex.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { RecordStrategy } from '../../base/strategies.ts'
@@ -12,7 +13,6 @@ import {
   PREFIX_BYTES,
   recordHeaderBytes,
   type TensorEntry,
-  TRAILER_BYTES,
 } from './format.ts'
 
 export interface RecordDeltaOptions {
@@ -78,7 +78,7 @@ export interface RecordDeltaPlan {
 export function planRecordDelta(options: RecordDeltaOptions): RecordDeltaPlan {
   const { strategy, parentHash } = options
   const settled = checkOptions(options)
-  let size = TRAILER_BYTES
+  let size = DIGEST_BYTES
   const tensors = options.tensors.map(tensor => {
     const planned = settleTensor(tensor, settled)
     const nameBytes = utf8(tensor.name).length

@@ -1,4 +1,5 @@
 import { elementCount } from '../../base/dtypes.ts'
+import { DIGEST_BYTES } from '../../base/hasher.ts'
 import { FRAME_BYTES } from '../../base/limits.ts'
 import { utf8 } from '../../base/utf8.ts'
 import type { LayoutTensor } from '../../safetensors/layout.ts'
@@ -8,8 +9,6 @@ import { refuse } from '../refuse.ts'
 export const PREFIX_BYTES_V2 = 16
 /** Bytes after the index, the SHA-256 included. */
 export const TAIL_BYTES = 64
-/** Bytes of a SHA-256: of the one at the end, over all bytes before it, and of those in the index. */
-export const DIGEST_BYTES = 32
 /** The number that stands for the record of a frame that has none. */
 export const NO_RECORD = 0xffffffff
 /** Most bytes of an inflated index … */

@@ -1,4 +1,5 @@
 import { namedTensor } from '../../base/errors.ts'
+import { DIGEST_BYTES } from '../../base/hasher.ts'
 import { toHex } from '../../base/hex.ts'
 import { FRAME_BYTES, LIMITS } from '../../base/limits.ts'
 import { STEP_ITEMS, type Steps } from '../../base/steps.ts'
@@ -8,7 +9,7 @@ import { assembleTensorsSteps, checkPath } from '../../safetensors/model-folder.
 import type { FrameDelta, FrameTensor, HashedShard } from '../delta-index.ts'
 import { refuse } from '../refuse.ts'
 import { ByteReader } from './bytes.ts'
-import { DIGEST_BYTES, frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './format.ts'
+import { frameCount, NO_RECORD, PREFIX_BYTES_V2, sized } from './format.ts'
 import { checkSource, readSource } from './tensor-source.ts'
 
 /** Entries of a column that one step handles. */
@@ -205,12 +206,12 @@ function* checkFrames(
   for (const { name, bytes, firstFrame } of tensors) {
     const count = frameCount(bytes)
     for (let i = 0; i < count; i++) {
-      const frame = firstFrame + i
-      if (frame % STEP_ENTRIES === 0) yield
+      const frameNumber = firstFrame + i
+      if (frameNumber % STEP_ENTRIES === 0) yield
       const size = Math.min(FRAME_BYTES, bytes - i * FRAME_BYTES)
-      const fault = frameFault(frames, frame, size, { next, lengths })
+      const fault = frameFault(frames, frameNumber, size, { next, lengths })
       if (fault) refuse(fault.rule, `${namedTensor(name)}, frame ${i}: ${fault.message}`)
-      if (frames.records[frame] === next) next++
+      if (frames.records[frameNumber] === next) next++
     }
   }
   if (next < lengths.length) refuse('record', `no frame names record ${next}`)
@@ -219,14 +220,14 @@ function* checkFrames(
 /** What is wrong with a frame of `size` bytes; null if nothing is. `next` is the first record that no frame before it names. */
 function frameFault(
   { encodings, records }: FrameDelta['frames'],
-  frame: number,
+  frameNumber: number,
   size: number,
   { next, lengths }: { next: number; lengths: Uint32Array },
 ): { rule: string; message: string } | null {
-  const record = records[frame]!
-  const encoding = ENCODINGS[encodings[frame]!]
+  const record = records[frameNumber]!
+  const encoding = ENCODINGS[encodings[frameNumber]!]
   if (!encoding) {
-    return { rule: 'encoding', message: `no encoding has number ${encodings[frame]}` }
+    return { rule: 'encoding', message: `no encoding has number ${encodings[frameNumber]}` }
   }
   if ((encoding === 'copy') !== (record === NO_RECORD)) {
     return { rule: 'frame', message: `${encoding} with record ${record}` }

@@ -1,18 +1,11 @@
-import type { Hasher } from '../../base/hasher.ts'
+import { DIGEST_BYTES, type Hasher } from '../../base/hasher.ts'
 import { FRAME_BYTES, LIMITS } from '../../base/limits.ts'
 import { complete, type Steps } from '../../base/steps.ts'
 import type { FrameKernels } from '../../frames/frame-kernels.ts'
 import type { FrameDelta } from '../delta-index.ts'
 import { type Program, PushCursor } from '../push-cursor.ts'
 import { refuse } from '../refuse.ts'
-import {
-  checkPrefixV2,
-  DIGEST_BYTES,
-  PREFIX_BYTES_V2,
-  parseTail,
-  TAIL_BYTES,
-  type Tail,
-} from './format.ts'
+import { checkPrefixV2, PREFIX_BYTES_V2, parseTail, TAIL_BYTES, type Tail } from './format.ts'
 import { parseIndexSteps } from './parse-index.ts'
 
 /** The records of a file as they came: their lengths, and the xxh64 of their stored bytes. */

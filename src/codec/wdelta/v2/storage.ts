@@ -38,12 +38,12 @@ export function* frameStorageSteps(index: FrameDelta): Steps<FrameStorage> {
     if (tensors.length % STEP_ITEMS === 0) yield
     const own = new Tally()
     const end = tensor.firstFrame + frameCount(tensor.bytes)
-    for (let frame = tensor.firstFrame; frame < end; frame++) {
-      const record = frames.records[frame]!
+    for (let frameNumber = tensor.firstFrame; frameNumber < end; frameNumber++) {
+      const record = frames.records[frameNumber]!
       const isNew = record !== NO_RECORD && record === next
       if (isNew) next++
       for (const tally of [own, all]) {
-        tally.add(frames.encodings[frame]!, isNew ? records.lengths[record]! : 0)
+        tally.add(frames.encodings[frameNumber]!, isNew ? records.lengths[record]! : 0)
       }
     }
     const encodings = own.uses()
