@@ -11,7 +11,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { startServer } from '../test/support/server-process.ts'
+import { startServer } from '../test/support/servers/server-process.ts'
 import { parseSize } from './make-model.ts'
 import { download, inTurn, line, median, megabytes, peakOf } from './measure.ts'
 import {

@@ -13,7 +13,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { buildLayout } from '../src/codec/safetensors/write-header.ts'
 import { Random } from '../test/support/random.ts'
-import { startServer } from '../test/support/server-process.ts'
+import { startServer } from '../test/support/servers/server-process.ts'
 import { parseSize } from './make-model.ts'
 import { download, inTurn, line, median, megabytes, peakOf } from './measure.ts'
 

@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { buildLayout, type DescribedTensor } from '../src/codec/safetensors/write-header.ts'
-import { type ServerProcess, startServer } from '../test/support/server-process.ts'
+import { type ServerProcess, startServer } from '../test/support/servers/server-process.ts'
 import { peakOf, resetPeak } from './measure.ts'
 
 /** Milliseconds between two looks at how late an answer is. */

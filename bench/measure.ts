@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { peakMemory } from '../test/support/server-process.ts'
+import { peakMemory } from '../test/support/servers/server-process.ts'
 
 const run = promisify(execFile)
 

@@ -14,7 +14,7 @@ import { parseArgs } from 'node:util'
 import { PutObjectCommand } from '@aws-sdk/client-s3'
 import { openS3Client, type S3Options } from '../src/storage/s3/client.ts'
 import { type ServerName, startS3Server } from '../test/s3/servers.ts'
-import { type ServerProcess, startServer } from '../test/support/server-process.ts'
+import { type ServerProcess, startServer } from '../test/support/servers/server-process.ts'
 import { makeModel, parseSize } from './make-model.ts'
 import { download, line, median, megabytes, peakOf, timeWdelta } from './measure.ts'
 import {

@@ -11,7 +11,7 @@ import { globSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { type ServerProcess, startServer } from '../test/support/server-process.ts'
+import { type ServerProcess, startServer } from '../test/support/servers/server-process.ts'
 import { makeModel, makeTuned, parseSize } from './make-model.ts'
 import {
   type Download,

@@ -7,8 +7,8 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import { VERSION } from '../src/version.ts'
-import { goldenCase } from './support/golden-cases.ts'
-import { type ServerProcess, startServer } from './support/server-process.ts'
+import { goldenCase } from './support/models/golden-cases.ts'
+import { type ServerProcess, startServer } from './support/servers/server-process.ts'
 
 /** What these tests look at of a Model or a problem. */
 interface Body {

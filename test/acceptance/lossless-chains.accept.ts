@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Model } from '../../src/registry/registry.ts'
-import { startServer } from '../support/server-process.ts'
-import { type Arguments, wdelta } from '../support/wdelta-process.ts'
+import { startServer } from '../support/servers/server-process.ts'
+import { type Arguments, wdelta } from '../support/servers/wdelta-process.ts'
 
 /** PAIRS names a folder with the whole models; without it their cut is used. */
 const { PAIRS = join(import.meta.dirname, '../fixtures/pairs') } = process.env

@@ -3,10 +3,10 @@ import { globSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } fr
 import { dirname, join, relative } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Model } from '../../src/registry/registry.ts'
-import { FEATURES, type Folder, generateLineage } from '../support/generated-models.ts'
-import { rangesOf, tensorsOf, weightsOf } from '../support/generated-ranges.ts'
-import { startServer } from '../support/server-process.ts'
-import { type Arguments, wdelta } from '../support/wdelta-process.ts'
+import { FEATURES, type Folder, generateLineage } from '../support/models/generated-models.ts'
+import { rangesOf, tensorsOf, weightsOf } from '../support/models/generated-ranges.ts'
+import { startServer } from '../support/servers/server-process.ts'
+import { type Arguments, wdelta } from '../support/servers/wdelta-process.ts'
 
 /** PAIRS names a folder with the whole models; without it their cut is used. `FULL=1` takes all seeds. */
 const { PAIRS = join(import.meta.dirname, '../fixtures/pairs'), FULL } = process.env

@@ -6,8 +6,8 @@ import t, { type Test } from 'tap'
 import { headerBytes, parseLayout } from '../../src/codec/safetensors/header.ts'
 import type { Model } from '../../src/registry/registry.ts'
 import { Random } from '../support/random.ts'
-import { startServer } from '../support/server-process.ts'
-import { wdelta } from '../support/wdelta-process.ts'
+import { startServer } from '../support/servers/server-process.ts'
+import { wdelta } from '../support/servers/wdelta-process.ts'
 import { curl } from './curl.ts'
 
 /** PAIRS names a folder with the whole models; without it their cut is used. */

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { type GoldenCase, goldenCase, goldenCases } from '../support/golden-cases.ts'
-import { wdelta } from '../support/wdelta-process.ts'
+import { type GoldenCase, goldenCase, goldenCases } from '../support/models/golden-cases.ts'
+import { wdelta } from '../support/servers/wdelta-process.ts'
 
 t.test('inspect tells what the reference tells', async t => {
   const cases = goldenCases()

@@ -1,9 +1,9 @@
 import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { goldenCase, goldenCases } from '../support/golden-cases.ts'
-import { indexDelta } from '../support/wdelta-files.ts'
-import { type Options, wdelta } from '../support/wdelta-process.ts'
+import { goldenCase, goldenCases } from '../support/models/golden-cases.ts'
+import { indexDelta } from '../support/models/wdelta-files.ts'
+import { type Options, wdelta } from '../support/servers/wdelta-process.ts'
 import { tensorsOf } from './tensors.ts'
 
 const output = (folder: string) => join(folder, 'model.safetensors')

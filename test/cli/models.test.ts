@@ -1,5 +1,5 @@
 import t from 'tap'
-import { wdelta, wdeltaIn } from '../support/wdelta-process.ts'
+import { wdelta, wdeltaIn } from '../support/servers/wdelta-process.ts'
 import { json, openFakeRegistry } from './fake-registry.ts'
 
 const model = (i: number) => ({

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import type { ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import t from 'tap'
-import { startWdelta, wdelta } from '../support/wdelta-process.ts'
+import { startWdelta, wdelta } from '../support/servers/wdelta-process.ts'
 import { json, openFakeRegistry, type Seen } from './fake-registry.ts'
 
 const ID = 'c'.repeat(40)

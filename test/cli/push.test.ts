@@ -3,8 +3,8 @@ import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
-import { goldenCase } from '../support/golden-cases.ts'
-import { wdelta, wdeltaIn } from '../support/wdelta-process.ts'
+import { goldenCase } from '../support/models/golden-cases.ts'
+import { wdelta, wdeltaIn } from '../support/servers/wdelta-process.ts'
 import { formParts, json, openFakeRegistry } from './fake-registry.ts'
 
 const MODEL = { id: 'a'.repeat(40), name: 'acme/tiny', revision: 'main' }

@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { goldenCase } from '../support/golden-cases.ts'
-import { type Arguments, wdeltaIn } from '../support/wdelta-process.ts'
+import { goldenCase } from '../support/models/golden-cases.ts'
+import { type Arguments, wdeltaIn } from '../support/servers/wdelta-process.ts'
 import { serve, succeeding } from './serve.ts'
 import { tensorsOf } from './tensors.ts'
 

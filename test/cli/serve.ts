@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import type { Test } from 'tap'
-import { type Arguments, CLI, wdeltaIn } from '../support/wdelta-process.ts'
+import { type Arguments, CLI, wdeltaIn } from '../support/servers/wdelta-process.ts'
 
 /** `wdelta serve` on a free port, with a folder of its own; `wdelta` runs commands against it, `stop` sends SIGTERM and gives the exit code. */
 export async function serve(folder: string, env: Record<string, string> = {}) {

@@ -1,8 +1,8 @@
 import { globSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { goldenCase } from '../support/golden-cases.ts'
-import { wdeltaIn } from '../support/wdelta-process.ts'
+import { goldenCase } from '../support/models/golden-cases.ts'
+import { wdeltaIn } from '../support/servers/wdelta-process.ts'
 import { serve, succeeding } from './serve.ts'
 
 /** A registry with a base and a fine-tune of it. */

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { goldenCase } from '../support/golden-cases.ts'
-import { wdelta } from '../support/wdelta-process.ts'
+import { goldenCase } from '../support/models/golden-cases.ts'
+import { wdelta } from '../support/servers/wdelta-process.ts'
 
 const COMMANDS = [
   'serve',

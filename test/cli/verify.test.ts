@@ -5,10 +5,10 @@ import t from 'tap'
 import { FrameDeltaReader } from '../../src/codec/wdelta/v2/reader.ts'
 import { writeIndex } from '../../src/codec/wdelta/v2/write-index.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
-import { goldenCase } from '../support/golden-cases.ts'
-import { modelFile } from '../support/model-file.ts'
-import { wdelta } from '../support/wdelta-process.ts'
-import { sealedV2, xxh64 } from '../support/wdelta-v2-files.ts'
+import { goldenCase } from '../support/models/golden-cases.ts'
+import { modelFile } from '../support/models/model-file.ts'
+import { sealedV2, xxh64 } from '../support/models/wdelta-v2-files.ts'
+import { wdelta } from '../support/servers/wdelta-process.ts'
 
 t.test('verify tells what holds', async t => {
   const { base, deltas } = goldenCase('chain-quantized-bf16')

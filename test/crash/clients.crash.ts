@@ -12,7 +12,7 @@ import {
   peakMemory,
   type ServerProcess,
   startServer,
-} from '../support/server-process.ts'
+} from '../support/servers/server-process.ts'
 import { publish, wholeUpload } from './scene.ts'
 
 const { FULL } = process.env

@@ -8,10 +8,10 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Model } from '../../src/registry/registry.ts'
-import { FakeS3 } from '../support/fake-s3.ts'
-import { FORM_TYPE, formOf } from '../support/forms.ts'
 import type { Random } from '../support/random.ts'
-import { peakMemory, type ServerProcess, startServer } from '../support/server-process.ts'
+import { FakeS3 } from '../support/servers/fake-s3.ts'
+import { FORM_TYPE, formOf } from '../support/servers/forms.ts'
+import { peakMemory, type ServerProcess, startServer } from '../support/servers/server-process.ts'
 import { type Fresh, FreshModels, sendFresh } from './fresh-models.ts'
 
 const { FULL } = process.env

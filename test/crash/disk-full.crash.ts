@@ -5,8 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import type { Model } from '../../src/registry/registry.ts'
-import type { ServerProcess } from '../support/server-process.ts'
-import { wdelta } from '../support/wdelta-process.ts'
+import type { ServerProcess } from '../support/servers/server-process.ts'
+import { wdelta } from '../support/servers/wdelta-process.ts'
 import {
   checkInvariants,
   checkWhole,

@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import type { ServerProcess } from '../support/server-process.ts'
+import type { ServerProcess } from '../support/servers/server-process.ts'
 import {
   checkInvariants,
   KINDS,

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import { Random } from '../support/random.ts'
-import type { ServerProcess } from '../support/server-process.ts'
+import type { ServerProcess } from '../support/servers/server-process.ts'
 
 const FILE = 'model.safetensors'
 /** Contents that are published again and again. */

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import type { Model } from '../../src/registry/registry.ts'
-import type { ServerProcess } from '../support/server-process.ts'
+import type { ServerProcess } from '../support/servers/server-process.ts'
 import { type Fresh, FreshModels, sendFresh } from './fresh-models.ts'
 import { checkFolder, checkRebuild, checkScrub, checkWhole, listAll, startSwept } from './scene.ts'
 

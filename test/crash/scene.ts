@@ -4,8 +4,8 @@ import { basename, join } from 'node:path'
 import type { Test } from 'tap'
 import { makeModel, makeTuned } from '../../bench/make-model.ts'
 import type { Model, SweepReport } from '../../src/registry/registry.ts'
-import { type ServerProcess, startServer } from '../support/server-process.ts'
-import { wdelta, wdeltaIn } from '../support/wdelta-process.ts'
+import { type ServerProcess, startServer } from '../support/servers/server-process.ts'
+import { wdelta, wdeltaIn } from '../support/servers/wdelta-process.ts'
 
 /** Bytes of each model that is uploaded. */
 const SIZE = 4 * 1024 * 1024

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { RegistryError } from '../../src/errors.ts'
-import { aContent, aModel, ID, listen } from '../support/test-app.ts'
+import { aContent, aModel, ID, listen } from '../support/servers/test-app.ts'
 
 t.test('each scope may do its own and what the lower ones may', async t => {
   const scopes = new Map([

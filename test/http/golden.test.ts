@@ -3,8 +3,8 @@ import { basename, join } from 'node:path'
 import t from 'tap'
 import { buildApp } from '../../src/app.ts'
 import type { Model } from '../../src/registry/registry.ts'
-import { goldenCases } from '../support/golden-cases.ts'
-import { openTestRegistry } from '../support/test-registry.ts'
+import { goldenCases } from '../support/models/golden-cases.ts'
+import { openTestRegistry } from '../support/servers/test-registry.ts'
 
 /** The bytes of a file as a form takes them. */
 const file = (path: string) => new File([readFileSync(path)], basename(path))

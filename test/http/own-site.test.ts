@@ -1,8 +1,8 @@
 import { hostname } from 'node:os'
 import t, { type Test } from 'tap'
 import type { AppDeps } from '../../src/app.ts'
-import { FORM_TYPE, formOf } from '../support/forms.ts'
-import { aContent, aModel, dial, ID, listen } from '../support/test-app.ts'
+import { FORM_TYPE, formOf } from '../support/servers/forms.ts'
+import { aContent, aModel, dial, ID, listen } from '../support/servers/test-app.ts'
 
 const STATS = { models: 0, bases: 0, deltas: 0, logicalBytes: 0, storedBytes: 0, savedBytes: 0 }
 

@@ -3,7 +3,7 @@ import { get } from 'node:http'
 import t from 'tap'
 import { RegistryError } from '../../src/errors.ts'
 import { Random } from '../support/random.ts'
-import { aContent, BYTES, dial, ID, listen, recorder } from '../support/test-app.ts'
+import { aContent, BYTES, dial, ID, listen, recorder } from '../support/servers/test-app.ts'
 
 const PATH = `/models/${ID}/reconstruct`
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { aModel, ID, listen } from '../support/test-app.ts'
+import { aModel, ID, listen } from '../support/servers/test-app.ts'
 
 /** Tensors with long names, which tell when they are made into text. */
 function tensorsThatTell(count: number) {

@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import t from 'tap'
 import { RegistryError } from '../../src/errors.ts'
 import type { Publish } from '../../src/registry/registry.ts'
-import { FORM_TYPE, formOf } from '../support/forms.ts'
-import { aModel, BYTES, dial, listen, readParts, recorder } from '../support/test-app.ts'
+import { FORM_TYPE, formOf } from '../support/servers/forms.ts'
+import { aModel, BYTES, dial, listen, readParts, recorder } from '../support/servers/test-app.ts'
 
 /** Reads everything, like a registry that accepts the model. */
 const accept: Publish['files'] = async (_options, parts) => {

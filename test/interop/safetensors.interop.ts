@@ -15,8 +15,12 @@ import { canWiden } from '../../src/codec/base/widen.ts'
 import { headerBytes } from '../../src/codec/safetensors/header.ts'
 import type { Layout } from '../../src/codec/safetensors/layout.ts'
 import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
+import {
+  changedSafetensors,
+  readLayout,
+  safetensorsFile,
+} from '../support/models/safetensors-samples.ts'
 import { Random } from '../support/random.ts'
-import { changedSafetensors, readLayout, safetensorsFile } from '../support/safetensors-samples.ts'
 import { interopPython } from './reference.ts'
 
 const { MUTATIONS = '10000' } = process.env

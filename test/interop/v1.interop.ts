@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { wdelta } from '../support/wdelta-process.ts'
+import { wdelta } from '../support/servers/wdelta-process.ts'
 import { Reference } from './reference.ts'
 import { sampleBase, sampleTuned, tieless, writeModel } from './sample-models.ts'
 

@@ -5,7 +5,6 @@ import t from 'tap'
 import { CodecError } from '../../src/codec/base/errors.ts'
 import type { RecordDelta, RecordTensor } from '../../src/codec/wdelta/delta-index.ts'
 import { planRecordDelta } from '../../src/codec/wdelta/v1/writer.ts'
-import { Random } from '../support/random.ts'
 import {
   f16s,
   goldenDeltas,
@@ -13,8 +12,9 @@ import {
   readDelta,
   sealed,
   zeroDelta,
-} from '../support/wdelta-files.ts'
-import { mutate, seedFiles } from '../support/wdelta-samples.ts'
+} from '../support/models/wdelta-files.ts'
+import { mutate, seedFiles } from '../support/models/wdelta-samples.ts'
+import { Random } from '../support/random.ts'
 
 /** A Python that has deltatensors 0.2.0 (without one there is nothing to compare with), and how many files to change. */
 const { INTEROP_PYTHON: PYTHON, MUTATIONS = '10000' } = process.env

@@ -14,14 +14,14 @@ import { translateSqliteError } from '../../src/catalog/sqlite/errors.ts'
 import { openRegistry } from '../../src/registry/open-registry.ts'
 import { translateStorageError } from '../../src/storage/disk-errors.ts'
 import { DiskRoom } from '../../src/storage/disk-room.ts'
-import { goldenCase } from '../support/golden-cases.ts'
+import { goldenCase } from '../support/models/golden-cases.ts'
 import {
   before,
   bytesOf,
   folderParts,
   openTestRegistry,
   publish,
-} from '../support/test-registry.ts'
+} from '../support/servers/test-registry.ts'
 
 const MIB = 2 ** 20
 const baseParts = () => folderParts(goldenCase('int4-bf16').base)

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { parse } from 'yaml'
 import { PROBLEMS, RegistryError } from '../../src/errors.ts'
-import { aModel, ID, listen } from '../support/test-app.ts'
+import { aModel, ID, listen } from '../support/servers/test-app.ts'
 
 const PACKAGE = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
 const json = { 'content-type': 'application/json' }

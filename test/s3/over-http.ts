@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises'
 import { ListMultipartUploadsCommand, ListObjectsV2Command } from '@aws-sdk/client-s3'
 import type { Model, SweepReport } from '../../src/registry/registry.ts'
 import { openS3Client, type S3Options } from '../../src/storage/s3/client.ts'
-import type { ServerProcess } from '../support/server-process.ts'
+import type { ServerProcess } from '../support/servers/server-process.ts'
 
 /** The environment of a registry over a bucket. Nothing that an upload left is too young to be swept. */
 export function environment(options: S3Options): Record<string, string> {

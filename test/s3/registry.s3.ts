@@ -10,10 +10,10 @@ import { openCachedBlobStore } from '../../src/storage/cache/blob-store.ts'
 import { openS3BlobStore } from '../../src/storage/s3/blob-store.ts'
 import { openS3Client, type S3Options } from '../../src/storage/s3/client.ts'
 import { damageMatrix } from '../registry/care/damage-matrix.ts'
-import { goldenCase } from '../support/golden-cases.ts'
-import { type ServerProcess, startServer } from '../support/server-process.ts'
-import { openRegistryOver } from '../support/test-registry.ts'
-import { wdeltaIn } from '../support/wdelta-process.ts'
+import { goldenCase } from '../support/models/golden-cases.ts'
+import { type ServerProcess, startServer } from '../support/servers/server-process.ts'
+import { openRegistryOver } from '../support/servers/test-registry.ts'
+import { wdeltaIn } from '../support/servers/wdelta-process.ts'
 import {
   contentsOf,
   download,

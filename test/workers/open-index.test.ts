@@ -4,7 +4,7 @@ import { CodecError } from '../../src/codec/base/errors.ts'
 import { FrameDeltaReader, openIndex, type StoredIndex } from '../../src/codec/wdelta/v2/reader.ts'
 import { threadKernels } from '../../src/workers/kernels.ts'
 import { openStoredIndex } from '../../src/workers/open-index.ts'
-import { type RawDelta, rawIndex, sealedV2, xxh64 } from '../support/wdelta-v2-files.ts'
+import { type RawDelta, rawIndex, sealedV2, xxh64 } from '../support/models/wdelta-v2-files.ts'
 
 const BYTE = Uint8Array.of(1)
 

@@ -5,7 +5,7 @@ import t from 'tap'
 import type { FloatFrame } from '../../src/codec/frames/float-frame.ts'
 import { openPool } from '../../src/workers/pool.ts'
 import { engineOver, sourceOf } from '../support/engine.ts'
-import { openFiles } from '../support/server-process.ts'
+import { openFiles } from '../support/servers/server-process.ts'
 
 const frame = (count: number): FloatFrame => ({
   first: 0,

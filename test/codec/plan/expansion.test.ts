@@ -4,7 +4,7 @@ import { CodecError } from '../../../src/codec/base/errors.ts'
 import { EXPANSION, mostExpandedBytes } from '../../../src/codec/base/limits.ts'
 import { checkExpansion } from '../../../src/codec/plan/expansion.ts'
 import type { Recipes } from '../../../src/codec/plan/recipes.ts'
-import { baseOf } from '../../support/made-up-lineages.ts'
+import { baseOf } from '../../support/models/made-up-lineages.ts'
 
 /** Recipes of one tensor: nothing of it has to be there. */
 const model = (dtype: Dtype, elements: number): Recipes =>

@@ -5,7 +5,7 @@ import type { Encoding } from '../../../src/codec/frames/frame-encodings.ts'
 import { planTensor, storedBytes } from '../../../src/codec/plan/plan.ts'
 import { applyLink, type Recipe, type Recipes } from '../../../src/codec/plan/recipes.ts'
 import { segmentsOf } from '../../../src/workers/batches.ts'
-import { addition, baseOf, counted, losslessLink } from '../../support/made-up-lineages.ts'
+import { addition, baseOf, counted, losslessLink } from '../../support/models/made-up-lineages.ts'
 
 const COLUMNS = 1024
 const ROWS = 4096

@@ -8,7 +8,7 @@ import type {
   RecordTensor,
   SparseTensor,
 } from '../../../src/codec/wdelta/delta-index.ts'
-import { baseOf } from '../../support/made-up-lineages.ts'
+import { baseOf } from '../../support/models/made-up-lineages.ts'
 
 const delta = (tensors: RecordTensor[]): RecordDelta => ({
   format: 1,

@@ -8,7 +8,7 @@ import {
   baseOf,
   losslessLink,
   type MadeUpTensor,
-} from '../../support/made-up-lineages.ts'
+} from '../../support/models/made-up-lineages.ts'
 
 type Described = Pick<Recipe, 'name' | 'dtype' | 'shape'>
 

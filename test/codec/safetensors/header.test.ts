@@ -3,7 +3,7 @@ import { DTYPE_BITS, isDtype } from '../../../src/codec/base/dtypes.ts'
 import { CodecError } from '../../../src/codec/base/errors.ts'
 import { LIMITS } from '../../../src/codec/base/limits.ts'
 import { headerBytes, parseLayout } from '../../../src/codec/safetensors/header.ts'
-import { readLayout as read, safetensorsFile } from '../../support/safetensors-samples.ts'
+import { readLayout as read, safetensorsFile } from '../../support/models/safetensors-samples.ts'
 
 /** `accepted`, or the rule of the refusal. */
 function ruleOf(json: string | object, dataBytes = 0): string {

@@ -5,13 +5,13 @@ import { parseLayout } from '../../../src/codec/safetensors/header.ts'
 import type { Layout } from '../../../src/codec/safetensors/layout.ts'
 import { LayoutReader } from '../../../src/codec/safetensors/layout-reader.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
-import { Random } from '../../support/random.ts'
 import {
   changedSafetensors,
   readLayout as read,
   readPieces,
   safetensorsFile,
-} from '../../support/safetensors-samples.ts'
+} from '../../support/models/safetensors-samples.ts'
+import { Random } from '../../support/random.ts'
 
 const { MUTATIONS = '10000' } = process.env
 const entry = (dtype: string, shape: number[], offsets: number[]) => ({

@@ -5,7 +5,7 @@ import { DTYPE_BITS, type Dtype, isDtype } from '../../../src/codec/base/dtypes.
 import { LIMITS } from '../../../src/codec/base/limits.ts'
 import { parseLayout } from '../../../src/codec/safetensors/header.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
-import { readLayout as read } from '../../support/safetensors-samples.ts'
+import { readLayout as read } from '../../support/models/safetensors-samples.ts'
 
 const FIXTURES = join(import.meta.dirname, '../../fixtures')
 

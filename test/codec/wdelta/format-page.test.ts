@@ -7,7 +7,7 @@ import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { WdeltaReader } from '../../../src/codec/wdelta/reader.ts'
 import { FrameDeltaWriter } from '../../../src/codec/wdelta/v2/writer.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
-import { sha256 } from '../../support/wdelta-files.ts'
+import { sha256 } from '../../support/models/wdelta-files.ts'
 
 const PAGE = new URL('../../../src/codec/FORMAT.md', import.meta.url)
 const TENSOR = { name: 'w', dtype: 'BF16', shape: [512] } as const

@@ -2,9 +2,9 @@ import t from 'tap'
 import { CodecError } from '../../../src/codec/base/errors.ts'
 import { CELL } from '../../../src/codec/base/limits.ts'
 import type { RecordDelta, RecordTensor } from '../../../src/codec/wdelta/delta-index.ts'
+import { goldenDeltas, join, readDelta, sealed } from '../../support/models/wdelta-files.ts'
+import { mutate, seedFiles, smallDelta } from '../../support/models/wdelta-samples.ts'
 import { Random } from '../../support/random.ts'
-import { goldenDeltas, join, readDelta, sealed } from '../../support/wdelta-files.ts'
-import { mutate, seedFiles, smallDelta } from '../../support/wdelta-samples.ts'
 
 const { MUTATIONS = '10000' } = process.env
 const COUNT = Number(MUTATIONS)

@@ -5,8 +5,7 @@ import { FRAME_BYTES, LIMITS } from '../../../src/codec/base/limits.ts'
 import { ENCODINGS, encodeFrame } from '../../../src/codec/frames/frame-encodings.ts'
 import { identityBytes } from '../../../src/codec/safetensors/identity.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
-import { Random } from '../../support/random.ts'
-import { sha256, u64 } from '../../support/wdelta-files.ts'
+import { sha256, u64 } from '../../support/models/wdelta-files.ts'
 import {
   COPY,
   type RawDelta,
@@ -16,7 +15,8 @@ import {
   sealedV2,
   xxh64,
   zstd,
-} from '../../support/wdelta-v2-files.ts'
+} from '../../support/models/wdelta-v2-files.ts'
+import { Random } from '../../support/random.ts'
 import { Draws, type Makers } from './draws.ts'
 import {
   headerOf,

@@ -1,6 +1,6 @@
 import { DTYPE_BITS, type Dtype } from '../../../src/codec/base/dtypes.ts'
+import { u64 } from '../../support/models/wdelta-files.ts'
 import { Random } from '../../support/random.ts'
-import { u64 } from '../../support/wdelta-files.ts'
 
 /** The file of a model that has one. */
 export const WEIGHTS = 'model.safetensors'

@@ -6,8 +6,8 @@ import {
   f32s,
   i64s,
   record,
-} from '../../support/wdelta-files.ts'
-import { resealed } from '../../support/wdelta-v2-files.ts'
+} from '../../support/models/wdelta-files.ts'
+import { resealed } from '../../support/models/wdelta-v2-files.ts'
 import { type Draws, JSON_NUMBERS, type Makers } from './draws.ts'
 
 /** Makers of deltas of version 1 that are hostile, and of some that are sound. */

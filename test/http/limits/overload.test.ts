@@ -1,7 +1,15 @@
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
 import { pretendMemory } from '../../support/pretend-memory.ts'
-import { aContent, aModel, BYTES, dial, ID, listen, readParts } from '../../support/test-app.ts'
+import {
+  aContent,
+  aModel,
+  BYTES,
+  dial,
+  ID,
+  listen,
+  readParts,
+} from '../../support/servers/test-app.ts'
 
 const FORM = 'multipart/form-data; boundary=x'
 

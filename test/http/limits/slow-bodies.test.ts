@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import t from 'tap'
 import { RegistryError } from '../../../src/errors.ts'
-import { FORM_TYPE } from '../../support/forms.ts'
-import { dial, ID, listen } from '../../support/test-app.ts'
+import { FORM_TYPE } from '../../support/servers/forms.ts'
+import { dial, ID, listen } from '../../support/servers/test-app.ts'
 
 const BODY = JSON.stringify({ name: 'ci', scope: 'read' })
 const JSON_TYPE = 'Content-Type: application/json\r\n'

@@ -1,6 +1,14 @@
 import { once } from 'node:events'
 import t from 'tap'
-import { aContent, aModel, BYTES, dial, ID, listen, recorder } from '../../support/test-app.ts'
+import {
+  aContent,
+  aModel,
+  BYTES,
+  dial,
+  ID,
+  listen,
+  recorder,
+} from '../../support/servers/test-app.ts'
 
 t.test('what is no HTTP is refused as a problem, and the connection ends', async t => {
   const { port } = await listen(t, { find: async () => aModel() })

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { PROBLEMS, RegistryError } from '../../../src/errors.ts'
-import { aModel, dial, ID, listen } from '../../support/test-app.ts'
+import { aModel, dial, ID, listen } from '../../support/servers/test-app.ts'
 
 const json = { 'content-type': 'application/json' }
 

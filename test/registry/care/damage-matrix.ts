@@ -3,9 +3,9 @@ import type { Catalog } from '../../../src/catalog/catalog.ts'
 import { BLOCK_BYTES } from '../../../src/codec/base/block-sums.ts'
 import type { RegistryError } from '../../../src/errors.ts'
 import type { Content, Model, Registry } from '../../../src/registry/registry.ts'
-import { layoutOf } from '../../support/generated-ranges.ts'
-import { part, publish } from '../../support/test-registry.ts'
-import { weights } from '../../support/weights.ts'
+import { layoutOf } from '../../support/models/generated-ranges.ts'
+import { weights } from '../../support/models/weights.ts'
+import { part, publish } from '../../support/servers/test-registry.ts'
 
 const SIGNAL = new AbortController().signal
 export const MODEL = 'model.safetensors'

@@ -4,14 +4,14 @@ import t, { type Test } from 'tap'
 import { openSqliteCatalog } from '../../../src/catalog/sqlite/catalog.ts'
 import { openRegistry } from '../../../src/registry/open-registry.ts'
 import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
+import { weights } from '../../support/models/weights.ts'
 import {
   bytesOf,
   openRegistryOver,
   openTestRegistry,
   part,
   publish,
-} from '../../support/test-registry.ts'
-import { weights } from '../../support/weights.ts'
+} from '../../support/servers/test-registry.ts'
 import { damageMatrix, MODEL, publishScene, readEverything } from './damage-matrix.ts'
 
 const SIGNAL = new AbortController().signal

@@ -4,7 +4,7 @@ import { RegistryError } from '../../../src/errors.ts'
 import { Readiness } from '../../../src/registry/care/readiness.ts'
 import type { BlobStore } from '../../../src/storage/blob-store.ts'
 import { UNLIMITED } from '../../../src/storage/disk-room.ts'
-import { openTestRegistry } from '../../support/test-registry.ts'
+import { openTestRegistry } from '../../support/servers/test-registry.ts'
 
 /** A store that answers when it is told to, and a clock that goes when it is told to. */
 function scene() {

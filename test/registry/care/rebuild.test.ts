@@ -7,7 +7,7 @@ import { rebuildCatalog } from '../../../src/registry/care/adopt.ts'
 import { openRegistry } from '../../../src/registry/open-registry.ts'
 import type { ListedModel, Registry } from '../../../src/registry/registry.ts'
 import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
-import { goldenCase } from '../../support/golden-cases.ts'
+import { goldenCase } from '../../support/models/golden-cases.ts'
 import {
   bytesOf,
   folderParts,
@@ -16,7 +16,7 @@ import {
   part,
   publish,
   publishWdelta,
-} from '../../support/test-registry.ts'
+} from '../../support/servers/test-registry.ts'
 
 const GOLDEN = goldenCase('chain-int4-bf16')
 const SIGNAL = new AbortController().signal

@@ -10,8 +10,8 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { bytesOf, openTestRegistry, part, publish } from '../../support/test-registry.ts'
-import { weights } from '../../support/weights.ts'
+import { weights } from '../../support/models/weights.ts'
+import { bytesOf, openTestRegistry, part, publish } from '../../support/servers/test-registry.ts'
 
 const FILE = 'model.safetensors'
 const SIDE = 'tokenizer.json'

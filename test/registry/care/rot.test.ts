@@ -5,14 +5,14 @@ import t, { type Test } from 'tap'
 import type { RegistryError } from '../../../src/errors.ts'
 import type { Content, ListedModel, Model, Registry } from '../../../src/registry/registry.ts'
 import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
+import { weights } from '../../support/models/weights.ts'
 import {
   bytesOf,
   openRegistryOver,
   openTestRegistry,
   part,
   publish,
-} from '../../support/test-registry.ts'
-import { weights } from '../../support/weights.ts'
+} from '../../support/servers/test-registry.ts'
 
 const SIGNAL = new AbortController().signal
 const MODEL = 'model.safetensors'

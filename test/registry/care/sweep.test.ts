@@ -5,7 +5,7 @@ import t from 'tap'
 import { RegistryError } from '../../../src/errors.ts'
 import { openRegistry } from '../../../src/registry/open-registry.ts'
 import type { Registry, UploadPart } from '../../../src/registry/registry.ts'
-import { goldenCase } from '../../support/golden-cases.ts'
+import { goldenCase } from '../../support/models/golden-cases.ts'
 import {
   before,
   bytesOf,
@@ -13,7 +13,7 @@ import {
   openTestRegistry,
   part,
   publish,
-} from '../../support/test-registry.ts'
+} from '../../support/servers/test-registry.ts'
 
 const SIGNAL = new AbortController().signal
 const GOLDEN = goldenCase('int4-bf16')

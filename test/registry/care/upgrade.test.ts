@@ -19,6 +19,7 @@ import { processHolds } from '../../../src/registry/holds/in-process.ts'
 import type { ListedModel, Model } from '../../../src/registry/registry.ts'
 import { UNLIMITED } from '../../../src/storage/disk-room.ts'
 import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
+import { weights } from '../../support/models/weights.ts'
 import {
   before,
   bytesOf,
@@ -26,8 +27,7 @@ import {
   openTestRegistry,
   part,
   publish,
-} from '../../support/test-registry.ts'
-import { weights } from '../../support/weights.ts'
+} from '../../support/servers/test-registry.ts'
 
 /** Data folders as earlier builds left them; `models.json` is what those told of their models. */
 const DATA = join(import.meta.dirname, '../../fixtures/data')

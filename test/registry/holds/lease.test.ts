@@ -11,15 +11,15 @@ import { ownProcessMark } from '../../../src/registry/holds/process-mark.ts'
 import type { BlobStore } from '../../../src/storage/blob-store.ts'
 import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
 import { openS3BlobStore } from '../../../src/storage/s3/blob-store.ts'
-import { FakeS3 } from '../../support/fake-s3.ts'
+import { weights } from '../../support/models/weights.ts'
+import { FakeS3 } from '../../support/servers/fake-s3.ts'
 import {
   bytesOf,
   endlessPause,
   openRegistryOver,
   part,
   publish,
-} from '../../support/test-registry.ts'
-import { weights } from '../../support/weights.ts'
+} from '../../support/servers/test-registry.ts'
 
 const STALE_MS = 12_000
 const LOOK_MS = 1000

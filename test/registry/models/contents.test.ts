@@ -1,6 +1,6 @@
 import t from 'tap'
-import { openTestRegistry, part, publish } from '../../support/test-registry.ts'
-import { weights } from '../../support/weights.ts'
+import { weights } from '../../support/models/weights.ts'
+import { openTestRegistry, part, publish } from '../../support/servers/test-registry.ts'
 
 /** More than the buffers of a registry that is told nothing of its streams. */
 const STREAMS = 150

@@ -1,15 +1,15 @@
 import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import t from 'tap'
-import type { Inspected } from '../../support/golden-cases.ts'
-import { goldenCases } from '../../support/golden-cases.ts'
+import type { Inspected } from '../../support/models/golden-cases.ts'
+import { goldenCases } from '../../support/models/golden-cases.ts'
 import {
   folderParts,
   openTestRegistry,
   publish,
   publishWdelta,
-} from '../../support/test-registry.ts'
-import { wdelta } from '../../support/wdelta-process.ts'
+} from '../../support/servers/test-registry.ts'
+import { wdelta } from '../../support/servers/wdelta-process.ts'
 
 /** Stored bytes by tensor, as `wdelta inspect --json` tells them of each file. */
 async function toldByCommand(paths: readonly string[]): Promise<Record<string, number>[]> {

@@ -7,7 +7,8 @@ import { readManifestHead, writeManifest } from '../../../src/registry/models/ma
 import type { Registry } from '../../../src/registry/registry.ts'
 import { blobKey } from '../../../src/storage/blob-key.ts'
 import type { BlobStore } from '../../../src/storage/blob-store.ts'
-import { goldenCase } from '../../support/golden-cases.ts'
+import { goldenCase } from '../../support/models/golden-cases.ts'
+import { weights } from '../../support/models/weights.ts'
 import {
   bytesOf,
   folderParts,
@@ -15,8 +16,7 @@ import {
   part,
   publish,
   publishWdelta,
-} from '../../support/test-registry.ts'
-import { weights } from '../../support/weights.ts'
+} from '../../support/servers/test-registry.ts'
 
 const SIGNAL = new AbortController().signal
 

@@ -1,14 +1,14 @@
 import t from 'tap'
 import type { DescribedTensor } from '../../../src/codec/safetensors/write-header.ts'
-import { modelFileOf } from '../../support/model-file.ts'
+import { modelFileOf } from '../../support/models/model-file.ts'
+import { deltaFile, f32s, i64s, record } from '../../support/models/wdelta-files.ts'
 import {
   bytesOf,
   openTestRegistry,
   part,
   publish,
   publishWdelta,
-} from '../../support/test-registry.ts'
-import { deltaFile, f32s, i64s, record } from '../../support/wdelta-files.ts'
+} from '../../support/servers/test-registry.ts'
 
 const FILE = 'model.safetensors'
 /** Bytes that models may take while they are open: a few levels of a chain of a few thousand tensors. */

@@ -3,8 +3,8 @@ import type { Span } from '../../../src/codec/base/ranges.ts'
 import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
 import { OpenedModels } from '../../../src/registry/models/opened-models.ts'
 import { sourceOf } from '../../support/engine.ts'
-import { openTestRegistry, part, publish } from '../../support/test-registry.ts'
-import { weights } from '../../support/weights.ts'
+import { weights } from '../../support/models/weights.ts'
+import { openTestRegistry, part, publish } from '../../support/servers/test-registry.ts'
 
 /** A base, two fine-tunes of it and one on the first of them, and what opens them. */
 async function scene(t: Parameters<typeof openTestRegistry>[0]) {

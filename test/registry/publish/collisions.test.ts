@@ -2,10 +2,10 @@ import t, { type Test } from 'tap'
 import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
 import { encodeFrame } from '../../../src/codec/frames/frame-encodings.ts'
 import { threadKernels } from '../../../src/workers/kernels.ts'
-import { type FilledTensor, modelFile } from '../../support/model-file.ts'
+import { type FilledTensor, modelFile } from '../../support/models/model-file.ts'
+import { collision } from '../../support/models/xxh64-collisions.ts'
 import { Random } from '../../support/random.ts'
-import { bytesOf, openTestRegistry, part, publish } from '../../support/test-registry.ts'
-import { collision } from '../../support/xxh64-collisions.ts'
+import { bytesOf, openTestRegistry, part, publish } from '../../support/servers/test-registry.ts'
 
 const { machine } = threadKernels()
 const MODEL = 'model.safetensors'

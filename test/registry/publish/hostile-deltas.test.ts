@@ -10,15 +10,21 @@ import type { RegistryError } from '../../../src/errors.ts'
 import { openRegistry } from '../../../src/registry/open-registry.ts'
 import type { Model, Registry } from '../../../src/registry/registry.ts'
 import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
+import { deltaFile, f32s, i64s, record, sha256, u64 } from '../../support/models/wdelta-files.ts'
+import {
+  type RawDelta,
+  rawIndex,
+  sealedV2,
+  xxh64,
+  zstd,
+} from '../../support/models/wdelta-v2-files.ts'
 import {
   bytesOf,
   openTestRegistry,
   part,
   publish,
   publishWdelta,
-} from '../../support/test-registry.ts'
-import { deltaFile, f32s, i64s, record, sha256, u64 } from '../../support/wdelta-files.ts'
-import { type RawDelta, rawIndex, sealedV2, xxh64, zstd } from '../../support/wdelta-v2-files.ts'
+} from '../../support/servers/test-registry.ts'
 
 const MIB = 1024 * 1024
 const ZEROS = new Uint8Array(FRAME_BYTES)

@@ -2,11 +2,17 @@ import t, { type Test } from 'tap'
 import type { FloatDtype } from '../../../src/codec/base/dtypes.ts'
 import type { LayoutTensor } from '../../../src/codec/safetensors/layout.ts'
 import type { Model, Registry } from '../../../src/registry/registry.ts'
-import { layoutOf } from '../../support/generated-ranges.ts'
-import { changed, filled, sprinkle, unitBytes } from '../../support/generated-values.ts'
-import { modelFileOf } from '../../support/model-file.ts'
+import { layoutOf } from '../../support/models/generated-ranges.ts'
+import { changed, filled, sprinkle, unitBytes } from '../../support/models/generated-values.ts'
+import { modelFileOf } from '../../support/models/model-file.ts'
 import { Random } from '../../support/random.ts'
-import { bytesOf, lineageOf, openTestRegistry, part, publish } from '../../support/test-registry.ts'
+import {
+  bytesOf,
+  lineageOf,
+  openTestRegistry,
+  part,
+  publish,
+} from '../../support/servers/test-registry.ts'
 
 type Strategy = 'lossless' | 'int4' | 'sparse' | 'quantized'
 

@@ -1,9 +1,9 @@
 import t from 'tap'
 import { itemBytes } from '../../../src/codec/base/dtypes.ts'
-import { cast } from '../../support/generated-values.ts'
-import { modelFile } from '../../support/model-file.ts'
+import { cast } from '../../support/models/generated-values.ts'
+import { modelFile } from '../../support/models/model-file.ts'
 import { Random } from '../../support/random.ts'
-import { bytesOf, openTestRegistry, part, publish } from '../../support/test-registry.ts'
+import { bytesOf, openTestRegistry, part, publish } from '../../support/servers/test-registry.ts'
 
 const MODEL = 'model.safetensors'
 /** Some frames of the widest dtype, and no whole number of any. */

@@ -4,8 +4,8 @@ import t, { type Test } from 'tap'
 import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
 import { ENCODINGS } from '../../../src/codec/frames/frame-encodings.ts'
 import type { Content, Model, Registry } from '../../../src/registry/registry.ts'
-import { FEATURES, type Folder, generateLineage } from '../../support/generated-models.ts'
-import { layoutOf, rangesOf, tensorsOf, weightsOf } from '../../support/generated-ranges.ts'
+import { FEATURES, type Folder, generateLineage } from '../../support/models/generated-models.ts'
+import { layoutOf, rangesOf, tensorsOf, weightsOf } from '../../support/models/generated-ranges.ts'
 import {
   bytesOf,
   lineageOf,
@@ -13,7 +13,7 @@ import {
   part,
   publish,
   publishWdelta,
-} from '../../support/test-registry.ts'
+} from '../../support/servers/test-registry.ts'
 
 /** Generated lineages; `FULL=1` takes more. */
 const SEEDS = process.env['FULL'] === '1' ? 500 : 60

@@ -5,15 +5,15 @@ import t, { type Test } from 'tap'
 import type { Dtype } from '../../../src/codec/base/dtypes.ts'
 import type { RegistryError } from '../../../src/errors.ts'
 import type { Registry } from '../../../src/registry/registry.ts'
-import { type FilledTensor, modelFile } from '../../support/model-file.ts'
+import { type FilledTensor, modelFile } from '../../support/models/model-file.ts'
+import { deltaFile, f32s, i64s, record } from '../../support/models/wdelta-files.ts'
 import {
   bytesOf,
   openTestRegistry,
   part,
   publish,
   publishWdelta,
-} from '../../support/test-registry.ts'
-import { deltaFile, f32s, i64s, record } from '../../support/wdelta-files.ts'
+} from '../../support/servers/test-registry.ts'
 
 /** Bytes that are sensible values as F32, BF16 and F16, the first of them letters. */
 const BYTES = Buffer.from('AB?=CD?=EF?=GH?=IJ?=KL?=')

@@ -12,7 +12,7 @@ import {
   part,
   publish,
   publishWdelta,
-} from '../../support/test-registry.ts'
+} from '../../support/servers/test-registry.ts'
 
 const FILE = 'model.safetensors'
 

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { RegistryError } from '../../../src/errors.ts'
-import { goldenCase, goldenCases } from '../../support/golden-cases.ts'
-import { modelFile } from '../../support/model-file.ts'
+import { goldenCase, goldenCases } from '../../support/models/golden-cases.ts'
+import { modelFile } from '../../support/models/model-file.ts'
 import {
   bytesOf,
   folderParts,
@@ -13,7 +13,7 @@ import {
   part,
   publish,
   publishWdelta,
-} from '../../support/test-registry.ts'
+} from '../../support/servers/test-registry.ts'
 
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 

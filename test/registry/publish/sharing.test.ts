@@ -5,8 +5,8 @@ import { RegistryError } from '../../../src/errors.ts'
 import { openRegistry } from '../../../src/registry/open-registry.ts'
 import type { Model, Registry, UploadPart } from '../../../src/registry/registry.ts'
 import type { Pool } from '../../../src/workers/pool.ts'
-import { modelFile } from '../../support/model-file.ts'
-import { before, bytesOf, openTestRegistry, part } from '../../support/test-registry.ts'
+import { modelFile } from '../../support/models/model-file.ts'
+import { before, bytesOf, openTestRegistry, part } from '../../support/servers/test-registry.ts'
 
 const CONFIG = Buffer.from('{"architectures":["LlamaForCausalLM"]}\n')
 

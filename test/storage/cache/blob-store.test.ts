@@ -16,7 +16,7 @@ import type { ByteRange } from '../../../src/codec/base/ranges.ts'
 import { newBlobKey } from '../../../src/storage/blob-key.ts'
 import type { BlobStore } from '../../../src/storage/blob-store.ts'
 import { CHUNK_BYTES, openCachedBlobStore } from '../../../src/storage/cache/blob-store.ts'
-import { openStoreAfar } from '../../support/store-afar.ts'
+import { openStoreAfar } from '../../support/servers/store-afar.ts'
 import { blobStoreContract } from '../blob-store-contract.ts'
 
 const PLENTY = 2 ** 30

@@ -1,8 +1,8 @@
 import type { ErrorCode } from '../../../src/errors.ts'
 import { newBlobKey } from '../../../src/storage/blob-key.ts'
 import type { BlobStore } from '../../../src/storage/blob-store.ts'
-import { type Answer, type Operation, refusal } from '../../support/fake-bucket.ts'
-import type { Fault } from '../../support/fake-s3.ts'
+import { type Answer, type Operation, refusal } from '../../support/servers/fake-bucket.ts'
+import type { Fault } from '../../support/servers/fake-s3.ts'
 
 export function pattern(size: number, seed: number): Uint8Array {
   const bytes = new Uint8Array(size)

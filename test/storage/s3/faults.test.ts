@@ -3,8 +3,8 @@ import { RegistryError } from '../../../src/errors.ts'
 import { newBlobKey } from '../../../src/storage/blob-key.ts'
 import { openS3BlobStore } from '../../../src/storage/s3/blob-store.ts'
 import type { S3Options } from '../../../src/storage/s3/client.ts'
-import { refusal } from '../../support/fake-bucket.ts'
-import { FakeS3 } from '../../support/fake-s3.ts'
+import { refusal } from '../../support/servers/fake-bucket.ts'
+import { FakeS3 } from '../../support/servers/fake-s3.ts'
 import {
   CELLS,
   type Cell,

@@ -3,7 +3,14 @@ import t from 'tap'
 import type { Steps } from '../../../../src/codec/base/steps.ts'
 import type { RecordDeltaHeader } from '../../../../src/codec/wdelta/v1/format.ts'
 import { RecordDeltaReader } from '../../../../src/codec/wdelta/v1/reader.ts'
-import { deltaFile, join, PARENT, readDelta, sealed, u32 } from '../../../support/wdelta-files.ts'
+import {
+  deltaFile,
+  join,
+  PARENT,
+  readDelta,
+  sealed,
+  u32,
+} from '../../../support/models/wdelta-files.ts'
 import {
   allEntries,
   allRecords,

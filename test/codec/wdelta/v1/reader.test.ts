@@ -15,7 +15,7 @@ import {
   recordBytes,
   sealed,
   u32,
-} from '../../../support/wdelta-files.ts'
+} from '../../../support/models/wdelta-files.ts'
 import {
   allEntries,
   allRecords,

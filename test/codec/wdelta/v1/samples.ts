@@ -10,7 +10,7 @@ import {
   type Record,
   readDelta,
   record,
-} from '../../../support/wdelta-files.ts'
+} from '../../../support/models/wdelta-files.ts'
 
 export type Json = { [key: string]: unknown }
 

@@ -5,7 +5,7 @@ import {
   rankAt,
   type SparseTensor,
 } from '../../../../src/codec/wdelta/delta-index.ts'
-import { f16s, f32s, i64s, type Record, readDelta } from '../../../support/wdelta-files.ts'
+import { f16s, f32s, i64s, type Record, readDelta } from '../../../support/models/wdelta-files.ts'
 import {
   indices,
   int4File,

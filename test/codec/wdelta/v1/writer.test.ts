@@ -15,7 +15,7 @@ import {
   readDelta,
   writeDelta,
   zeroDelta,
-} from '../../../support/wdelta-files.ts'
+} from '../../../support/models/wdelta-files.ts'
 
 /** Where the array of a field lies, by the reference's name of the field. */
 function rangeOf(tensor: RecordTensor, field: string): ByteRange | null {

@@ -3,8 +3,8 @@ import type { Dtype } from '../../../../src/codec/base/dtypes.ts'
 import { FRAME_BYTES, LIMITS } from '../../../../src/codec/base/limits.ts'
 import { parseIndexSteps } from '../../../../src/codec/wdelta/v2/parse-index.ts'
 import { writeIndex } from '../../../../src/codec/wdelta/v2/write-index.ts'
+import { sealedV2 } from '../../../support/models/wdelta-v2-files.ts'
 import { Random } from '../../../support/random.ts'
-import { sealedV2 } from '../../../support/wdelta-v2-files.ts'
 import { build, type Content, read, ruleOf, type Source } from './samples.ts'
 
 t.test(

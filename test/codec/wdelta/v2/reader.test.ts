@@ -6,7 +6,7 @@ import { prefixV2, TAIL_BYTES } from '../../../../src/codec/wdelta/v2/format.ts'
 import { FrameDeltaReader } from '../../../../src/codec/wdelta/v2/reader.ts'
 import { writeIndex } from '../../../../src/codec/wdelta/v2/write-index.ts'
 import { threadKernels } from '../../../../src/workers/kernels.ts'
-import { sealedV2 } from '../../../support/wdelta-v2-files.ts'
+import { sealedV2 } from '../../../support/models/wdelta-v2-files.ts'
 import { build, endRuleOf, hasher, read, readEnd, ruleOf, SAMPLES } from './samples.ts'
 
 const { machine, compression } = threadKernels()

@@ -1,5 +1,5 @@
-import { buildLayout } from '../../src/codec/safetensors/write-header.ts'
-import { Random } from './random.ts'
+import { buildLayout } from '../../../src/codec/safetensors/write-header.ts'
+import { Random } from '../random.ts'
 
 /** A BF16 model of some blocks: weights that look like weights, from a seed; near to those of `before`, where it is given. */
 export function weights(seed: number, before?: Buffer): Buffer {

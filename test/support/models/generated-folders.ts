@@ -1,5 +1,5 @@
+import type { Random } from '../random.ts'
 import type { Folder, GeneratedTensor, Tensors } from './generated-models.ts'
-import type { Random } from './random.ts'
 
 /** How a model is cut into files: names of tensors by shard, in the order of their bytes. */
 export interface Cut {

@@ -4,8 +4,9 @@ import {
   elementCount,
   type FloatDtype,
   isFloat,
-} from '../../src/codec/base/dtypes.ts'
-import { FRAME_BYTES } from '../../src/codec/base/limits.ts'
+} from '../../../src/codec/base/dtypes.ts'
+import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
+import { Random } from '../random.ts'
 import { type Cut, cutModel, FILE_FEATURES, writeFolder } from './generated-folders.ts'
 import {
   CHANGES,
@@ -19,7 +20,6 @@ import {
   SPECIALS,
   sprinkle,
 } from './generated-values.ts'
-import { Random } from './random.ts'
 
 /** A model folder: the bytes of every file by its path. */
 export type Folder = ReadonlyMap<string, Uint8Array>

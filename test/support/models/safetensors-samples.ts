@@ -1,8 +1,8 @@
-import { CodecError } from '../../src/codec/base/errors.ts'
-import { headerBytes, parseLayout } from '../../src/codec/safetensors/header.ts'
-import type { Layout } from '../../src/codec/safetensors/layout.ts'
-import { LayoutReader } from '../../src/codec/safetensors/layout-reader.ts'
-import type { Random } from './random.ts'
+import { CodecError } from '../../../src/codec/base/errors.ts'
+import { headerBytes, parseLayout } from '../../../src/codec/safetensors/header.ts'
+import type { Layout } from '../../../src/codec/safetensors/layout.ts'
+import { LayoutReader } from '../../../src/codec/safetensors/layout-reader.ts'
+import type { Random } from '../random.ts'
 
 const encoder = new TextEncoder()
 

@@ -1,5 +1,5 @@
-import { DTYPE_BITS, type Dtype, type FloatDtype, isFloat } from '../../src/codec/base/dtypes.ts'
-import type { Random } from './random.ts'
+import { DTYPE_BITS, type Dtype, type FloatDtype, isFloat } from '../../../src/codec/base/dtypes.ts'
+import type { Random } from '../random.ts'
 
 /** Sign, exponent and mantissa of a float's upper 16 bits: bits of the mantissa that are there, and the exponent of 1. */
 const UPPER: Readonly<Record<FloatDtype, { shift: number; one: number; top: number }>> = {

@@ -1,12 +1,12 @@
 import { globSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import root from 'tap'
-import { openSqliteCatalog } from '../../src/catalog/sqlite/catalog.ts'
-import { openRegistry, type RegistryDeps } from '../../src/registry/open-registry.ts'
-import type { Content, ListedModel, Registry, UploadPart } from '../../src/registry/registry.ts'
-import type { BlobStore } from '../../src/storage/blob-store.ts'
-import { openFolderBlobStore } from '../../src/storage/folder/blob-store.ts'
-import { openPool } from '../../src/workers/pool.ts'
+import { openSqliteCatalog } from '../../../src/catalog/sqlite/catalog.ts'
+import { openRegistry, type RegistryDeps } from '../../../src/registry/open-registry.ts'
+import type { Content, ListedModel, Registry, UploadPart } from '../../../src/registry/registry.ts'
+import type { BlobStore } from '../../../src/storage/blob-store.ts'
+import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
+import { openPool } from '../../../src/workers/pool.ts'
 
 interface Teardown {
   testdir(): string

@@ -1,4 +1,4 @@
-import type { Random } from './random.ts'
+import type { Random } from '../random.ts'
 import { deltaFile, f16s, f32s, goldenDeltas, i64s, PARENT, record } from './wdelta-files.ts'
 
 /** A valid file of one tensor per strategy, in `order` of its records; small enough that a change hits structure. */

@@ -1,16 +1,16 @@
 import { createHash } from 'node:crypto'
 import { globSync, readFileSync } from 'node:fs'
-import type { Hasher } from '../../src/codec/base/hasher.ts'
-import type { RecordDelta } from '../../src/codec/wdelta/delta-index.ts'
+import type { Hasher } from '../../../src/codec/base/hasher.ts'
+import type { RecordDelta } from '../../../src/codec/wdelta/delta-index.ts'
 import {
   RecordDeltaReader,
   type RecordDeltaReaderOptions,
-} from '../../src/codec/wdelta/v1/reader.ts'
+} from '../../../src/codec/wdelta/v1/reader.ts'
 import {
   type RecordDeltaPlan,
   recordDeltaPrefix,
   recordHeader,
-} from '../../src/codec/wdelta/v1/writer.ts'
+} from '../../../src/codec/wdelta/v1/writer.ts'
 
 /** The index of a `.wdelta` of version 1 that is in memory as a whole. @throws CodecError as its reader does */
 export function indexDelta(bytes: Uint8Array, hasher: Hasher): RecordDelta {
@@ -106,7 +106,7 @@ export function readDelta(
 
 /** The `.wdelta` files of the golden cases, by path. */
 export function goldenDeltas(): Map<string, Uint8Array> {
-  const root = new URL('../fixtures/v1/', import.meta.url).pathname
+  const root = new URL('../../fixtures/v1/', import.meta.url).pathname
   const paths = globSync('**/*.wdelta', { cwd: root }).sort()
   if (paths.length === 0) throw new Error(`no golden .wdelta below ${root}`)
   return new Map(paths.map(path => [path, new Uint8Array(readFileSync(root + path))]))

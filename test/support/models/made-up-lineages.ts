@@ -1,11 +1,15 @@
-import type { Dtype } from '../../src/codec/base/dtypes.ts'
-import { CELL } from '../../src/codec/base/limits.ts'
-import { ENCODINGS, type Encoding } from '../../src/codec/frames/frame-encodings.ts'
-import { baseRecipes, type Link, type StoredRecipes } from '../../src/codec/plan/recipes.ts'
-import type { Layout } from '../../src/codec/safetensors/layout.ts'
-import { buildLayout, type DescribedTensor } from '../../src/codec/safetensors/write-header.ts'
-import type { FrameDelta, RecordDelta, TensorSource } from '../../src/codec/wdelta/delta-index.ts'
-import { frameCount, NO_RECORD, sized } from '../../src/codec/wdelta/v2/format.ts'
+import type { Dtype } from '../../../src/codec/base/dtypes.ts'
+import { CELL } from '../../../src/codec/base/limits.ts'
+import { ENCODINGS, type Encoding } from '../../../src/codec/frames/frame-encodings.ts'
+import { baseRecipes, type Link, type StoredRecipes } from '../../../src/codec/plan/recipes.ts'
+import type { Layout } from '../../../src/codec/safetensors/layout.ts'
+import { buildLayout, type DescribedTensor } from '../../../src/codec/safetensors/write-header.ts'
+import type {
+  FrameDelta,
+  RecordDelta,
+  TensorSource,
+} from '../../../src/codec/wdelta/delta-index.ts'
+import { frameCount, NO_RECORD, sized } from '../../../src/codec/wdelta/v2/format.ts'
 
 /** A base of these tensors in one file, whose blob is `base` and is never read. */
 export function baseOf(...tensors: readonly DescribedTensor[]): {

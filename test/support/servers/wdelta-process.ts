@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
 /** The entry of the command line. */
-export const CLI = fileURLToPath(new URL('../../src/cli/wdelta.ts', import.meta.url))
+export const CLI = fileURLToPath(new URL('../../../src/cli/wdelta.ts', import.meta.url))
 
 /** How a command ended. */
 export interface Ran {

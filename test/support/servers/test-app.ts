@@ -1,6 +1,6 @@
 import { type AddressInfo, connect, type Socket } from 'node:net'
-import { type AppDeps, buildApp } from '../../src/app.ts'
-import { RegistryError } from '../../src/errors.ts'
+import { type AppDeps, buildApp } from '../../../src/app.ts'
+import { RegistryError } from '../../../src/errors.ts'
 import type {
   Care,
   Content,
@@ -10,7 +10,7 @@ import type {
   Registry,
   Tokens,
   UploadPart,
-} from '../../src/registry/registry.ts'
+} from '../../../src/registry/registry.ts'
 
 export const ID = 'a'.repeat(40)
 

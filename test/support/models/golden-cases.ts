@@ -2,7 +2,7 @@ import { globSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const GOLDEN = fileURLToPath(new URL('../fixtures/v1', import.meta.url))
+const GOLDEN = fileURLToPath(new URL('../../fixtures/v1', import.meta.url))
 
 /** What the reference's `inspect` says of a delta. */
 export interface Inspected {

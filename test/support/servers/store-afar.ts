@@ -1,6 +1,6 @@
-import type { ByteRange } from '../../src/codec/base/ranges.ts'
-import type { BlobStore } from '../../src/storage/blob-store.ts'
-import { openFolderBlobStore } from '../../src/storage/folder/blob-store.ts'
+import type { ByteRange } from '../../../src/codec/base/ranges.ts'
+import type { BlobStore } from '../../../src/storage/blob-store.ts'
+import { openFolderBlobStore } from '../../../src/storage/folder/blob-store.ts'
 
 /** A store that no worker can reach by itself, as a bucket is none, and that keeps account of its reads. */
 export interface StoreAfar extends BlobStore {

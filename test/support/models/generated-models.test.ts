@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
-import { headerBytes, parseLayout } from '../../src/codec/safetensors/header.ts'
-import { assembleTensors, checkShardIndex } from '../../src/codec/safetensors/model-folder.ts'
+import { headerBytes, parseLayout } from '../../../src/codec/safetensors/header.ts'
+import { assembleTensors, checkShardIndex } from '../../../src/codec/safetensors/model-folder.ts'
 import { FEATURES, type Folder, generateLineage } from './generated-models.ts'
 
 /** The shards of a folder, as the codec reads them. */

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { S3Options } from '../../src/storage/s3/client.ts'
+import type { S3Options } from '../../../src/storage/s3/client.ts'
 import {
   type Answer,
   type Asked,

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
-import { NO_RECORD, prefixV2, type Tail, tailBytes } from '../../src/codec/wdelta/v2/format.ts'
-import { threadKernels } from '../../src/workers/kernels.ts'
+import { NO_RECORD, prefixV2, type Tail, tailBytes } from '../../../src/codec/wdelta/v2/format.ts'
+import { threadKernels } from '../../../src/workers/kernels.ts'
 import { u32, u64 } from './wdelta-files.ts'
 
 /** A `.wdelta` of version 2 as loosely as a forger would write it: nothing in it has to fit. */

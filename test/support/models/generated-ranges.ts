@@ -1,8 +1,8 @@
-import { FRAME_BYTES } from '../../src/codec/base/limits.ts'
-import { headerBytes, parseLayout } from '../../src/codec/safetensors/header.ts'
-import type { Layout } from '../../src/codec/safetensors/layout.ts'
+import { FRAME_BYTES } from '../../../src/codec/base/limits.ts'
+import { headerBytes, parseLayout } from '../../../src/codec/safetensors/header.ts'
+import type { Layout } from '../../../src/codec/safetensors/layout.ts'
+import { Random } from '../random.ts'
 import type { Folder } from './generated-models.ts'
-import { Random } from './random.ts'
 
 export interface ByteRange {
   readonly start: number

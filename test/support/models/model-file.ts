@@ -1,5 +1,5 @@
-import type { LayoutTensor } from '../../src/codec/safetensors/layout.ts'
-import { buildLayout, type DescribedTensor } from '../../src/codec/safetensors/write-header.ts'
+import type { LayoutTensor } from '../../../src/codec/safetensors/layout.ts'
+import { buildLayout, type DescribedTensor } from '../../../src/codec/safetensors/write-header.ts'
 
 /** A tensor and its bytes. */
 export interface FilledTensor extends DescribedTensor {
