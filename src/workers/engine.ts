@@ -8,6 +8,7 @@ import { PrefetchBudget, Prefetcher, PrefetchItem } from './prefetch.ts'
 import { Semaphore } from './semaphore.ts'
 import { TaskParts } from './task-parts.ts'
 import type { Piece, Results, Task, TaskBuffer } from './tasks.ts'
+import { inOneTurn } from './turns.ts'
 
 /** What all engines of a process share. */
 export interface EngineParts {
@@ -175,14 +176,22 @@ export class Engine {
     signal: AbortSignal | undefined,
   ): Promise<T> {
     let before: Promise<void> = Promise.resolve()
-    try {
-      for (const batch of batches(segments)) {
+    const planned = batches(segments)
+    // In a turn of its own: several feeds that each plan a batch of 1,024 tiny tensors would hold the event loop for half a second.
+    const next = () =>
+      inOneTurn(() => {
+        const { value: batch } = planned.next()
+        if (!batch) return null
         // One batch is hashed while the next is read.
         const first = gather(this.source, batch, signal)
         first.catch(() => {})
+        return { batch, first }
+      })
+    try {
+      for (let step = await next(); step; step = await next()) {
         await before
         const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
-        before = this.#hashBatch(hash, { batch, first, begin }, signal)
+        before = this.#hashBatch(hash, { ...step, begin }, signal)
         // If it fails before it has begun, the loop must still go on to await it.
         before.catch(begin)
         // So that at most one batch is planned between two tasks.
@@ -191,6 +200,7 @@ export class Engine {
       await before
       return await hash.digest()
     } catch (error) {
+      planned.return(undefined)
       hash.abandon()
       throw error
     }

@@ -39,6 +39,24 @@ export function inTurns<T>(steps: Steps<T>, signal?: AbortSignal): Promise<T> {
   })
 }
 
+/**
+ * Runs `work` in a turn of its own, never at once: however many callers come in one iteration of the event loop, it gets on between two of them.
+ * Rejects with what `work` throws.
+ */
+export function inOneTurn<T>(work: () => T): Promise<T> {
+  return new Promise((resolve, reject) => {
+    waiting.push(() => {
+      try {
+        resolve(work())
+      } catch (error) {
+        reject(error)
+      }
+      return false
+    })
+    if (waiting.length === 1) setImmediate(next)
+  })
+}
+
 /** Gives a reader its next bytes. Long work, such as parsing a header that they complete, is done in turns before this resolves. */
 export async function takeInTurns(
   reader: { take(chunk: Uint8Array): Steps<void> | null },

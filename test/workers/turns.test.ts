@@ -1,6 +1,6 @@
 import t from 'tap'
 import type { Steps } from '../../src/codec/base/steps.ts'
-import { inTurns } from '../../src/workers/turns.ts'
+import { inOneTurn, inTurns } from '../../src/workers/turns.ts'
 
 /** A clock that stands still but for {@link busy}: how late this machine is must not count. */
 let now = 0
@@ -81,4 +81,25 @@ t.test('an aborted computation is left off', async t => {
   leave.abort(new Error('nobody waits'))
   await t.rejects(work, { message: 'nobody waits' })
   t.ok(ended)
+})
+
+t.test('work in turns of its own leaves each of them an iteration of the event loop', async t => {
+  const done: number[] = []
+  const all = Promise.all([0, 1, 2, 3].map(i => inOneTurn(() => done.push(i))))
+  t.strictSame(done, [], 'never at once')
+  const seen: number[] = []
+  while (done.length < 4) {
+    await new Promise(resolve => setImmediate(resolve))
+    seen.push(done.length)
+  }
+  t.ok(
+    seen.every((count, i) => count - (seen[i - 1] ?? 0) <= 1),
+    `done after each iteration: ${seen}`,
+  )
+  await all
+  t.strictSame(done, [0, 1, 2, 3])
+  const failing = inOneTurn(() => {
+    throw new Error('no')
+  })
+  await t.rejects(failing, { message: 'no' })
 })
