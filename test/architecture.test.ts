@@ -26,7 +26,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'codec/wdelta': ['codec/base', 'codec/safetensors', 'codec/frames'],
   'codec/plan': ['codec/base', 'codec/safetensors', 'codec/frames', 'codec/wdelta'],
   'codec/lossy': ['codec/base', 'codec/kernels', 'codec/frames', 'codec/wdelta'],
-  codec: CODEC.filter(part => part !== 'codec/lossy'),
+  codec: CODEC,
 
   workers: CODEC,
   'workers/encode': [

@@ -55,10 +55,13 @@ export { PlainMachine } from './kernels/plain.ts'
 /** A machine over the SIMD kernels of `kernels.wasm`. */
 export { openKernels } from './kernels/simd.ts'
 
+/** The data of a tensor's arrays in a record delta (int4, sparse, quantized): as passes over runs of frames, or all at once. */
+export { encodeProgram, encodeWhole } from './lossy/encode.ts'
+
 /** Refuses a delta that gives far more bytes than its parent and its own file account for. */
 export { checkExpansion } from './plan/expansion.ts'
 /** Plans what to read and decode for a range of a file, for a tensor, or for the hash that a delta names its parent by. */
-export { planHash, planRange, planTensor } from './plan/plan.ts'
+export { planFrame, planHash, planRange, planTensor } from './plan/plan.ts'
 /** How each tensor of a model comes about: of one that is stored whole, and of what a delta makes of its parent. */
 export { applyLink, baseRecipes, type Recipes } from './plan/recipes.ts'
 /** A piece of the output of a plan: bytes, a copy, or part of a frame. */
@@ -79,6 +82,8 @@ export { buildLayout } from './safetensors/write-header.ts'
 export type { DeltaIndex, FrameDelta, RecordDelta } from './wdelta/delta-index.ts'
 /** Reads a `.wdelta` of either version that arrives in pieces, checks every byte of it, and gives its index. */
 export { WdeltaReader } from './wdelta/reader.ts'
+/** A record delta as it is written: planned, then its first bytes, then the header of each array in front of its data. */
+export { planRecordDelta, recordDeltaPrefix, recordHeader } from './wdelta/v1/writer.ts'
 /** The number that stands for the record of a frame that has none. */
 export { NO_RECORD } from './wdelta/v2/format.ts'
 /** Reads the index of a frame delta by its end, without the rest of the file. */

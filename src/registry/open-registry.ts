@@ -71,7 +71,11 @@ export async function openRegistry(deps: RegistryDeps): Promise<Registry> {
   const core = await assemble(deps, room, lease)
   const { engine, damages } = core
   const sweeping = { ...core, graceMs }
-  await translated(() => recoverStore(sweeping))
+  await translated(async () => {
+    await recoverStore(sweeping)
+    // Learns the newest time now, adopted models among them: that one may be deleted before the first publication.
+    await core.holds.clock.next()
+  })
   const parts = opening.move()
   return {
     models: translateAll(modelMethods(core)),

@@ -298,7 +298,7 @@ export interface Figures {
   readonly spareBytes: number
 }
 
-/** The domain: all that http, hub and tests see. Every promise rejects with RegistryError and nothing else. */
+/** The domain: all that HTTP and tests see. Every promise rejects with RegistryError and nothing else. */
 export interface Registry {
   readonly models: Models
   readonly publish: Publish

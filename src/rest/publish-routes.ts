@@ -1,6 +1,5 @@
 import { checkUploadHead, receiveUpload, UPLOAD_LOG_SERIALIZERS } from '../http/upload.ts'
 import type { HttpApp, RouteDeps } from './route-deps.ts'
-
 import * as schemas from './schemas.ts'
 
 /** Uploads, which make models: for scope `write`. */

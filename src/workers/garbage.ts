@@ -21,7 +21,7 @@ const HEAP_GROWTH_PERCENT = 20
 
 /**
  * Bounds the garbage that V8 lets pile up in all threads of the process. On a machine with much memory it lets a heap of 300 MB grow to twice that
- * before it collects: four uploads of 250,000 tensors each took 1.1 GB, of which 600 MB were garbage. Costs a quarter more processor time
+ * before it collects: four uploads of 250,000 tensors each took 1.1 GB, of which 600 MB were garbage. Costs up to half more processor time
  * where a heap is that large, and nothing that one can measure elsewhere.
  */
 export function boundHeapGrowth(): void {

@@ -158,7 +158,9 @@ t.test('the door has the names that were chosen for it', async t => {
       ...['CodecError', 'ENCODINGS', 'FrameDeltaWriter', 'LIMITS', 'LayoutReader', 'NO_RECORD'],
       ...['PlainMachine', 'WdeltaReader', 'applyLink', 'baseRecipes', 'buildLayout'],
       ...['checkExpansion', 'decodeFrame', 'encodeFrame', 'identityBytes', 'openKernels'],
-      ...['parseLayout', 'planHash', 'planRange', 'planTensor', 'readIndex', 'restoreFrame'],
+      ...['parseLayout', 'planFrame', 'planHash', 'planRange', 'planTensor', 'readIndex'],
+      ...['restoreFrame', 'encodeProgram', 'encodeWhole'],
+      ...['planRecordDelta', 'recordDeltaPrefix', 'recordHeader'],
     ].sort(),
   )
 })

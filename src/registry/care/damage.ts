@@ -76,8 +76,9 @@ export class Damages {
 
   /** Clears the mark of a blob that was read whole and is sound. */
   async clear(key: string): Promise<void> {
-    if (!(await this.#bad.clear(key))) return
+    if (!(await this.#bad.has(key))) return
     await this.#room.lend(() => this.#catalog.setBlobDamage(key, null))
+    await this.#bad.clear(key)
   }
 }
 

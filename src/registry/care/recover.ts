@@ -9,7 +9,7 @@ import { survey } from './survey.ts'
 import { type SweepDeps, sweep } from './sweep.ts'
 import { upgradeManifests } from './upgrade.ts'
 
-export interface TakeUpDeps extends SweepDeps {
+export interface RecoverDeps extends SweepDeps {
   readonly damages: Damages
   readonly log?: Log | undefined
 }
@@ -22,7 +22,7 @@ const WIDTH = 16
  * adopted, what only the catalog has is marked as damaged, and what nobody needs is swept. Cost is linear in what the two list, and one look at the
  * store for each blob on which they differ. Rejects `catalog-failed` if they do not belong together, and as the two do.
  */
-export async function recoverStore(deps: TakeUpDeps): Promise<void> {
+export async function recoverStore(deps: RecoverDeps): Promise<void> {
   const { catalog, blobs, room, damages, strays, log } = deps
   await claimStore({ catalog, blobs })
   const { upgraded, failed } = await upgradeManifests({ catalog, blobs, damages })
@@ -38,7 +38,7 @@ export async function recoverStore(deps: TakeUpDeps): Promise<void> {
 
 /** Marks what the catalog knows and the store has not, as after a catalog or a store was put back from an older copy. */
 async function markMissing(
-  { catalog, blobs, damages, log }: TakeUpDeps,
+  { catalog, blobs, damages, log }: RecoverDeps,
   missing: readonly string[],
 ): Promise<void> {
   // A list of the store may be behind, so each key is looked for. What is not a key at all comes from a damaged row: nothing is under it.

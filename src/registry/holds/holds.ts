@@ -40,6 +40,8 @@ export interface BadBlobs {
   mark(key: string): Promise<void>
   /** From now on `copy` is read in place of `key`; null for `key` itself. */
   replace(key: string, copy: string | null): Promise<void>
-  /** `key` is sound again. False if it was not marked. */
-  clear(key: string): Promise<boolean>
+  /** Whether `key` is marked. */
+  has(key: string): Promise<boolean>
+  /** `key` is sound again: nothing is read in its place any more. */
+  clear(key: string): Promise<void>
 }

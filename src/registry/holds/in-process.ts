@@ -101,9 +101,12 @@ class ProcessBadBlobs implements BadBlobs {
     else this.#copies.set(key, copy)
   }
 
-  async clear(key: string): Promise<boolean> {
-    if (!this.#bad.delete(key)) return false
+  async has(key: string): Promise<boolean> {
+    return this.#bad.has(key)
+  }
+
+  async clear(key: string): Promise<void> {
+    this.#bad.delete(key)
     this.#copies.delete(key)
-    return true
   }
 }

@@ -5,8 +5,8 @@ import { isNear, upstreamOf } from '../../storage/near-store.ts'
 import type { ByteSource } from '../../workers/byte-source.ts'
 import { BlockError } from '../../workers/errors.ts'
 
-/** What to read in place of a blob with bad blocks. */
-export interface BadBlobs {
+/** What to do about failed reads, and what to read in place of a bad blob. */
+export interface FailedReads {
   /** The blob to read for `key`. */
   standIn(key: string): string
   /** Takes note of a failed read, after `tries` others. True if another try may read other bytes. */
@@ -23,7 +23,7 @@ export function storedBlobs(blobs: BlobStore): ByteSource {
 }
 
 /** The blobs of models. A failed read is tried again from the store itself, or from another copy of the bad blob. */
-export function modelBlobs(blobs: BlobStore, bad: BadBlobs): ByteSource {
+export function modelBlobs(blobs: BlobStore, bad: FailedReads): ByteSource {
   const standIn = (key: string) => bad.standIn(key)
   const retry: ByteSource['retry'] = async (error, tries) =>
     (await bad.failed(error, tries)) ? upstream : null

@@ -10,7 +10,7 @@ const SMALL_SHARE = 1 / 64
 /** Largest share of the heap, and of the process's memory, that open models may take … */
 const SHARE = 0.4
 /** … and the most bytes, whatever those are. */
-const MAX_BYTES = 640 * 1024 ** 2
+const MAX_BYTES = 1024 ** 3
 
 /** Bytes that models may take in a process of `residentBytes`; 0 for one of any size. */
 export function openBytesWithin(residentBytes: number): number {

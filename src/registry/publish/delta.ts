@@ -39,7 +39,7 @@ import {
 
 /** Bytes reserved for each byte of an index: the worst case, an index full of tiny tensors. */
 const INDEX_BYTES = 12
-/** The one safetensors file that a model published as `.wdelta` serves. */
+/** The one safetensors file that a record delta gives. */
 const WEIGHTS = 'model.safetensors'
 
 /** What receiving a delta needs. */
@@ -53,7 +53,7 @@ interface ReceivedDelta {
   readonly index: DeltaIndex
 }
 
-/** `POST /deltas`: see `Registry.publishDelta`. */
+/** `POST /deltas`: see `Publish.delta`. */
 export async function publishDelta(
   deps: PublishDeps,
   options: PublishDeltaOptions,

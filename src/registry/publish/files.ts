@@ -39,7 +39,7 @@ import {
 } from './receive.ts'
 import { publishWhole } from './whole.ts'
 
-/** `POST /models`: see `Registry.publishFiles`. */
+/** `POST /models`: see `Publish.files`. */
 export async function publishFiles(
   deps: PublishDeps,
   options: PublishFilesOptions,

@@ -98,7 +98,7 @@ export async function insertProven(
   return record
 }
 
-/** The parent that a caller names. Rejects `parent-unknown`, or `chain-too-deep` where another delta would be one too many. */
+/** The parent that a caller names. Rejects `parent-unknown`. */
 export async function findParent(
   { catalog }: Pick<PublishDeps, 'catalog'>,
   ref: string,
