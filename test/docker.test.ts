@@ -75,6 +75,11 @@ t.test('the image is made of files that exist and runs without rights', async t 
   }
   t.ok(lines.indexOf('USER node') > 0)
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-  t.equal(lines.at(-1), `CMD ${JSON.stringify(scripts.start.split(' ')).replaceAll(',', ', ')}`)
+  // As `npm start` does it: settings of the environment, then the command.
+  const words: string[] = scripts.start.split(' ')
+  const command = words.filter(word => !/^[A-Z_]+=/.test(word))
+  t.equal(lines.at(-1), `CMD ${JSON.stringify(command).replaceAll(',', ', ')}`)
+  const settings = lines.filter(line => line.startsWith('ENV ')).join(' ')
+  for (const word of words) if (!command.includes(word)) t.ok(settings.includes(word), word)
   t.match(file, /^HEALTHCHECK /m)
 })

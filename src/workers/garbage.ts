@@ -17,7 +17,7 @@ export function collectGarbage(): void {
 }
 
 /** Percent by which the heap of a thread grows before V8 collects it again. */
-const HEAP_GROWTH_PERCENT = 20
+const HEAP_GROWTH_PERCENT = 10
 
 /**
  * Bounds the garbage that V8 lets pile up in all threads of the process. On a machine with much memory it lets a heap of 300 MB grow to twice that

@@ -6,8 +6,15 @@ import { createInterface } from 'node:readline'
 
 const ROOT = join(import.meta.dirname, '../../..')
 const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
-/** What `npm start` gives to node. */
-const [, ...START] = (scripts.start as string).split(' ')
+/** What `npm start` sets for node, and what it gives to it. */
+const [settings, args] = (scripts.start as string).split(/\bnode /) as [string, string]
+const START = args.split(' ')
+const START_ENV = Object.fromEntries(
+  settings
+    .trim()
+    .split(' ')
+    .map(setting => setting.split('=')),
+)
 /** Far more than a start takes, with a sweep of a large folder. */
 const START_MS = 30_000
 
@@ -33,7 +40,7 @@ export async function startServer(
   const { PATH } = process.env
   const child = spawn(process.execPath, START, {
     cwd: ROOT,
-    env: { PATH, HOST: '127.0.0.1', PORT: '0', DATA_DIR: dataDir, ...env },
+    env: { ...START_ENV, PATH, HOST: '127.0.0.1', PORT: '0', DATA_DIR: dataDir, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const exited = once(child, 'exit').then(([code]) => code as number | null)
