@@ -292,6 +292,7 @@ export class OpenedModels {
     return retriedWhile(this.#source, () => this.#catalog.hasModel(id))
   }
 
+  /** What a model is stored against: as yet always the parent of its lineage. */
   async #parentOf({ id, parent }: ModelRecord): Promise<OpenedModel> {
     const record = parent === null ? null : await this.#catalog.model(parent)
     if (!record) throw new RegistryError('catalog-failed', `model ${id} has lost its parent`)
