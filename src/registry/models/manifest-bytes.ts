@@ -171,7 +171,10 @@ export async function readManifestHead(key: string, bytes: Uint8Array): Promise<
   return { model: stored.model, blobs }
 }
 
-/** The manifest from its bytes, and from the delta where that has an index of its own. Rejects as {@link readManifestHead}, and with what `read` does. */
+/**
+ * The manifest from its bytes, and from the delta where that has an index of its own. Rejects as {@link readManifestHead}, and with what `read`
+ * does.
+ */
 export async function openManifest(
   key: string,
   bytes: Uint8Array,
